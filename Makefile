@@ -1,0 +1,50 @@
+# Everything runs in .venv, made here from the hashed locks in requirements/. PYTHON picks the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOCKS := api ui mlflow flows
+
+# Imports are compiled once and kept: without bytecode each server starts some ten seconds later.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock screenshots clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(READY)  ## the loop on this machine: train, promote, serve, see (ONCE=1: stop after the first prediction)
+	@$(BIN)/mlops demo $(if $(ONCE),--once)
+
+test: $(READY) lint  ## every test that needs no cluster
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)  ## ruff and mypy
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy
+
+bench: $(READY)  ## the figures of the README, measured here
+	@$(BIN)/python -m bench
+
+screenshots: $(READY)  ## docs/images/ from the pages of a running demo
+	@$(BIN)/python -m bench.screenshots
+
+# --universal: one file for every platform and Python; the images' locks take their versions from dev's.
+lock: $(READY)  ## compile requirements/ from pyproject.toml
+	@for group in dev $(LOCKS); do \
+	  echo "requirements/$$group.txt"; \
+	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	    $$([ $$group = dev ] || echo -c requirements/dev.txt) --group $$group -o requirements/$$group.txt pyproject.toml || exit 1; \
+	done
+
+clean:  ## remove .venv and the demo's data
+	rm -rf $(VENV) .mlops
+
+$(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12")'
+	@echo "Making $(VENV) from requirements/dev.txt (once, about a minute)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --require-hashes requirements/dev.txt requirements/uv.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --no-build-isolation --no-deps -e .
+	@touch $@
