@@ -1,0 +1,184 @@
+"""The bundle: the files of a model version, with checksums, as training writes and serving reads them.
+
+    MLmodel, model.onnx     the ONNX model as an MLflow model (flavor onnx), signature and metadata in MLmodel
+    estimator.skops         the fitted scikit-learn estimator
+    reference.json          statistics of the training data: the form's defaults, the drift's reference
+    golden.json             rows and what the estimator itself answered for them
+    input_example.json      one row
+    SHA256SUMS              of every file above; its own sum is the version's tag `bundle_sha256`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.registry.client import ModelVersion, NotFound, Registry
+
+SUMS = "SHA256SUMS"
+BUNDLE_TAG = "bundle_sha256"
+NUMERIC = frozenset({"double", "float", "long", "integer", "boolean"})
+INTEGER = frozenset({"long", "integer"})
+
+
+class BundleError(Exception):
+    """A bundle is incomplete, altered, or not one of ours."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input column. `dtype` is MLflow's name: double, float, long, integer, boolean or string."""
+
+    name: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    path: Path
+    sha256: str
+    features: tuple[Feature, ...]
+    task: str  # classification or regression
+    target: str
+    classes: tuple[Any, ...]  # in the order of the probabilities; empty for regression
+    serving: str  # onnx, or skops where ONNX cannot express the estimator
+    serving_reason: str  # why not onnx
+    gate: dict[str, Any]  # metric, threshold, max_regression
+    reference: dict[str, Any]  # features: by name; prediction
+    golden: dict[str, Any]  # rows, outputs, probabilities
+    example: dict[str, Any]  # one row by feature name
+
+
+def file_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != SUMS
+    }
+
+
+def _sums_text(sums: dict[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+
+
+def write_sums(folder: Path) -> str:
+    """Write SHA256SUMS over all files of the folder; returns the sum of that file, hex."""
+    text = _sums_text({name: file_sha256(path) for name, path in _files(folder).items()})
+    (folder / SUMS).write_text(text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def verify_sums(folder: Path, expected: str | None = None) -> str:
+    """Check every file against SHA256SUMS, and SHA256SUMS against `expected` (hex) where it is given.
+
+    Returns:
+        the sum of SHA256SUMS, hex.
+
+    Raises:
+        BundleError: a file is missing, altered, or not listed.
+    """
+    try:
+        raw = (folder / SUMS).read_bytes()
+        listed = dict(reversed(line.split("  ", 1)) for line in raw.decode().splitlines())
+    except FileNotFoundError:
+        raise BundleError(f"{SUMS} is missing: this is not a bundle that `mlops train` registered") from None
+    except ValueError:
+        raise BundleError(f"{SUMS} is damaged") from None
+    digest = hashlib.sha256(raw).hexdigest()
+    if expected and digest != expected:
+        raise BundleError(f"{SUMS} has the sum {digest[:12]}…, the version says {expected[:12]}…")
+    if _sums_text(listed).encode() != raw:
+        raise BundleError(f"{SUMS} is damaged")
+    found = _files(folder)
+    for name in sorted(listed.keys() ^ found.keys()):
+        raise BundleError(f"{name} is {'missing' if name in listed else f'not listed in {SUMS}'}")
+    for name, path in found.items():
+        if file_sha256(path) != listed[name]:
+            raise BundleError(f"{name} was altered: its sum is not the one in {SUMS}")
+    return digest
+
+
+def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
+    """Verify the folder's checksums and read everything but the model itself.
+
+    Raises:
+        BundleError: the checksums do not fit, or something a bundle needs is not there.
+    """
+    digest = verify_sums(folder, expected)
+    try:
+        mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
+        inputs = json.loads(mlmodel["signature"]["inputs"])
+        metadata = mlmodel["metadata"]
+        reference = json.loads((folder / "reference.json").read_text())
+        golden = json.loads((folder / "golden.json").read_text())
+        features = tuple(Feature(item["name"], item["type"]) for item in inputs)
+        example = json.loads((folder / "input_example.json").read_text())
+        bundle = Bundle(
+            path=folder,
+            sha256=digest,
+            features=features,
+            task=metadata["task"],
+            target=metadata["target"],
+            classes=tuple(metadata["classes"]),
+            serving=metadata["serving"],
+            serving_reason=metadata["serving_reason"],
+            gate=metadata["gate"],
+            reference=reference,
+            golden=golden,
+            example=dict(zip(example["columns"], example["data"][0], strict=True)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError, yaml.YAMLError) as error:
+        raise BundleError(f"the bundle cannot be read: {type(error).__name__}: {error}") from error
+    unknown = [feature for feature in features if feature.dtype not in NUMERIC | {"string"}]
+    if unknown:
+        raise BundleError(f"feature {unknown[0].name!r} has the type {unknown[0].dtype!r}, which cannot be served")
+    return bundle
+
+
+def fetch_bundle(registry: Registry, version: ModelVersion, cache: Path) -> Bundle:
+    """The version's bundle, from the cache folder or downloaded into it; complete or not there at all.
+
+    Raises:
+        BundleError: what MLflow holds does not fit its checksums.
+        RegistryError: MLflow does not answer, or has no such files.
+    """
+    expected = version.tags.get(BUNDLE_TAG)
+    if not expected:
+        raise BundleError(
+            f"version {version.version} of {version.name} has no tag {BUNDLE_TAG}: it was not registered by `mlops train`"
+        )
+    target = cache / version.name / f"{version.version}-{expected[:16]}"
+    if target.is_dir():
+        try:
+            return read_bundle(target, expected)
+        except BundleError:
+            shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
+        folder = Path(scratch) / "bundle"
+        folder.mkdir()
+        try:
+            registry.download(registry.bundle_path(version), folder)
+        except NotFound as error:
+            raise BundleError(f"the files of version {version.version} are missing: {error}") from error
+        read_bundle(folder, expected)
+        try:
+            os.replace(folder, target)
+        except OSError:  # another process was first
+            if not target.is_dir():
+                raise
+    return read_bundle(target, expected)
