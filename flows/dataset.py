@@ -1,0 +1,152 @@
+"""Training data: where it is read from, and what it must be like."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from sklearn.model_selection import train_test_split
+
+from flows.model import Model
+
+MIN_PER_CLASS = 4  # of which the split puts at least one into the held-out rows
+
+
+class DatasetError(ValueError):
+    """The data cannot be trained on; the message says what is wrong with it."""
+
+
+class SourceUnavailable(OSError):
+    """The data's source could not be read; trying again may help."""
+
+
+def read_source(source: str) -> pd.DataFrame:
+    """A CSV or Parquet file from a path or URL.
+
+    Raises:
+        SourceUnavailable: it is not there or does not answer.
+        DatasetError: it is neither, or half-written.
+    """
+    suffix = source.split("?", 1)[0].rsplit(".", 1)[-1].lower()
+    readers = {"csv": pd.read_csv, "parquet": pd.read_parquet, "pq": pd.read_parquet}
+    if suffix not in readers:
+        raise DatasetError(f"the source {source!r} ends in {suffix!r}; .csv and .parquet can be read")
+    try:
+        return readers[suffix](source)
+    except OSError as error:
+        if "parquet" in str(error).lower() or "magic bytes" in str(error).lower():
+            raise DatasetError(f"the source {source!r} is not a whole {suffix} file: {error}") from error
+        raise SourceUnavailable(f"the source {source!r} cannot be read: {error}") from error
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DatasetError(f"the source {source!r} is not a whole {suffix} file: {error}") from error
+
+
+def load(model: Model, source: str | None = None) -> tuple[pd.DataFrame, str]:
+    """The model's data as it is, and the name of where it came from. `source` goes before the model's own."""
+    chosen = source or model.source
+    if chosen:
+        return read_source(chosen), chosen
+    return model.load(), f"flows/models/{model.name}.py"
+
+
+def _kind(dtype: Any) -> str:
+    """The signature's type name of a column, or "" for one that cannot be a feature."""
+    if pd.api.types.is_bool_dtype(dtype):
+        return "boolean"
+    if pd.api.types.is_integer_dtype(dtype):
+        return "long"
+    if pd.api.types.is_float_dtype(dtype):
+        return "double"
+    if pd.api.types.is_string_dtype(dtype) or pd.api.types.is_object_dtype(dtype) or dtype == "category":
+        return "string"
+    return ""
+
+
+PANDAS = {"boolean": "bool", "long": "int64", "double": "float64", "string": "str"}
+
+
+def schema(model: Model, like: pd.DataFrame) -> pa.DataFrameSchema:
+    """The pandera schema of the model's data, read off `like`: its own bundled data."""
+    columns = {}
+    for name, dtype in like.dtypes.items():
+        kind = _kind(dtype)
+        if not kind:
+            raise DatasetError(f"column {name!r} has the type {dtype}; numbers, booleans and text can be used")
+        finite = pa.Check(np.isfinite, name="finite", error="infinite values") if kind == "double" else None
+        columns[name] = pa.Column(PANDAS[kind], checks=finite, nullable=False, required=True)
+    return pa.DataFrameSchema(columns, strict="filter")
+
+
+def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns the model needs, in its own order and types.
+
+    Whole numbers are taken where the model has fractions, never the other way round. Columns the model does not know
+    are left out.
+
+    Raises:
+        DatasetError: a column is missing, has another type, holds NaN or infinity; there are too few rows, or a single
+            class. All that is wrong with the columns is named at once.
+    """
+    own = model.load()
+    if model.target not in own.columns:
+        raise DatasetError(f"load() of {model.name} gives no column {model.target!r}, which is its target")
+    wanted = schema(model, own)
+    frame = frame.copy(deep=False)
+    for name in frame.columns.intersection(own.columns):
+        ours, theirs = _kind(own[name].dtype), _kind(frame[name].dtype)
+        if theirs == ours or (ours == "double" and theirs == "long"):
+            frame[name] = frame[name].astype("str" if ours == "string" and frame[name].notna().all() else frame[name].dtype)
+            if ours == "double":
+                frame[name] = frame[name].astype("float64")
+    try:
+        frame = wanted.validate(frame, lazy=True)
+    except pa.errors.SchemaErrors as errors:
+        raise DatasetError("; ".join(_reasons(errors.failure_cases, own))) from errors
+    frame = frame[list(own.columns)].reset_index(drop=True)
+    if len(frame) < model.min_rows:
+        raise DatasetError(f"{len(frame)} rows, the model {model.name} needs at least {model.min_rows} (min_rows)")
+    if model.task == "classification":
+        counts = frame[model.target].value_counts()
+        if len(counts) < 2:
+            raise DatasetError(f"the target {model.target!r} has the single class {counts.index[0]!r}; two are needed")
+        rare = counts[counts < MIN_PER_CLASS]
+        if len(rare):
+            raise DatasetError(
+                f"the class {rare.index[0]!r} of {model.target!r} has {rare.iloc[0]} rows, at least {MIN_PER_CLASS} are needed"
+            )
+    elif _kind(frame[model.target].dtype) not in ("double", "long"):
+        raise DatasetError(f"the target {model.target!r} of a regression must be a number")
+    return frame
+
+
+def _reasons(cases: pd.DataFrame, own: pd.DataFrame) -> list[str]:
+    reasons: dict[str, None] = {}
+    for case in cases.to_dict("records"):
+        column, check = case["column"], str(case["check"])
+        if check == "column_in_dataframe":
+            reasons[f"column {case['failure_case']!r} is missing"] = None
+        elif check.startswith("dtype"):
+            reasons[f"column {column!r} has the type {case['failure_case']}, {_kind(own[column].dtype)} is needed"] = None
+        elif check == "not_nullable":
+            rows = cases[(cases["column"] == column) & (cases["check"] == "not_nullable")]
+            reasons[f"column {column!r} has {len(rows)} empty values (NaN), the first in row {rows['index'].iloc[0]}"] = None
+        else:
+            reasons[f"column {column!r}: {check} (row {case['index']}: {case['failure_case']!r})"] = None
+    return list(reasons)
+
+
+def split(model: Model, frame: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(training rows, held-out rows), stratified by class, the same for the same data and seed."""
+    labels = frame[model.target] if model.task == "classification" else None
+    train, held_out = train_test_split(frame, test_size=model.holdout, random_state=seed, stratify=labels)
+    return train.reset_index(drop=True), held_out.reset_index(drop=True)
+
+
+def fingerprint(frame: pd.DataFrame) -> str:
+    """sha256, hex, of the frame's columns, types and values."""
+    digest = hashlib.sha256(repr([(name, str(dtype)) for name, dtype in frame.dtypes.items()]).encode())
+    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
