@@ -98,7 +98,9 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     for name in frame.columns.intersection(own.columns):
         ours, theirs = _kind(own[name].dtype), _kind(frame[name].dtype)
         if theirs == ours or (ours == "double" and theirs == "long"):
-            frame[name] = frame[name].astype("str" if ours == "string" and frame[name].notna().all() else frame[name].dtype)
+            frame[name] = frame[name].astype(
+                "str" if ours == "string" and frame[name].notna().all() else frame[name].dtype
+            )
             if ours == "double":
                 frame[name] = frame[name].astype("float64")
     try:
@@ -129,10 +131,14 @@ def _reasons(cases: pd.DataFrame, own: pd.DataFrame) -> list[str]:
         if check == "column_in_dataframe":
             reasons[f"column {case['failure_case']!r} is missing"] = None
         elif check.startswith("dtype"):
-            reasons[f"column {column!r} has the type {case['failure_case']}, {_kind(own[column].dtype)} is needed"] = None
+            reasons[f"column {column!r} has the type {case['failure_case']}, {_kind(own[column].dtype)} is needed"] = (
+                None
+            )
         elif check == "not_nullable":
             rows = cases[(cases["column"] == column) & (cases["check"] == "not_nullable")]
-            reasons[f"column {column!r} has {len(rows)} empty values (NaN), the first in row {rows['index'].iloc[0]}"] = None
+            reasons[
+                f"column {column!r} has {len(rows)} empty values (NaN), the first in row {rows['index'].iloc[0]}"
+            ] = None
         else:
             reasons[f"column {column!r}: {check} (row {case['index']}: {case['failure_case']!r})"] = None
     return list(reasons)

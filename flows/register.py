@@ -51,7 +51,9 @@ def answers(estimator: Any, frame: pd.DataFrame) -> Predictions:
     return Predictions(labels, estimator.predict_proba(frame).tolist() if has_probabilities else None)
 
 
-def convert(estimator: Any, features: list[Feature], frame: pd.DataFrame, task: str) -> tuple[onnx.ModelProto | None, str]:
+def convert(
+    estimator: Any, features: list[Feature], frame: pd.DataFrame, task: str
+) -> tuple[onnx.ModelProto | None, str]:
     """The estimator as ONNX, if it answers `frame` as the estimator does; otherwise None and the reason."""
     with_probabilities = task == "classification" and hasattr(estimator, "predict_proba")
     options = {id(estimator): {"zipmap": False}} if with_probabilities else None

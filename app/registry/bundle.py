@@ -1,11 +1,11 @@
 """The bundle: the files of a model version, with checksums, as training writes and serving reads them.
 
-    MLmodel, model.onnx     the ONNX model as an MLflow model (flavor onnx), signature and metadata in MLmodel
-    estimator.skops         the fitted scikit-learn estimator
-    reference.json          statistics of the training data: the form's defaults, the drift's reference
-    golden.json             rows and what the estimator itself answered for them
-    input_example.json      one row
-    SHA256SUMS              of every file above; its own sum is the version's tag `bundle_sha256`
+MLmodel, model.onnx     the ONNX model as an MLflow model (flavor onnx), signature and metadata in MLmodel
+estimator.skops         the fitted scikit-learn estimator
+reference.json          statistics of the training data: the form's defaults, the drift's reference
+golden.json             rows and what the estimator itself answered for them
+input_example.json      one row
+SHA256SUMS              of every file above; its own sum is the version's tag `bundle_sha256`
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def verify_sums(folder: Path, expected: str | None = None) -> str:
     """
     try:
         raw = (folder / SUMS).read_bytes()
-        listed = dict(reversed(line.split("  ", 1)) for line in raw.decode().splitlines())
+        lines = [line.partition("  ") for line in raw.decode().splitlines()]
+        listed = {name: digest for digest, _, name in lines}
     except FileNotFoundError:
         raise BundleError(f"{SUMS} is missing: this is not a bundle that `mlops train` registered") from None
     except ValueError:
@@ -159,7 +160,7 @@ def fetch_bundle(registry: Registry, version: ModelVersion, cache: Path) -> Bund
     expected = version.tags.get(BUNDLE_TAG)
     if not expected:
         raise BundleError(
-            f"version {version.version} of {version.name} has no tag {BUNDLE_TAG}: it was not registered by `mlops train`"
+            f"version {version.version} of {version.name} was not registered by `mlops train`: it has no tag {BUNDLE_TAG}"
         )
     target = cache / version.name / f"{version.version}-{expected[:16]}"
     if target.is_dir():

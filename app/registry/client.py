@@ -172,7 +172,9 @@ class Registry:
         try:
             response = self._http.request(method, path, **kwargs)
         except httpx.HTTPError as error:
-            raise RegistryUnavailable(f"MLflow at {self.uri} does not answer: {error or type(error).__name__}") from error
+            raise RegistryUnavailable(
+                f"MLflow at {self.uri} does not answer: {error or type(error).__name__}"
+            ) from error
         if response.is_success:
             return response
         raise self._error(response)

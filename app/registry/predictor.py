@@ -14,7 +14,12 @@ from app.registry.bundle import INTEGER, NUMERIC, Bundle, BundleError, Feature
 
 # Served values may differ from the estimator's by float32 rounding, and by no more.
 RTOL, ATOL = 1e-4, 1e-5
-ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(bool)": bool}
+ONNX_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": bool,
+}
 Rows = Sequence[Sequence[Any]] | np.ndarray
 
 
