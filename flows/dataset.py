@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,11 @@ def read_source(source: str) -> pd.DataFrame:
         DatasetError: it is neither, or half-written.
     """
     suffix = source.split("?", 1)[0].rsplit(".", 1)[-1].lower()
-    readers = {"csv": pd.read_csv, "parquet": pd.read_parquet, "pq": pd.read_parquet}
+    readers: dict[str, Callable[[str], pd.DataFrame]] = {
+        "csv": pd.read_csv,
+        "parquet": pd.read_parquet,
+        "pq": pd.read_parquet,
+    }
     if suffix not in readers:
         raise DatasetError(f"the source {source!r} ends in {suffix!r}; .csv and .parquet can be read")
     try:
@@ -117,7 +122,8 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
         rare = counts[counts < MIN_PER_CLASS]
         if len(rare):
             raise DatasetError(
-                f"the class {rare.index[0]!r} of {model.target!r} has {rare.iloc[0]} rows, at least {MIN_PER_CLASS} are needed"
+                f"the class {rare.index[0]!r} of {model.target!r} has {rare.iloc[0]} rows, "
+                f"at least {MIN_PER_CLASS} are needed"
             )
     elif _kind(frame[model.target].dtype) not in ("double", "long"):
         raise DatasetError(f"the target {model.target!r} of a regression must be a number")

@@ -6,6 +6,7 @@ import io
 import json
 import tempfile
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from app.registry.predictor import OnnxPredictor, Predictions, first_difference,
 from app.registry.reference import categorical_reference, numeric_reference
 
 GOLDEN_ROWS = 32
+REQUIREMENTS = [f"{name}=={version(name)}" for name in ("onnx", "onnxruntime", "numpy", "pandas")]
 PARITY_ROWS = 10_000
 TENSORS = {
     "double": FloatTensorType,
@@ -115,16 +117,23 @@ def build_bundle(
         "gate": gate,
     }
     if model:
-        mlflow.onnx.save_model(model, folder, signature=signature, metadata=metadata)
+        mlflow.onnx.save_model(
+            model,
+            folder,
+            signature=signature,
+            metadata=metadata,
+            onnx_execution_providers=["CPUExecutionProvider"],
+            pip_requirements=REQUIREMENTS,  # given, or MLflow starts a Python process to find them out
+        )
     else:
         mlflow.models.Model(signature=signature, metadata=metadata).save(_made(folder) / "MLmodel")
     skops.dump(estimator, folder / "estimator.skops")
 
     reference = {"features": {f.name: _reference(frame[f.name], f.dtype) for f in features}}
     if task == "classification":
-        reference["prediction"] = categorical_reference(labels, "string")
+        reference["prediction"] = categorical_reference(labels.to_numpy(), "string")
     else:
-        reference["prediction"] = numeric_reference(labels, "double")
+        reference["prediction"] = numeric_reference(labels.to_numpy(), "double")
     golden = sample.head(GOLDEN_ROWS)
     said = answers(estimator, golden)
     example = {"columns": list(frame.columns), "data": plain(frame.head(1))}
@@ -149,7 +158,7 @@ def _made(folder: Path) -> Path:
 
 def _reference(column: pd.Series, dtype: str) -> dict[str, Any]:
     if dtype in ("string", "boolean"):
-        return categorical_reference(column, dtype)
+        return categorical_reference(column.to_numpy(), dtype)
     return numeric_reference(column.to_numpy(), dtype)
 
 

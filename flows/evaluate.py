@@ -1,0 +1,77 @@
+"""How good a fitted estimator is on the held-out rows: metrics, feature importances, pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+mpl.use("Agg")
+from matplotlib.figure import Figure
+from sklearn.inspection import permutation_importance
+from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay
+
+from app.registry.metrics import evaluate as metrics_of
+from flows.model import Model
+
+IMPORTANCE_REPEATS = 5
+IMPORTANCE_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """metrics: by name; importances: by feature, mean loss of score when its values are shuffled; figures: by file."""
+
+    metrics: dict[str, float]
+    importances: dict[str, float]
+    figures: dict[str, Figure]
+
+
+def evaluate(model: Model, estimator: Any, held_out: pd.DataFrame, seed: int) -> Evaluation:
+    """Evaluate on rows the estimator has not seen.
+
+    Importances are scikit-learn's permutation importances (Breiman, Random Forests, 2001, section 10), so they work for
+    any estimator and name the data's own columns.
+    """
+    features, true = held_out.drop(columns=model.target), held_out[model.target]
+    predicted = np.asarray(estimator.predict(features)).ravel()
+    sample = features.head(IMPORTANCE_ROWS)
+    shuffled = permutation_importance(
+        estimator, sample, true.head(IMPORTANCE_ROWS), n_repeats=IMPORTANCE_REPEATS, random_state=seed
+    )
+    importances = dict(zip(features.columns, map(float, shuffled.importances_mean), strict=True))
+    picture = {"classification": ("confusion_matrix.png", _confusion), "regression": ("residuals.png", _residuals)}
+    name, draw = picture[model.task]
+    figures = {name: draw(true, predicted), "feature_importances.png": _bars(importances)}
+    return Evaluation(metrics_of(model.task, true.tolist(), predicted.tolist()), importances, figures)
+
+
+def _figure(width: float = 6, height: float = 4.5) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _confusion(true: pd.Series, predicted: np.ndarray) -> Figure:
+    figure, axes = _figure()
+    ConfusionMatrixDisplay.from_predictions(true, predicted, ax=axes, cmap="Blues", colorbar=False)
+    axes.set_title(f"Confusion matrix, {len(true)} held-out rows")
+    return figure
+
+
+def _residuals(true: pd.Series, predicted: np.ndarray) -> Figure:
+    figure, axes = _figure()
+    PredictionErrorDisplay.from_predictions(true, predicted, kind="residual_vs_predicted", ax=axes)
+    axes.set_title(f"Residuals, {len(true)} held-out rows")
+    return figure
+
+
+def _bars(importances: dict[str, float]) -> Figure:
+    figure, axes = _figure(height=1 + 0.35 * min(len(importances), 30))
+    top = sorted(importances.items(), key=lambda item: item[1])[-30:]
+    axes.barh([name for name, _ in top], [value for _, value in top])
+    axes.set_xlabel("loss of score when shuffled")
+    axes.set_title("Feature importances (permutation)")
+    return figure

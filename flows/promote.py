@@ -1,0 +1,43 @@
+"""The flow that puts a model version into production if it passes the gate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from app.registry.client import Registry
+from app.registry.ledger import Decision
+from app.registry.promotion import promote as promote_version
+from flows.settings import FlowSettings
+
+
+@task(name="promote", cache_policy=NO_CACHE)
+def decide(model: str, version: str | None, who: str, why: str, cause: str, allow_signature_change: bool) -> Decision:
+    with Registry(retry_for=FlowSettings().retry_seconds) as registry:
+        decision = promote_version(
+            registry,
+            model,
+            version,
+            who=who,
+            why=why,
+            cause=cause,
+            allow_signature_change=allow_signature_change,
+        )
+    get_run_logger().info("version %s of %s: %s: %s", decision.version, model, decision.outcome, decision.reason)
+    return decision
+
+
+@flow(name="promote", log_prints=False)
+def promote(
+    model: str,
+    version: str | None = None,
+    who: str = "prefect",
+    why: str = "",
+    cause: str = "",
+    allow_signature_change: bool = False,
+) -> dict[str, Any]:
+    """Promote a version, by default the newest; the result is the decision, refused ones included."""
+    return asdict(decide(model, version, who, why, cause, allow_signature_change))

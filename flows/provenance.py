@@ -1,0 +1,36 @@
+"""Where a model version comes from: code, image, flow run, libraries."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from prefect.runtime import flow_run
+
+LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "skops", "numpy", "pandas", "mlflow", "prefect")
+
+
+def git_sha() -> str:
+    """MLOPS_GIT_SHA (set in images), or the checkout's commit, with "-dirty" where files were changed; or ""."""
+    if sha := os.environ.get("MLOPS_GIT_SHA"):
+        return sha
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def tags() -> dict[str, str]:
+    """Tags of the MLflow run and of the model version; MLOPS_IMAGE names the image where there is one."""
+    return {
+        "git_sha": git_sha(),
+        "image": os.environ.get("MLOPS_IMAGE", ""),
+        "flow_run_id": str(flow_run.id or ""),
+        "python": platform.python_version(),
+        **{f"lib.{name}": version(name) for name in LIBRARIES},
+    }

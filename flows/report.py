@@ -1,0 +1,59 @@
+"""The markdown report of a training run, shown in Prefect."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from app.registry.client import RegistrySettings
+from app.registry.ledger import Decision
+from flows.evaluate import Evaluation
+from flows.model import Model
+from flows.settings import FlowSettings
+
+
+def run_url(run_id: str, experiment: str) -> str:
+    """The MLflow page of a run, as a browser reaches it."""
+    base = FlowSettings().mlflow_public_url or RegistrySettings().mlflow_tracking_uri
+    return f"{base.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+
+
+def markdown(
+    model: Model,
+    frame: pd.DataFrame,
+    origin: str,
+    evaluation: Evaluation,
+    run_id: str,
+    experiment: str,
+    version: str,
+    decision: Decision | None,
+) -> str:
+    """What was trained on what, how good it is, and what became of it."""
+    gate = model.gate
+    rows = [
+        f"| {'**' + name + '**' if name == gate.metric else name} | {value:.4f} |"
+        for name, value in evaluation.metrics.items()
+    ]
+    ranked = sorted(evaluation.importances.items(), key=lambda item: -item[1])[:10]
+    verdict = f"**{decision.outcome}**: {decision.reason}" if decision else "not asked for"
+    return "\n".join(
+        [
+            f"# {model.name} version {version}",
+            "",
+            model.description,
+            "",
+            f"Promotion: {verdict}",
+            "",
+            f"[The MLflow run]({run_url(run_id, experiment)}) has parameters, pictures and the model. "
+            f"Data: {len(frame)} rows from `{origin}`.",
+            "",
+            "| metric on held-out rows | value |",
+            "|---|---|",
+            *rows,
+            "",
+            f"Gate: {gate.metric} {gate.threshold}, at most {gate.max_regression} worse than production.",
+            "",
+            "| feature | importance |",
+            "|---|---|",
+            *(f"| {name} | {value:.4f} |" for name, value in ranked),
+        ]
+    )

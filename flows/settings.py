@@ -1,0 +1,17 @@
+"""Settings of the flows; MLflow's address and account are app.registry.client.RegistrySettings."""
+
+from __future__ import annotations
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class FlowSettings(BaseSettings):
+    """mlflow_public_url: MLflow as a browser reaches it, for links; by default the tracking URI.
+
+    retry_seconds: how long requests to MLflow are repeated while it is away.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MLOPS_")
+
+    mlflow_public_url: str = ""
+    retry_seconds: float = 60.0

@@ -1,0 +1,198 @@
+"""The training flow: load, validate, split, fit, evaluate, register, promote.
+
+Also a program, `python -m flows.train MODEL`, which runs the flow in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.pandas_dataset import from_pandas
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from app.registry.client import Registry, RegistrySettings, RegistryUnavailable
+from flows import dataset, provenance
+from flows import model as models
+from flows.evaluate import Evaluation, evaluate
+from flows.model import Model
+from flows.promote import decide
+from flows.register import register
+from flows.report import markdown
+from flows.settings import FlowSettings
+
+MAX_PARAM = 500
+
+
+def _is_io(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether the failure may pass by itself: only such tasks are tried again."""
+    try:
+        state.result()
+    except (dataset.SourceUnavailable, RegistryUnavailable):
+        return True
+    except Exception:
+        return False
+    return False
+
+
+_IO: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": [1, 5, 15],
+    "retry_condition_fn": _is_io,
+    "cache_policy": NO_CACHE,
+}
+
+
+@task(name="load", **_IO)
+def load_data(model: Model, source: str | None, with_feedback: bool) -> tuple[pd.DataFrame, str]:
+    frame, origin = dataset.load(model, source)
+    if with_feedback:
+        from app.registry import feedback as feedback_store
+
+        with Registry(retry_for=FlowSettings().retry_seconds) as registry:
+            rows = feedback_store.read(registry, model.name)
+        more = pd.DataFrame([{**row["features"], model.target: row["label"]} for row in rows])
+        if len(more):
+            frame = pd.concat([frame, more[[c for c in more.columns if c in frame.columns]]], ignore_index=True)
+        origin += f" and {len(more)} rows of feedback"
+    get_run_logger().info("%d rows from %s", len(frame), origin)
+    return frame, origin
+
+
+@task(name="validate", cache_policy=NO_CACHE)
+def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
+    return dataset.validate(model, frame)
+
+
+@task(name="split", cache_policy=NO_CACHE)
+def split(model: Model, frame: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return dataset.split(model, frame, seed)
+
+
+@task(name="fit", cache_policy=NO_CACHE)
+def fit(model: Model, train_rows: pd.DataFrame, seed: int) -> Any:
+    estimator = model.estimator(seed)
+    return estimator.fit(train_rows.drop(columns=model.target), train_rows[model.target])
+
+
+@task(name="evaluate", cache_policy=NO_CACHE)
+def assess(model: Model, estimator: Any, held_out: pd.DataFrame, seed: int) -> Evaluation:
+    result = evaluate(model, estimator, held_out, seed)
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+    get_run_logger().info("on %d held-out rows: %s", len(held_out), shown)
+    return result
+
+
+@task(name="track", **_IO)
+def track(
+    model: Model,
+    estimator: Any,
+    frame: pd.DataFrame,
+    origin: str,
+    seed: int,
+    evaluation: Evaluation,
+    tags: dict[str, str],
+) -> tuple[str, str]:
+    """Log the run to MLflow; returns the ids of run and experiment."""
+    mlflow.set_tracking_uri(RegistrySettings().mlflow_tracking_uri)
+    mlflow.set_experiment(model.name)
+    with mlflow.start_run(tags=tags) as run:
+        source = CodeDatasetSource({"mlflow.source.name": origin})
+        data = from_pandas(frame, source=source, targets=model.target, name=model.name)
+        mlflow.log_input(data, context="training")
+        params = {name: str(value) for name, value in estimator.get_params().items() if _is_plain(value)}
+        mlflow.log_params({**params, "seed": seed, "holdout": model.holdout, "rows": len(frame)})
+        mlflow.log_metrics(evaluation.metrics)
+        mlflow.log_dict(evaluation.importances, "evaluation/feature_importances.json")
+        for name, figure in evaluation.figures.items():
+            mlflow.log_figure(figure, f"evaluation/{name}")
+    return run.info.run_id, run.info.experiment_id
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | None) and len(str(value)) < MAX_PARAM
+
+
+@task(name="register", **_IO)
+def register_version(
+    model: Model, estimator: Any, train_rows: pd.DataFrame, held_out: pd.DataFrame, run_id: str, tags: dict[str, str]
+) -> str:
+    with Registry(retry_for=FlowSettings().retry_seconds) as registry:
+        version = register(
+            registry,
+            name=model.name,
+            run_id=run_id,
+            estimator=estimator,
+            frame=train_rows.drop(columns=model.target),
+            labels=train_rows[model.target],
+            held_out=held_out,
+            task=model.task,
+            target=model.target,
+            gate=asdict(model.gate),
+            tags=tags,
+        )
+    get_run_logger().info(
+        "registered version %s of %s, served by %s", version.version, model.name, version.tags["serving"]
+    )
+    return version.version
+
+
+@flow(name="train")
+def train(
+    model: str,
+    source: str | None = None,
+    seed: int = 42,
+    feedback: bool = False,
+    promote: bool = True,
+    who: str = "prefect",
+    cause: str = "",
+) -> dict[str, Any]:
+    """Train a model of flows/models and promote the new version if it is good enough.
+
+    Args:
+        model: the name of its file.
+        source: CSV or Parquet path or URL instead of the model's own data.
+        seed: of the split and of the estimator; same seed and data give the same metrics.
+        feedback: add the stored feedback rows to the data.
+        promote: try the gate after registering.
+        who, cause: for the promotion ledger.
+    """
+    definition = models.get(model)
+    loaded, origin = load_data(definition, source, feedback)
+    frame = validate(definition, loaded)
+    train_rows, held_out = split(definition, frame, seed)
+    estimator = fit(definition, train_rows, seed)
+    evaluation = assess(definition, estimator, held_out, seed)
+    tags = {**provenance.tags(), "dataset_sha256": dataset.fingerprint(frame), "seed": str(seed), "cause": cause}
+    run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, tags)
+    version = register_version(definition, estimator, train_rows, held_out, run_id, tags)
+    decision = None
+    if promote:
+        why = cause or f"trained on {len(train_rows)} rows from {origin}"
+        decision = decide(model, version, who, why, cause or f"flow run {tags['flow_run_id']}", False)
+    create_markdown_artifact(
+        key=f"train-{model.replace('_', '-')}",
+        markdown=markdown(definition, frame, origin, evaluation, run_id, experiment, version, decision),
+        description=f"{model} version {version}",
+    )
+    return {
+        "model": model,
+        "version": version,
+        "run_id": run_id,
+        "metrics": evaluation.metrics,
+        "decision": asdict(decision) if decision else None,
+    }
+
+
+if __name__ == "__main__":
+    import sys
+
+    result = train(sys.argv[1], **json.loads(os.environ.get("MLOPS_TRAIN_PARAMETERS", "{}")))
+    sys.exit(bool(result["decision"] and result["decision"]["outcome"] == "refused"))
