@@ -91,12 +91,14 @@ def build_bundle(
     task: str,
     target: str,
     gate: dict[str, Any],
+    example: pd.DataFrame | None = None,
 ) -> str:
     """Write the bundle of a fitted estimator into an empty or missing folder.
 
     Args:
         frame: the features it was fitted on, shape (n_rows, n_features): the source of the reference statistics.
         labels: the target of these rows.
+        example: one row of features, shape (1, n_features), shown to users; by default the first of `frame`.
 
     Returns:
         the sum of SHA256SUMS, hex.
@@ -134,15 +136,15 @@ def build_bundle(
         reference["prediction"] = categorical_reference(labels.to_numpy(), "string")
     else:
         reference["prediction"] = numeric_reference(labels.to_numpy(), "double")
-    golden = sample.head(GOLDEN_ROWS)
+    shown = frame.head(1) if example is None else example
+    golden = pd.concat([shown, sample.head(GOLDEN_ROWS - 1)], ignore_index=True)
     said = answers(estimator, golden)
-    example = {"columns": list(frame.columns), "data": plain(frame.head(1))}
     _write(folder / "reference.json", reference)
     _write(
         folder / "golden.json",
         {"rows": plain(golden), "outputs": said.labels, "probabilities": said.probabilities},
     )
-    _write(folder / "input_example.json", example)
+    _write(folder / "input_example.json", {"columns": list(frame.columns), "data": plain(shown)})
     digest = write_sums(folder)
     try:
         load_predictor(read_bundle(folder, digest))
@@ -175,6 +177,7 @@ def register(
     frame: pd.DataFrame,
     labels: pd.Series,
     held_out: pd.DataFrame,
+    example: pd.DataFrame | None = None,
     task: str,
     target: str,
     gate: dict[str, Any],
@@ -189,7 +192,14 @@ def register(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         digest = build_bundle(
-            folder, estimator=estimator, frame=frame, labels=labels, task=task, target=target, gate=gate
+            folder,
+            estimator=estimator,
+            frame=frame,
+            labels=labels,
+            example=example,
+            task=task,
+            target=target,
+            gate=gate,
         )
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             registry.write_artifact(f"{root}/model/{path.relative_to(folder).as_posix()}", path.read_bytes())

@@ -1,12 +1,7 @@
-"""The training flow: load, validate, split, fit, evaluate, register, promote.
-
-Also a program, `python -m flows.train MODEL`, which runs the flow in this process.
-"""
+"""The training flow: load, validate, split, fit, evaluate, register, promote."""
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict
 from typing import Any
 
@@ -122,7 +117,13 @@ def _is_plain(value: Any) -> bool:
 
 @task(name="register", **_IO)
 def register_version(
-    model: Model, estimator: Any, train_rows: pd.DataFrame, held_out: pd.DataFrame, run_id: str, tags: dict[str, str]
+    model: Model,
+    estimator: Any,
+    train_rows: pd.DataFrame,
+    held_out: pd.DataFrame,
+    example: pd.DataFrame,
+    run_id: str,
+    tags: dict[str, str],
 ) -> str:
     with Registry(retry_for=FlowSettings().retry_seconds) as registry:
         version = register(
@@ -133,6 +134,7 @@ def register_version(
             frame=train_rows.drop(columns=model.target),
             labels=train_rows[model.target],
             held_out=held_out,
+            example=example,
             task=model.task,
             target=model.target,
             gate=asdict(model.gate),
@@ -172,7 +174,8 @@ def train(
     evaluation = assess(definition, estimator, held_out, seed)
     tags = {**provenance.tags(), "dataset_sha256": dataset.fingerprint(frame), "seed": str(seed), "cause": cause}
     run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, tags)
-    version = register_version(definition, estimator, train_rows, held_out, run_id, tags)
+    example = frame.head(1).drop(columns=definition.target)
+    version = register_version(definition, estimator, train_rows, held_out, example, run_id, tags)
     decision = None
     if promote:
         why = cause or f"trained on {len(train_rows)} rows from {origin}"
@@ -189,10 +192,3 @@ def train(
         "metrics": evaluation.metrics,
         "decision": asdict(decision) if decision else None,
     }
-
-
-if __name__ == "__main__":
-    import sys
-
-    result = train(sys.argv[1], **json.loads(os.environ.get("MLOPS_TRAIN_PARAMETERS", "{}")))
-    sys.exit(bool(result["decision"] and result["decision"]["outcome"] == "refused"))

@@ -1,0 +1,274 @@
+"""`mlops demo`: the platform as processes on this machine, from an empty folder to a verified prediction."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+import httpx
+
+from app.cli.services import Service, wait_for
+
+LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "api": "Model API", "ui": "Pages"}
+NEEDED_BYTES = 500_000_000
+START_SECONDS = 180.0
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the message says why and what to do."""
+
+
+class Demo:
+    """One run of the demo.
+
+    Args:
+        model: the model to train.
+        folder: databases, artifacts, cache and logs; kept between runs.
+        ports: of mlflow, prefect, api and ui on 127.0.0.1.
+    """
+
+    def __init__(self, model: str, folder: Path, ports: dict[str, int]) -> None:
+        self.model, self.folder, self.ports = model, folder.absolute(), ports
+        self.urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+        self.services: list[Service] = []
+        self.started = time.monotonic()
+
+    def run(self, once: bool) -> None:
+        """Start everything, train, predict, print; then wait for Ctrl-C unless `once`.
+
+        Raises:
+            DemoError: something stops it. Whatever was started is stopped again.
+        """
+        lock = self._prepare()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
+        try:
+            self._start_servers()
+            version = self._train()
+            answer = self._predict(version)
+            self._show(answer)
+            if once:
+                return
+            self._serve_deployments()
+            self._watch()
+        except KeyboardInterrupt:
+            click.echo("\nStopping.")
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them running
+            for service in self.services:
+                service.signal(signal.SIGTERM)
+            for service in reversed(self.services):
+                service.stop()
+            lock.close()
+
+    # -- before anything is started --------------------------------------------------------------------------------
+
+    def _prepare(self) -> Any:
+        try:
+            (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / "lock").open("w")
+            probe = self.folder / "logs" / ".probe"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise DemoError(f"no room left on the disk of {self.folder}; free some and run it again") from error
+            raise DemoError(
+                f"{self.folder} cannot be written ({error.strerror}); make it writable, or name another with --folder"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DemoError(f"another demo is running in {self.folder}; stop it with Ctrl-C first") from error
+        free = shutil.disk_usage(self.folder).free
+        if free < NEEDED_BYTES:
+            raise DemoError(
+                f"{free // 1_000_000} MB free on the disk of {self.folder}, {NEEDED_BYTES // 1_000_000} MB are needed; "
+                "free some, or name another folder with --folder"
+            )
+        for name, port in self.ports.items():
+            with socket.socket() as probe_socket:
+                probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe_socket.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise DemoError(
+                        f"port {port}, which {LABELS[name]} needs, is in use; "
+                        f"stop what uses it, or run `mlops demo --{name}-port {port + 1}`"
+                    ) from error
+        return lock
+
+    # -- the steps -------------------------------------------------------------------------------------------------
+
+    def _env(self) -> dict[str, str]:
+        home = self.folder / "prefect"
+        home.mkdir(exist_ok=True)
+        return {
+            "MLFLOW_TRACKING_URI": self.urls["mlflow"],
+            "PREFECT_API_URL": f"{self.urls['prefect']}/api",
+            "PREFECT_HOME": str(home),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "2",
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLOPS_API_URL": self.urls["api"],
+            "MLOPS_CACHE_DIR": str(self.folder / "cache"),
+            "MLOPS_DEFAULT_MODEL": self.model,
+            "MLOPS_POLL_SECONDS": "1",
+            "MLOPS_FEEDBACK_KEY": self._secret("feedback.key"),
+            "MLOPS_PORT": str(self.ports["api"]),
+            "MLOPS_UI_PORT": str(self.ports["ui"]),
+        }
+
+    def _secret(self, name: str) -> str:
+        path = self.folder / name
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(32))
+        return path.read_text()
+
+    def _start(self, name: str, command: list[str], env: dict[str, str] | None = None) -> Service:
+        service = Service(name, [sys.executable, "-m", *command], {**self._env(), **(env or {})}, self.folder / "logs")
+        self.services.append(service)
+        return service
+
+    def _start_servers(self) -> None:
+        data = self.folder / "mlflow"
+        data.mkdir(exist_ok=True)
+        port = str(self.ports["mlflow"])
+        tracking = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._say(f"starting MLflow, Prefect, the training of {self.model}, the API and the pages")
+        command = ["mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}"]
+        command += ["--serve-artifacts", "--artifacts-destination", str(data / "artifacts")]
+        self.mlflow = self._start("mlflow", command, tracking)
+        self.prefect = self._start(
+            "prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.ports["prefect"])]
+        )
+        # its imports take as long as the servers' start, so it waits for them rather than they for it
+        self.result = self.folder / "logs" / "train.json"
+        self.result.unlink(missing_ok=True)
+        command = ["app.cli", "train", self.model, "--wait", str(START_SECONDS), "--result", str(self.result)]
+        self.training = self._start("train", [*command, "--who", "mlops demo"])
+        self._await(self.mlflow, f"{self.urls['mlflow']}/health", "MLflow")
+        self._await(self.prefect, f"{self.urls['prefect']}/api/health", "Prefect")
+        self.api = self._start("api", ["app.api"])
+
+    def _train(self) -> str:
+        shown = 0
+        while not self.training.ended:
+            shown = self._show_progress(shown)
+            self._check_alive()
+            time.sleep(0.1)
+        self._show_progress(shown)
+        if not self.result.exists():
+            raise DemoError(f"the training failed:\n{self.training.tail()}\n(whole log: {self.training.log})")
+        done = json.loads(self.result.read_text())
+        self.services.remove(self.training)
+        self._say(f"registered version {done['version']} of {self.model}: {done['decision']['reason']}")
+        if done["decision"]["outcome"] == "refused":
+            raise DemoError(
+                f"version {done['version']} was refused by the check {done['decision']['check']}: "
+                f"{done['decision']['reason']}. `mlops history {self.model}` has every decision"
+            )
+        self.ui = self._start("ui", ["app.ui"])
+        return str(done["version"])
+
+    def _show_progress(self, shown: int) -> int:
+        """Print what Prefect's task runs said since; returns how many lines of the log were read."""
+        with self.training.log.open(errors="replace") as log:
+            lines = log.readlines()
+        if shown == 0:  # the log has earlier demos' lines too
+            shown = max((i for i, line in enumerate(lines) if "Beginning flow run" in line), default=0)
+        for line in lines[shown:]:
+            if "Task run '" in line and "Finished in state" not in line:
+                task, _, message = line.split("Task run '", 1)[1].partition("' - ")
+                self._say(f"  {task.rsplit('-', 1)[0]}: {message.strip()}")
+        return len(lines)
+
+    def _predict(self, version: str) -> dict[str, Any]:
+        self._await(self.api, f"{self.urls['api']}/livez", "Model API")
+        url = f"{self.urls['api']}/models/{self.model}"
+        info: dict[str, Any] = {}
+        deadline = time.monotonic() + 60
+        while info.get("version") != version:
+            self._check_alive()
+            if time.monotonic() > deadline:
+                why = info.get("last_failure") or info or "it does not serve the model"
+                raise DemoError(f"the API did not take up version {version}: {why} (log: {self.api.log})")
+            time.sleep(0.05)
+            answer = httpx.get(url, timeout=10)
+            info = answer.json() if answer.is_success else {}
+        answer = httpx.post(f"{url}/predict", json=info["example"], timeout=10)
+        if not answer.is_success:
+            raise DemoError(f"the API answered {answer.status_code} to its own example: {answer.text}")
+        predicted = answer.json()
+        if predicted["version"] != version:
+            raise DemoError(f"version {version} was promoted, but {predicted['version']} answered")
+        return {"features": info["example"], **predicted}
+
+    def _show(self, answer: dict[str, Any]) -> None:
+        self._await(self.ui, f"{self.urls['ui']}/_stcore/health", "Pages")
+        values = " ".join(f"{name}={value}" for name, value in answer["features"].items())
+        seconds = time.monotonic() - self.started
+        api = self.urls["api"]
+        click.echo(
+            f"\n{self.model} version {answer['version']} says {click.style(str(answer['prediction']), bold=True)} "
+            f"for {values}   ({seconds:.0f} s after the start)\n\n"
+            f"  Pages      {self.urls['ui']}\n"
+            f"  Model API  {api}/docs\n"
+            f"  MLflow     {self.urls['mlflow']}\n"
+            f"  Prefect    {self.urls['prefect']}\n\n"
+            f"  curl '{api}/predict?{'&'.join(f'{name}={value}' for name, value in answer['features'].items())}'\n"
+        )
+
+    def _serve_deployments(self) -> None:
+        self._start("deployments", ["flows.serve"])
+        click.echo("Ctrl-C stops everything; the history stays in " + str(self.folder))
+
+    def _watch(self) -> None:
+        while True:
+            self._check_alive()
+            time.sleep(0.5)
+
+    # -- helpers ---------------------------------------------------------------------------------------------------
+
+    def _await(self, service: Service, url: str, label: str) -> None:
+        known = getattr(self, "_up", set())
+        if label in known:
+            return
+        if not wait_for(url, START_SECONDS, lambda: service.ended or self._dead() is not None):
+            self._check_alive()
+            raise DemoError(f"{label} did not answer at {url} within {START_SECONDS:.0f} s; its log: {service.log}")
+        self._up = known | {label}
+        self._say(f"{label} is up")
+
+    def _dead(self) -> Service | None:
+        return next((s for s in self.services if s.ended and s is not getattr(self, "training", None)), None)
+
+    def _check_alive(self) -> None:
+        dead = self._dead()
+        if dead:
+            raise DemoError(
+                f"{LABELS.get(dead.name, dead.name)} ended with code {dead.process.returncode}:\n{dead.tail()}\n"
+                f"(whole log: {dead.log})"
+            )
+
+    def _say(self, text: str) -> None:
+        click.echo(f"[{time.monotonic() - self.started:5.1f} s] {text}")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

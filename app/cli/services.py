@@ -1,0 +1,91 @@
+"""Child processes and the wait for their health."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """In the child: be told to stop when the parent is killed, so that even `kill -9` leaves no process behind."""
+    if _libc:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def answers(url: str) -> bool:
+    """Whether the URL answers 2xx now."""
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def wait_for(url: str, seconds: float, interrupted: Callable[[], bool] = lambda: False) -> bool:
+    """Whether the URL answers 2xx within the seconds (at least one try), unless interrupted."""
+    deadline = time.monotonic() + seconds
+    while not answers(url):
+        if time.monotonic() > deadline or interrupted():
+            return False
+        time.sleep(0.1)
+    return True
+
+
+class Service:
+    """A child process in a group of its own, with a log file.
+
+    Args:
+        name: for messages and the log's name.
+        command: program and arguments.
+        env: in addition to this process' environment.
+        logs: folder of the log file.
+    """
+
+    def __init__(self, name: str, command: list[str], env: dict[str, str], logs: Path) -> None:
+        self.name = name
+        self.log = logs / f"{name}.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603
+                command,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of the log."""
+        with self.log.open(errors="replace") as log:
+            return "".join(deque(log, lines)).strip()
+
+    def stop(self, grace: float = 10.0) -> None:
+        """End the whole process group: politely, then for good."""
+        self.signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace)
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def signal(self, number: int) -> None:
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return

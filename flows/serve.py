@@ -1,0 +1,36 @@
+"""The deployments of all flows, one training deployment per model: `train/iris`.
+
+As a program, `python -m flows.serve`, it registers them with Prefect and runs what is scheduled, each run in a
+subprocess: what `make demo` uses in place of a Kubernetes worker.
+"""
+
+from __future__ import annotations
+
+from prefect import serve
+from prefect.deployments.runner import RunnerDeployment
+from prefect.schedules import Cron
+
+from flows import model as models
+from flows.promote import promote
+from flows.rollback import rollback
+from flows.train import train
+
+
+def deployments() -> list[RunnerDeployment]:
+    """One training deployment per model file, and one each for promotion and rollback."""
+    found = []
+    for name in models.names():
+        model = models.get(name)
+        found.append(
+            train.to_deployment(
+                name=name,
+                parameters={"model": name},
+                description=model.description,
+                schedule=Cron(model.schedule, timezone="UTC") if model.schedule else None,
+            )
+        )
+    return [*found, promote.to_deployment(name="promote"), rollback.to_deployment(name="rollback")]
+
+
+if __name__ == "__main__":
+    serve(*deployments())
