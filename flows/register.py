@@ -27,6 +27,8 @@ from app.registry.reference import categorical_reference, numeric_reference
 GOLDEN_ROWS = 32
 REQUIREMENTS = [f"{name}=={version(name)}" for name in ("onnx", "onnxruntime", "numpy", "pandas")]
 PARITY_ROWS = 10_000
+OPSET = {"": 18, "ai.onnx.ml": 3}  # 18: Split into a number of outputs
+_SHAPES = (([-1, 1], "__column_shape"), ([-1], "__flat_shape"))
 TENSORS = {
     "double": FloatTensorType,
     "float": FloatTensorType,
@@ -69,7 +71,9 @@ def convert(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                model = to_onnx(estimator, initial_types=layout, options=options)
+                model = to_onnx(estimator, initial_types=layout, options=options, target_opset=OPSET)
+            classes = np.asarray(estimator.classes_).tolist() if with_probabilities else []
+            model = as_columns(model, classes)
             served = OnnxPredictor(model.SerializeToString(), features).predict(plain(frame))
         except Exception as error:  # skl2onnx and onnxruntime raise what they like
             text = str(error).strip().splitlines()
@@ -80,6 +84,40 @@ def convert(
             return model, ""
         reason = f"the ONNX model differs from the estimator: {difference}"
     return None, reason
+
+
+def as_columns(model: onnx.ModelProto, classes: list[Any]) -> onnx.ModelProto:
+    """The model with one-dimensional columns at its edges, which is all that MLflow's own scoring can feed and read.
+
+    Inputs of the shape (rows, 1) take (rows,) too; the probabilities become one output per class,
+    `probability_<class>`, of the shape (rows,).
+    """
+    graph = model.graph
+    column, flat = (onnx.numpy_helper.from_array(np.array(shape), name) for shape, name in _SHAPES)
+    graph.initializer.extend([column, flat])
+    before = []
+    for tensor in graph.input if len(graph.input) > 1 else []:
+        inner = f"{tensor.name}__column"
+        for node in graph.node:
+            node.input[:] = [inner if name == tensor.name else name for name in node.input]
+        before.append(onnx.helper.make_node("Reshape", [tensor.name, column.name], [inner]))
+        tensor.type.tensor_type.ClearField("shape")
+    if classes:
+        kind = graph.output[1].type.tensor_type.elem_type
+        parts = [f"probability__{i}" for i in range(len(classes))]
+        names = [f"probability_{label}" for label in classes]
+        split = onnx.helper.make_node("Split", [graph.output[1].name], parts, axis=1, num_outputs=len(parts))
+        flattened = [
+            onnx.helper.make_node("Reshape", [part, flat.name], [name]) for part, name in zip(parts, names, strict=True)
+        ]
+        graph.node.extend([split, *flattened])
+        del graph.output[1]
+        graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, [None]) for name in names)
+    nodes = [*before, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model
 
 
 def build_bundle(

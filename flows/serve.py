@@ -6,7 +6,9 @@ subprocess: what `make demo` uses in place of a Kubernetes worker.
 
 from __future__ import annotations
 
-from prefect import serve
+from typing import Any, cast
+
+from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
@@ -18,18 +20,23 @@ from flows.train import train
 
 def deployments() -> list[RunnerDeployment]:
     """One training deployment per model file, and one each for promotion and rollback."""
-    found = []
+    found: list[RunnerDeployment] = []
     for name in models.names():
         model = models.get(name)
         found.append(
-            train.to_deployment(
-                name=name,
+            _deployment(
+                train,
+                name,
                 parameters={"model": name},
                 description=model.description,
                 schedule=Cron(model.schedule, timezone="UTC") if model.schedule else None,
             )
         )
-    return [*found, promote.to_deployment(name="promote"), rollback.to_deployment(name="rollback")]
+    return [*found, _deployment(promote, "promote"), _deployment(rollback, "rollback")]
+
+
+def _deployment(flow: Flow[..., Any], name: str, **settings: Any) -> RunnerDeployment:
+    return cast(RunnerDeployment, flow.to_deployment(name=name, **settings))
 
 
 if __name__ == "__main__":

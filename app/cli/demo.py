@@ -42,6 +42,8 @@ class Demo:
         self.model, self.folder, self.ports = model, folder.absolute(), ports
         self.urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         self.services: list[Service] = []
+        self.training: Service | None = None
+        self.up: set[str] = set()
         self.started = time.monotonic()
 
     def run(self, once: bool) -> None:
@@ -54,8 +56,7 @@ class Demo:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
         try:
-            self._start_servers()
-            version = self._train()
+            version = self._train(self._start_servers())
             answer = self._predict(version)
             self._show(answer)
             if once:
@@ -144,7 +145,8 @@ class Demo:
         self.services.append(service)
         return service
 
-    def _start_servers(self) -> None:
+    def _start_servers(self) -> Service:
+        """Start all but the pages; returns the training, which runs already."""
         data = self.folder / "mlflow"
         data.mkdir(exist_ok=True)
         port = str(self.ports["mlflow"])
@@ -165,18 +167,19 @@ class Demo:
         self._await(self.mlflow, f"{self.urls['mlflow']}/health", "MLflow")
         self._await(self.prefect, f"{self.urls['prefect']}/api/health", "Prefect")
         self.api = self._start("api", ["app.api"])
+        return self.training
 
-    def _train(self) -> str:
+    def _train(self, training: Service) -> str:
         shown = 0
-        while not self.training.ended:
-            shown = self._show_progress(shown)
+        while not training.ended:
+            shown = self._show_progress(training, shown)
             self._check_alive()
             time.sleep(0.1)
-        self._show_progress(shown)
+        self._show_progress(training, shown)
         if not self.result.exists():
-            raise DemoError(f"the training failed:\n{self.training.tail()}\n(whole log: {self.training.log})")
+            raise DemoError(f"the training failed:\n{training.tail()}\n(whole log: {training.log})")
         done = json.loads(self.result.read_text())
-        self.services.remove(self.training)
+        self.services.remove(training)
         self._say(f"registered version {done['version']} of {self.model}: {done['decision']['reason']}")
         if done["decision"]["outcome"] == "refused":
             raise DemoError(
@@ -186,9 +189,9 @@ class Demo:
         self.ui = self._start("ui", ["app.ui"])
         return str(done["version"])
 
-    def _show_progress(self, shown: int) -> int:
+    def _show_progress(self, training: Service, shown: int) -> int:
         """Print what Prefect's task runs said since; returns how many lines of the log were read."""
-        with self.training.log.open(errors="replace") as log:
+        with training.log.open(errors="replace") as log:
             lines = log.readlines()
         if shown == 0:  # the log has earlier demos' lines too
             shown = max((i for i, line in enumerate(lines) if "Beginning flow run" in line), default=0)
@@ -246,17 +249,16 @@ class Demo:
     # -- helpers ---------------------------------------------------------------------------------------------------
 
     def _await(self, service: Service, url: str, label: str) -> None:
-        known = getattr(self, "_up", set())
-        if label in known:
+        if label in self.up:
             return
         if not wait_for(url, START_SECONDS, lambda: service.ended or self._dead() is not None):
             self._check_alive()
             raise DemoError(f"{label} did not answer at {url} within {START_SECONDS:.0f} s; its log: {service.log}")
-        self._up = known | {label}
+        self.up.add(label)
         self._say(f"{label} is up")
 
     def _dead(self) -> Service | None:
-        return next((s for s in self.services if s.ended and s is not getattr(self, "training", None)), None)
+        return next((s for s in self.services if s.ended and s is not self.training), None)
 
     def _check_alive(self) -> None:
         dead = self._dead()

@@ -124,7 +124,9 @@ def _service(http: httpx.Client, url: str, label: str, variable: str) -> str:
     try:
         http.get(url).raise_for_status()
     except httpx.HTTPError as error:
-        raise Sick(f"the {label} at {url} does not answer: {error}", f"start it with `make demo`, or set {variable}")
+        raise Sick(
+            f"the {label} at {url} does not answer: {error}", f"start it with `make demo`, or set {variable}"
+        ) from error
     return f"the {label} answers at {url}"
 
 

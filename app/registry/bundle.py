@@ -160,7 +160,7 @@ def fetch_bundle(registry: Registry, version: ModelVersion, cache: Path) -> Bund
     expected = version.tags.get(BUNDLE_TAG)
     if not expected:
         raise BundleError(
-            f"version {version.version} of {version.name} was not registered by `mlops train`: it has no tag {BUNDLE_TAG}"
+            f"version {version.version} of {version.name} has no tag {BUNDLE_TAG}: `mlops train` did not register it"
         )
     target = cache / version.name / f"{version.version}-{expected[:16]}"
     if target.is_dir():

@@ -85,7 +85,7 @@ class Ledger:
     def moves(self) -> list[Move]:
         """Every move of production, oldest first."""
         params = self.registry.run(self.sequence).params
-        found = []
+        found: list[Move] = []
         while (raw := params.get(_key(len(found) + 1))) is not None:
             number = len(found) + 1
             found.append(Move(number=number, applied=f"{_key(number)}.applied" in params, **json.loads(raw)))
@@ -98,7 +98,7 @@ class Ledger:
             self.registry.write_once(self.sequence, _key(number), json.dumps(body))
         except Conflict:
             return None
-        return Move(number=number, applied=False, **body)
+        return Move(number, decision, action, version, previous, applied=False)
 
     def apply(self, move: Move) -> None:
         """Move the alias to where the sequence says it is.

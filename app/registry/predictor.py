@@ -41,7 +41,7 @@ class OnnxPredictor:
     """An ONNX model in onnxruntime, one thread: some 10 microseconds for one row of a forest.
 
     A model with one input takes all features as one float tensor (rows x features); otherwise each feature is an input
-    of its own name (rows x 1).
+    of its own name (rows x 1). Outputs are the labels or values, then one column of probabilities per class.
     """
 
     def __init__(self, model: bytes, features: Sequence[Feature]) -> None:
@@ -69,7 +69,7 @@ class OnnxPredictor:
         outputs = self._session.run(None, feed)
         if len(outputs) == 1:
             return Predictions(outputs[0].ravel().tolist(), None)
-        return Predictions(outputs[0].tolist(), outputs[1].tolist())
+        return Predictions(outputs[0].tolist(), np.stack(outputs[1:], axis=1).tolist())
 
 
 class SkopsPredictor:

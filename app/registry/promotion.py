@@ -1,4 +1,4 @@
-"""Promotion and rollback: the one way the alias `production` moves. Used by the flow, the command line and the pages."""
+"""Promotion and rollback: the one way the alias `production` moves, for the flow, the command line and the pages."""
 
 from __future__ import annotations
 
@@ -250,6 +250,8 @@ def _move(ledger: Ledger, moves: list[Move], draft: Decision) -> Decision:
     move = ledger.claim(len(moves) + 1, decision.run_id, draft.action, draft.version, draft.previous)
     if move:
         ledger.apply(move)
+        if ledger.registry.model(draft.model).aliases.get(CHALLENGER) == draft.version:
+            ledger.registry.delete_alias(draft.model, CHALLENGER)
         return decision
     winner = ledger.moves()[len(moves)]
     reason = (

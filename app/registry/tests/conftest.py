@@ -1,0 +1,89 @@
+"""A bundle of the bundled Iris model, built once, and a quick way to register copies of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+import pytest
+
+from app.registry.client import ModelVersion, Registry
+from flows import dataset
+from flows import model as models
+from flows.register import build_bundle, register
+
+Register = Callable[..., ModelVersion]
+
+
+@pytest.fixture(scope="session")
+def iris_rows() -> tuple[pd.DataFrame, pd.DataFrame]:
+    iris = models.get("iris")
+    return dataset.split(iris, dataset.validate(iris, iris.load()), 42)
+
+
+@pytest.fixture(scope="session")
+def iris_fitted(iris_rows: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
+    rows = iris_rows[0]
+    return models.get("iris").estimator(42).fit(rows.drop(columns="species"), rows["species"])
+
+
+@pytest.fixture(scope="session")
+def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any, iris_fitted: Any) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    rows = iris_rows[0]
+    build_bundle(
+        folder,
+        estimator=iris_fitted,
+        frame=rows.drop(columns="species"),
+        labels=rows["species"],
+        task="classification",
+        target="species",
+        gate=asdict(models.get("iris").gate),
+    )
+    return folder
+
+
+@pytest.fixture
+def bundle_copy(iris_bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(iris_bundle, tmp_path / "bundle")
+
+
+@pytest.fixture
+def name() -> str:
+    """A model name no other test uses."""
+    return f"iris-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def new_version(
+    registry: Registry, name: str, iris_rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Register:
+    """Registers an estimator (fitted on Iris) as the next version of `name`."""
+    monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path / "cache"))
+    train, held_out = iris_rows
+
+    def make(estimator: Any = None, *, features: list[str] | None = None, **gate: Any) -> ModelVersion:
+        columns = features or [c for c in train.columns if c != "species"]
+        fitted = estimator if estimator is not None else models.get("iris").estimator(42)
+        fitted = fitted.fit(train[columns], train["species"])
+        run = registry.create_run(registry.ensure_experiment(name), "test", {})
+        return register(
+            registry,
+            name=name,
+            run_id=run,
+            estimator=fitted,
+            frame=train[columns],
+            labels=train["species"],
+            held_out=held_out[[*columns, "species"]],
+            task="classification",
+            target="species",
+            gate={"metric": "accuracy", "threshold": 0.85, "max_regression": 0.02, **gate},
+            tags={},
+        )
+
+    return make

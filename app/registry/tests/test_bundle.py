@@ -1,0 +1,129 @@
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.preprocessing import FunctionTransformer
+
+from app.registry.bundle import BundleError, fetch_bundle, read_bundle, verify_sums, write_sums
+from app.registry.client import Registry
+from app.registry.predictor import SkopsPredictor, load_predictor
+
+FLIPS = 300
+
+
+def test_a_bundle_says_what_the_model_is(iris_bundle: Path) -> None:
+    bundle = read_bundle(iris_bundle)
+    assert [(f.name, f.dtype) for f in bundle.features] == [
+        (name, "double") for name in ("sepal_length", "sepal_width", "petal_length", "petal_width")
+    ]
+    assert bundle.classes == ("setosa", "versicolor", "virginica")
+    assert bundle.serving == "onnx"
+    assert set(bundle.reference["features"]) == set(bundle.example)
+
+
+def test_what_is_served_is_what_the_estimator_says(iris_bundle: Path, iris_fitted: Any, iris_rows: Any) -> None:
+    rows = iris_rows[1].drop(columns="species")
+    served = load_predictor(read_bundle(iris_bundle)).predict(rows.to_numpy().tolist())
+    assert served.labels == iris_fitted.predict(rows).tolist()
+    np.testing.assert_allclose(served.probabilities, iris_fitted.predict_proba(rows), atol=1e-5)
+
+
+def test_every_flipped_byte_is_refused(iris_bundle: Path, bundle_copy: Path) -> None:
+    """One bit anywhere in any file, the sums themselves included."""
+    expected = verify_sums(iris_bundle)
+    files = sorted(path for path in bundle_copy.rglob("*") if path.is_file())
+    dice, refused = random.Random(1), 0  # noqa: S311
+    for i in range(FLIPS):
+        path = files[i % len(files)]
+        whole = path.read_bytes()
+        position = dice.randrange(len(whole))
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << dice.randrange(8)]) + whole[position + 1 :])
+        with pytest.raises(BundleError):
+            read_bundle(bundle_copy, expected)
+        refused += 1
+        path.write_bytes(whole)
+    assert refused == FLIPS
+    assert read_bundle(bundle_copy, expected)
+
+
+def test_a_missing_a_foreign_and_a_truncated_file_are_named(bundle_copy: Path) -> None:
+    (bundle_copy / "extra.bin").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"extra\.bin is not listed"):
+        read_bundle(bundle_copy)
+    (bundle_copy / "extra.bin").unlink()
+    model = bundle_copy / "model.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1])
+    with pytest.raises(BundleError, match=r"model\.onnx was altered"):
+        read_bundle(bundle_copy)
+    model.unlink()
+    with pytest.raises(BundleError, match=r"model\.onnx is missing"):
+        read_bundle(bundle_copy)
+    (bundle_copy / "SHA256SUMS").unlink()
+    with pytest.raises(BundleError, match="SHA256SUMS is missing"):
+        read_bundle(bundle_copy)
+
+
+def test_a_model_that_answers_golden_rows_differently_is_refused(bundle_copy: Path) -> None:
+    golden = json.loads((bundle_copy / "golden.json").read_text())
+    golden["outputs"][3] = "virginica" if golden["outputs"][3] == "setosa" else "setosa"
+    (bundle_copy / "golden.json").write_text(json.dumps(golden))
+    write_sums(bundle_copy)
+    with pytest.raises(BundleError, match="golden rows are answered differently: row 3"):
+        load_predictor(read_bundle(bundle_copy))
+
+
+@pytest.mark.parametrize("content", [b"", b"not onnx"])
+def test_a_model_file_that_is_none_is_refused(bundle_copy: Path, content: bytes) -> None:
+    (bundle_copy / "model.onnx").write_bytes(content)
+    write_sums(bundle_copy)
+    with pytest.raises(BundleError, match="does not load"):
+        load_predictor(read_bundle(bundle_copy))
+
+
+def test_mlflow_itself_loads_the_version(registry: Registry, new_version: Any, iris_rows: Any) -> None:
+    version = new_version()
+    mlflow.set_tracking_uri(registry.uri)
+    loaded = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
+    rows = iris_rows[1].drop(columns="species")
+    assert list(loaded.predict(rows)["label"])[:1] == [iris_rows[1]["species"].iloc[0]]
+
+
+def test_what_onnx_cannot_express_is_served_by_skops(registry: Registry, new_version: Any, tmp_path: Path) -> None:
+    version = new_version(HistGradientBoostingClassifier(random_state=1))
+    bundle = fetch_bundle(registry, version, tmp_path)
+    assert bundle.serving == "skops"
+    assert bundle.serving_reason
+    assert version.tags["serving"] == "skops"
+    predictor = load_predictor(bundle)
+    assert isinstance(predictor, SkopsPredictor)
+    assert predictor.predict(bundle.golden["rows"]).labels == bundle.golden["outputs"]
+
+
+def test_skops_files_with_code_from_elsewhere_are_refused(tmp_path: Path) -> None:
+    from skops import io
+
+    io.dump(FunctionTransformer(json.dumps), tmp_path / "estimator.skops")
+    with pytest.raises(BundleError, match="outside scikit-learn"):
+        SkopsPredictor(tmp_path / "estimator.skops", [])
+
+
+def test_a_damaged_cache_is_downloaded_again(registry: Registry, new_version: Any, tmp_path: Path) -> None:
+    version = new_version()
+    first = fetch_bundle(registry, version, tmp_path / "c")
+    (first.path / "model.onnx").write_bytes(b"half")
+    again = fetch_bundle(registry, version, tmp_path / "c")
+    assert load_predictor(again)
+
+
+def test_altered_files_in_mlflow_never_reach_the_cache(registry: Registry, new_version: Any, tmp_path: Path) -> None:
+    version = new_version()
+    registry.write_artifact(f"{registry.bundle_path(version)}/reference.json", b"{}")
+    with pytest.raises(BundleError, match=r"reference\.json was altered"):
+        fetch_bundle(registry, version, tmp_path / "c")
+    assert not [path for path in (tmp_path / "c").rglob("*") if path.is_file()]

@@ -1,0 +1,243 @@
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.tree import DecisionTreeClassifier
+
+from app.registry.client import CHALLENGER, PRODUCTION, NotFound, Registry, RegistryUnavailable
+from app.registry.ledger import Decision, Ledger
+from app.registry.promotion import history, promote, rollback
+
+CLIENTS, ROUNDS = 8, 25
+
+
+def production(registry: Registry, name: str) -> str | None:
+    version = registry.version_by_alias(name, PRODUCTION)
+    return version.version if version else None
+
+
+def test_the_first_good_version_goes_into_production(registry: Registry, name: str, new_version: Any) -> None:
+    new_version()
+    decision = promote(registry, name, who="ada", why="first")
+    assert (decision.outcome, decision.version, decision.previous) == ("promoted", "1", None)
+    assert production(registry, name) == "1"
+    assert registry.version_by_alias(name, CHALLENGER) is None
+    (entry,) = history(registry, name)
+    assert (entry.who, entry.why, entry.outcome) == ("ada", "first", "promoted")
+    assert entry.metrics["candidate_accuracy"] == decision.metrics["candidate_accuracy"]
+
+
+def test_promoting_production_again_changes_nothing(registry: Registry, name: str, new_version: Any) -> None:
+    new_version()
+    promote(registry, name, who="ada")
+    assert promote(registry, name, who="ada").outcome == "unchanged"
+    assert len(history(registry, name)) == 1
+
+
+def test_below_the_threshold_is_refused_with_both_figures(registry: Registry, name: str, new_version: Any) -> None:
+    new_version(DummyClassifier(strategy="most_frequent"))
+    decision = promote(registry, name, who="ada")
+    assert (decision.outcome, decision.check) == ("refused", "threshold")
+    assert f"{decision.metrics['candidate_accuracy']:.4f}" in decision.reason
+    assert "0.8500" in decision.reason
+    assert production(registry, name) is None
+    assert history(registry, name)[0].check == "threshold"
+
+
+def test_worse_than_production_is_refused_with_both_figures(registry: Registry, name: str, new_version: Any) -> None:
+    new_version()
+    promote(registry, name, who="ada")
+    new_version(DecisionTreeClassifier(max_depth=1, random_state=0), threshold=0.1)
+    decision = promote(registry, name, who="ada")
+    assert (decision.outcome, decision.check) == ("refused", "regression")
+    for side in ("candidate_accuracy", "production_accuracy"):
+        assert f"{decision.metrics[side]:.4f}" in decision.reason
+    assert production(registry, name) == "1"
+    assert registry.version_by_alias(name, CHALLENGER).version == "2"  # type: ignore[union-attr]
+
+
+def test_other_features_are_refused_unless_allowed(registry: Registry, name: str, new_version: Any) -> None:
+    new_version()
+    promote(registry, name, who="ada")
+    new_version(features=["petal_length", "petal_width"])
+    decision = promote(registry, name, who="ada")
+    assert decision.check == "signature"
+    assert "sepal_length is missing here and double there" in decision.reason
+    assert promote(registry, name, who="ada", allow_signature_change=True).outcome == "promoted"
+
+
+def test_altered_files_are_refused(registry: Registry, name: str, new_version: Any) -> None:
+    version = new_version()
+    registry.write_artifact(f"{registry.bundle_path(version)}/model.onnx", b"other")
+    decision = promote(registry, name, who="ada")
+    assert (decision.outcome, decision.check) == ("refused", "bundle")
+    assert "model.onnx was altered" in decision.reason
+
+
+def test_damaged_held_out_rows_are_refused(registry: Registry, name: str, new_version: Any) -> None:
+    version = new_version()
+    rows = registry.bundle_path(version).removesuffix("/model") + "/evaluation/held_out.parquet"
+    registry.write_artifact(rows, b"PAR1 half")
+    assert "held-out rows" in promote(registry, name, who="ada").reason
+
+
+def test_broken_production_does_not_keep_its_successor_out(
+    registry: Registry, name: str, new_version: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = new_version()
+    promote(registry, name, who="ada")
+    registry.write_artifact(f"{registry.bundle_path(first)}/model.onnx", b"other")
+    monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path / "fresh"))
+    new_version()
+    assert promote(registry, name, who="ada").outcome == "promoted"
+
+
+def test_unknown_models_and_versions_say_what_there_is(registry: Registry, name: str, new_version: Any) -> None:
+    with pytest.raises(NotFound, match=f"mlops train {name}"):
+        promote(registry, name, who="ada")
+    new_version()
+    with pytest.raises(NotFound, match="it has: 1"):
+        promote(registry, name, "7", who="ada")
+
+
+def test_rollback_walks_back_and_is_in_the_ledger(registry: Registry, name: str, new_version: Any) -> None:
+    for _ in range(3):
+        new_version()
+        promote(registry, name, who="ada")
+    assert rollback(registry, name, who="bob", why="bad answers").version == "2"
+    assert rollback(registry, name, who="bob").version == "1"
+    refused = rollback(registry, name, who="bob")
+    assert (refused.outcome, refused.check) == ("refused", "history")
+    assert production(registry, name) == "1"
+    actions = [(d.action, d.outcome, d.version) for d in history(registry, name)]
+    assert actions[:3] == [("rollback", "refused", ""), ("rollback", "promoted", "1"), ("rollback", "promoted", "2")]
+
+
+def test_an_alias_moved_by_hand_is_taken_into_the_ledger(registry: Registry, name: str, new_version: Any) -> None:
+    for _ in range(2):
+        new_version()
+    promote(registry, name, "1", who="ada")
+    registry.set_alias(name, PRODUCTION, "2")
+    assert rollback(registry, name, who="ada").version == "1"
+    assert [d.action for d in history(registry, name)] == ["rollback", "outside", "promote"]
+
+
+def test_a_promotion_killed_before_the_alias_moved_is_finished_by_the_next(
+    registry: Registry, name: str, new_version: Any
+) -> None:
+    for _ in range(2):
+        new_version()
+    ledger = Ledger(registry, name)
+    decision = ledger.record(Decision(name, "1", None, "promote", "promoted", "", "killed after its claim"))
+    assert ledger.claim(1, decision, "promote", "1", None)
+    assert production(registry, name) is None
+    assert promote(registry, name, "2", who="ada").previous == "1"
+    assert [move.version for move in ledger.moves()] == ["1", "2"]
+
+
+def test_a_slow_winner_does_not_turn_back_a_later_move(registry: Registry, name: str, new_version: Any) -> None:
+    """It claimed move 1, slept while others finished it and made move 2, and sets the alias only now."""
+    for _ in range(2):
+        new_version()
+    ledger = Ledger(registry, name)
+    slow = ledger.claim(
+        1, ledger.record(Decision(name, "1", None, "promote", "promoted", "", "")), "promote", "1", None
+    )
+    assert slow
+    promote(registry, name, "2", who="ada")
+    ledger.apply(slow)
+    assert production(registry, name) == "2"
+
+
+def _race(uri: str, name: str, version: str, barrier: Any, results: Any) -> None:
+    registry = Registry(uri, timeout=60)
+    ledger = Ledger(registry, name)
+    for number in range(ROUNDS):
+        barrier.wait(120)
+        moves, current = ledger.settle()
+        barrier.wait(120)  # all have seen the same production
+        # the gate between these lines is the same for all; what is raced for is the move
+        from app.registry.promotion import _move
+
+        draft = Decision(name, version, current, "promote", "promoted", "", "race", who=f"client {version}")
+        results.append((number, version, _move(ledger, moves, draft).outcome))
+        barrier.wait(120)
+
+
+def test_of_racing_promotions_one_wins_each_round(registry: Registry, name: str, new_version: Any) -> None:
+    """8 clients, 25 rounds: one winner a round, and ledger and alias agree."""
+    for _ in range(CLIENTS):
+        new_version()
+    barrier, results = threading.Barrier(CLIENTS), []  # type: ignore[var-annotated]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(_race, registry.uri, name, str(i + 1), barrier, results) for i in range(CLIENTS)]
+        for client in clients:
+            client.result()
+    winners = [[v for n, v, outcome in results if n == number and outcome == "promoted"] for number in range(ROUNDS)]
+    assert [len(round_winners) for round_winners in winners] == [1] * ROUNDS
+    moves = Ledger(registry, name).moves()
+    assert [move.version for move in moves] == [round_winners[0] for round_winners in winners]
+    assert production(registry, name) == moves[-1].version
+    decisions = history(registry, name)
+    assert len(decisions) == CLIENTS * ROUNDS
+    assert sum(d.outcome == "promoted" for d in decisions) == ROUNDS
+    assert {d.check for d in decisions if d.outcome == "refused"} == {"concurrent"}
+
+
+def _promote_process(uri: str, name: str, version: str, start: Any, results: Any) -> None:
+    start.wait(60)
+    results.put((version, promote(Registry(uri, timeout=60), name, version, who=version).outcome))
+
+
+def test_racing_processes_leave_ledger_and_alias_agreeing(registry: Registry, name: str, new_version: Any) -> None:
+    """Whole promotions, gate included, from processes of their own."""
+    for _ in range(4):
+        new_version()
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Event(), context.Queue()
+    clients = [
+        context.Process(target=_promote_process, args=(registry.uri, name, str(i + 1), start, results))
+        for i in range(4)
+    ]
+    for client in clients:
+        client.start()
+    start.set()
+    outcomes = dict(results.get(timeout=120) for _ in clients)
+    for client in clients:
+        client.join()
+    moves = Ledger(registry, name).moves()
+    assert sorted(move.version for move in moves) == sorted(
+        v for v, outcome in outcomes.items() if outcome == "promoted"
+    )
+    assert production(registry, name) == moves[-1].version
+
+
+def test_first_registrations_at_once_agree_on_one_ledger(registry: Registry, name: str) -> None:
+    barrier = threading.Barrier(CLIENTS)
+
+    def ensure(_: int) -> dict[str, str]:
+        barrier.wait(30)
+        return Registry(registry.uri, timeout=60).ensure_model(name).tags
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        tags = list(pool.map(ensure, range(CLIENTS)))
+    assert all(tag == tags[0] for tag in tags)
+
+
+def test_mlflow_away_says_so(registry: Registry, name: str) -> None:
+    with pytest.raises(RegistryUnavailable, match="does not answer"):
+        promote(Registry("http://127.0.0.1:9", timeout=1), name, who="ada")
+
+
+def test_better_than_production_by_a_seed_is_promoted(registry: Registry, name: str, new_version: Any) -> None:
+    new_version(DecisionTreeClassifier(max_depth=2, random_state=0), threshold=0.5)
+    promote(registry, name, who="ada")
+    new_version(RandomForestClassifier(random_state=3))
+    decision = promote(registry, name, who="ada")
+    assert decision.outcome == "promoted"
+    assert decision.metrics["candidate_accuracy"] >= decision.metrics["production_accuracy"] - 0.02

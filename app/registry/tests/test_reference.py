@@ -1,0 +1,75 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.registry.reference import (
+    OTHER,
+    Bucketer,
+    bucket_labels,
+    categorical_reference,
+    numeric_reference,
+    psi,
+)
+
+shares = st.lists(st.floats(0, 1e6), min_size=2, max_size=20).filter(lambda values: sum(values) > 0)
+numbers = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200)
+
+
+@given(shares)
+def test_psi_of_the_same_shares_is_zero(values: list[float]) -> None:
+    assert psi(values, values) == 0
+
+
+@given(st.data())
+def test_psi_is_symmetric_finite_and_never_negative(data: st.DataObject) -> None:
+    a = data.draw(shares)
+    b = data.draw(st.lists(st.floats(0, 1e6), min_size=len(a), max_size=len(a)).filter(lambda v: sum(v) > 0))
+    value = psi(a, b)
+    assert math.isfinite(value)
+    assert value >= 0
+    assert value == pytest.approx(psi(b, a))
+
+
+def test_psi_of_a_known_case() -> None:
+    # (0.5-0.8) ln(0.5/0.8) + (0.5-0.2) ln(0.5/0.2)
+    assert psi([0.8, 0.2], [0.5, 0.5]) == pytest.approx(0.3 * math.log(1.6) + 0.3 * math.log(2.5))
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [([0.5, 0.5], [1.0]), ([], []), ([0, 0], [1, 1]), ([1, 1], [0, 0]), ([1, -1], [1, 1]), ([1, math.nan], [1, 1])],
+)
+def test_psi_refuses_what_has_no_meaning(expected: list[float], actual: list[float]) -> None:
+    with pytest.raises(ValueError, match="share"):
+        psi(expected, actual)
+
+
+@given(numbers)
+def test_the_bucketer_counts_training_data_as_the_reference_did(values: list[float]) -> None:
+    reference = numeric_reference(values, "double")
+    bucket = Bucketer(reference)
+    counts = np.bincount([bucket(value) for value in values], minlength=bucket.size)
+    assert (counts / len(values)).tolist() == reference["shares"]
+    assert len(bucket_labels(reference)) == bucket.size
+
+
+@given(st.lists(st.text(max_size=3), min_size=1, max_size=60))
+def test_categories_and_the_rest_sum_to_one(values: list[str]) -> None:
+    reference = categorical_reference(values, "string")
+    assert sum(reference["shares"]) == pytest.approx(1)
+    assert reference["categories"][-1] == OTHER
+
+
+def test_an_unknown_category_falls_into_other() -> None:
+    bucket = Bucketer(categorical_reference(["a", "a", "b"], "string"))
+    assert [bucket("a"), bucket("b"), bucket("new")] == [0, 1, 2]
+
+
+def test_a_constant_feature_has_one_bucket() -> None:
+    reference = numeric_reference([3.0] * 10, "double")
+    assert reference["edges"] == []
+    assert reference["shares"] == [1.0]
+    assert bucket_labels(reference) == ["all"]
