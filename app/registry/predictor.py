@@ -69,7 +69,9 @@ class OnnxPredictor:
         outputs = self._session.run(None, feed)
         if len(outputs) == 1:
             return Predictions(outputs[0].ravel().tolist(), None)
-        return Predictions(outputs[0].tolist(), np.stack(outputs[1:], axis=1).tolist())
+        return Predictions(
+            outputs[0].tolist(), [list(row) for row in zip(*(o.tolist() for o in outputs[1:]), strict=True)]
+        )
 
 
 class SkopsPredictor:
@@ -102,11 +104,15 @@ class SkopsPredictor:
         return Predictions(labels, self._estimator.predict_proba(frame).tolist() if has_probabilities else None)
 
 
+class GoldenMismatch(BundleError):
+    """The model loads, but does not answer the golden rows as the estimator did."""
+
+
 def load_predictor(bundle: Bundle) -> Predictor:
     """The predictor of a verified bundle, tried on its golden rows.
 
     Raises:
-        BundleError: the model does not load, or does not answer the golden rows as the estimator did.
+        BundleError: the model does not load, or (GoldenMismatch) answers the golden rows differently.
     """
     try:
         predictor: Predictor
@@ -123,7 +129,7 @@ def load_predictor(bundle: Bundle) -> Predictor:
         Predictions(bundle.golden["outputs"], bundle.golden.get("probabilities")), served, bundle.task
     )
     if difference:
-        raise BundleError(f"the golden rows are answered differently: {difference}")
+        raise GoldenMismatch(f"the golden rows are answered differently: {difference}")
     return predictor
 
 
