@@ -1,0 +1,67 @@
+"""Puts the API together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
+from starlette.responses import RedirectResponse
+
+from app.api import feedback, health, invocations, model_info, openapi, predict, v2
+from app.api.feedback import Committer, Feedback
+from app.api.invocations import Invocations
+from app.api.metrics import Metrics
+from app.api.models import Models
+from app.api.predict import Predict
+from app.api.prediction_id import Signer
+from app.api.settings import ApiSettings
+from app.api.state import State
+from app.api.v2 import Infer
+from app.registry.client import Registry
+
+
+def create_app(settings: ApiSettings | None = None, registry: Registry | None = None) -> FastAPI:
+    """The API; models are loaded when it starts.
+
+    Args:
+        settings: default from the environment.
+        registry: MLflow; default from the environment.
+    """
+    settings = settings or ApiSettings()
+    registry = registry or Registry()
+    metrics = Metrics()
+    models = Models(registry, metrics, settings.cache_dir, settings.default_model, settings.poll_seconds)
+    signer = Signer(settings.signing_key())
+    committer = Committer(registry)
+    pool = ThreadPoolExecutor(4, thread_name_prefix="predict")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        committer.start()
+        models.start()
+        yield
+        models.stop()
+        await committer.close()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    # FastAPI's own telemetry is off: Prometheus' is what this platform reads, and it is on the path of each request
+    telemetry: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+    app = FastAPI(title="Model API", version="1", lifespan=lifespan, telemetry=telemetry)
+    app.state.shared = State(models, metrics)
+    # The instrumentator tries the routes one after the other: predictions first. It also unfolds included routers
+    # with each request, so routes are added flat.
+    app.router.routes[:0] = [
+        *predict.routes(Predict(models, signer, pool)),
+        *v2.routes(Infer(models, signer, pool)),
+        *invocations.routes(Invocations(models, signer, pool)),
+        *feedback.routes(Feedback(models, signer, committer)),
+    ]
+    for router in (model_info.router, v2.router, health.router):
+        app.router.routes.extend(router.routes)
+    app.add_route("/", lambda _: RedirectResponse("docs"), include_in_schema=False)
+    metrics.instrument(app)
+    openapi.install(app, models)
+    return app

@@ -1,0 +1,53 @@
+"""Settings of the API; MLflow's address and account are app.registry.client.RegistrySettings."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ApiSettings(BaseSettings):
+    """Read from MLOPS_* when it is created.
+
+    host, port: where to listen.
+    default_model: what /predict serves; by default the only model there is.
+    cache_dir: where verified bundles are kept, so that the API starts without MLflow.
+    poll_seconds: between two looks at MLflow's aliases.
+    feedback_key: signs prediction ids, the same for all replicas; when empty, one is kept in cache_dir.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MLOPS_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8086, ge=0, le=65535)
+    default_model: str = ""
+    cache_dir: Path = Path(".mlops/cache")
+    poll_seconds: float = Field(default=5.0, gt=0, allow_inf_nan=False)
+    feedback_key: str = Field(default="", repr=False)
+
+    def signing_key(self) -> bytes:
+        """The key of the prediction ids, made once where none is configured.
+
+        Raises:
+            OSError: cache_dir cannot be written.
+        """
+        if self.feedback_key.strip():
+            return self.feedback_key.strip().encode()
+        path = self.cache_dir / "feedback.key"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(f".feedback.key.{secrets.token_hex(4)}")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+            try:
+                os.link(draft, path)  # unlike a rename it fails when another process was first
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        return path.read_text().strip().encode()
