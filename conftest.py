@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import os
-import socket
-import sys
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import pandas as pd
 import pytest
 
-from app.cli.services import Service, wait_for
-from app.registry.client import Registry
+from app.registry.client import ModelVersion, Registry
+from app.testing import Server, free_port
+from flows import dataset
+from flows import model as models
+from flows.register import build_bundle, register
 
-START_SECONDS = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """A server that tests may stop (SIGKILL of its whole process group) and start again with the same data."""
-
-    def __init__(self, name: str, command: list[str], uri: str, health: str, env: dict[str, str], logs: Path) -> None:
-        self.name, self.command, self.uri, self.health, self.env, self.logs = name, command, uri, health, env, logs
-        self.service: Service | None = None
-
-    def start(self) -> None:
-        if self.service and not self.service.ended:
-            return
-        self.service = Service(self.name, [sys.executable, "-m", *self.command], self.env, self.logs)
-        if not wait_for(f"{self.uri}{self.health}", START_SECONDS, lambda: self.service.ended):
-            raise RuntimeError(f"{self.name} did not start:\n{self.service.tail(40)}")
-
-    def stop(self, grace: float = 0) -> None:
-        if self.service:
-            self.service.stop(grace)
+Register = Callable[..., ModelVersion]
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +63,72 @@ def quiet_environment() -> None:
     for name in [key for key in os.environ if key.startswith(("MLOPS_", "MLFLOW_TRACKING", "PREFECT_"))]:
         del os.environ[name]
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+
+
+@pytest.fixture(scope="session")
+def iris_rows() -> tuple[pd.DataFrame, pd.DataFrame]:
+    iris = models.get("iris")
+    return dataset.split(iris, dataset.validate(iris, iris.load()), 42)
+
+
+@pytest.fixture(scope="session")
+def iris_fitted(iris_rows: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
+    rows = iris_rows[0]
+    return models.get("iris").estimator(42).fit(rows.drop(columns="species"), rows["species"])
+
+
+@pytest.fixture(scope="session")
+def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any, iris_fitted: Any) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    rows = iris_rows[0]
+    build_bundle(
+        folder,
+        estimator=iris_fitted,
+        frame=rows.drop(columns="species"),
+        labels=rows["species"],
+        task="classification",
+        target="species",
+        gate=asdict(models.get("iris").gate),
+    )
+    return folder
+
+
+@pytest.fixture
+def bundle_copy(iris_bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(iris_bundle, tmp_path / "bundle")
+
+
+@pytest.fixture
+def name() -> str:
+    """A model name no other test uses."""
+    return f"iris-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def new_version(
+    registry: Registry, name: str, iris_rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Register:
+    """Registers an estimator (fitted on Iris) as the next version of `name`."""
+    monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path / "cache"))
+    train, held_out = iris_rows
+
+    def make(estimator: Any = None, *, features: list[str] | None = None, **gate: Any) -> ModelVersion:
+        columns = features or [c for c in train.columns if c != "species"]
+        fitted = estimator if estimator is not None else models.get("iris").estimator(42)
+        fitted = fitted.fit(train[columns], train["species"])
+        run = registry.create_run(registry.ensure_experiment(name), "test", {})
+        return register(
+            registry,
+            name=name,
+            run_id=run,
+            estimator=fitted,
+            frame=train[columns],
+            labels=train["species"],
+            held_out=held_out[[*columns, "species"]],
+            task="classification",
+            target="species",
+            gate={"metric": "accuracy", "threshold": 0.85, "max_regression": 0.02, **gate},
+            tags={},
+        )
+
+    return make

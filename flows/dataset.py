@@ -111,7 +111,7 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     try:
         frame = wanted.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        raise DatasetError("; ".join(_reasons(errors.failure_cases, own))) from errors
+        raise DatasetError("; ".join(_reasons(errors.failure_cases, own, frame))) from errors
     frame = frame[list(own.columns)].reset_index(drop=True)
     if len(frame) < model.min_rows:
         raise DatasetError(f"{len(frame)} rows, the model {model.name} needs at least {model.min_rows} (min_rows)")
@@ -130,14 +130,17 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _reasons(cases: pd.DataFrame, own: pd.DataFrame) -> list[str]:
+def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     reasons: dict[str, None] = {}
+    mistyped = set(cases.loc[cases["check"].astype(str).str.startswith("dtype"), "column"])
     for case in cases.to_dict("records"):
         column, check = case["column"], str(case["check"])
+        if column in mistyped and not check.startswith("dtype"):
+            continue  # other checks of such a column say nothing
         if check == "column_in_dataframe":
             reasons[f"column {case['failure_case']!r} is missing"] = None
         elif check.startswith("dtype"):
-            reasons[f"column {column!r} has the type {case['failure_case']}, {_kind(own[column].dtype)} is needed"] = (
+            reasons[f"column {column!r} has the type {frame[column].dtype}, {_kind(own[column].dtype)} is needed"] = (
                 None
             )
         elif check == "not_nullable":

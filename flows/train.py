@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from app.registry import feedback as feedback_store
 from app.registry.client import Registry, RegistrySettings, RegistryUnavailable
 from flows import dataset, provenance
 from flows import model as models
@@ -49,8 +50,6 @@ _IO: dict[str, Any] = {
 def load_data(model: Model, source: str | None, with_feedback: bool) -> tuple[pd.DataFrame, str]:
     frame, origin = dataset.load(model, source)
     if with_feedback:
-        from app.registry import feedback as feedback_store
-
         with Registry(retry_for=FlowSettings().retry_seconds) as registry:
             rows = feedback_store.read(registry, model.name)
         more = pd.DataFrame([{**row["features"], model.target: row["label"]} for row in rows])

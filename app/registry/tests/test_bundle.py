@@ -30,7 +30,7 @@ def test_what_is_served_is_what_the_estimator_says(iris_bundle: Path, iris_fitte
     rows = iris_rows[1].drop(columns="species")
     served = load_predictor(read_bundle(iris_bundle)).predict(rows.to_numpy().tolist())
     assert served.labels == iris_fitted.predict(rows).tolist()
-    np.testing.assert_allclose(served.probabilities, iris_fitted.predict_proba(rows), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(served.probabilities), iris_fitted.predict_proba(rows), atol=1e-5)
 
 
 def test_every_flipped_byte_is_refused(iris_bundle: Path, bundle_copy: Path) -> None:

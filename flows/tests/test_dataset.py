@@ -1,0 +1,100 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows import dataset
+from flows import model as models
+from flows.dataset import DatasetError, SourceUnavailable
+
+iris = models.get("iris")
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return iris.load()
+
+
+def test_good_data_comes_back_as_it_is(frame: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(dataset.validate(iris, frame), frame)
+
+
+def test_the_order_of_columns_and_further_ones_do_not_matter(frame: pd.DataFrame) -> None:
+    shuffled = frame[frame.columns[::-1]].assign(note="x")
+    pd.testing.assert_frame_equal(dataset.validate(iris, shuffled), frame)
+
+
+def test_whole_numbers_are_taken_for_fractions(frame: pd.DataFrame) -> None:
+    whole = frame.assign(sepal_length=frame["sepal_length"].astype(int))
+    assert dataset.validate(iris, whole)["sepal_length"].dtype == "float64"
+
+
+def _with(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
+    changed = frame.copy()
+    changed.loc[3, column] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda f: f.drop(columns="petal_width"), "column 'petal_width' is missing"),
+        (lambda f: f.drop(columns="species"), "column 'species' is missing"),
+        (lambda f: f.assign(sepal_length="long"), "column 'sepal_length' has the type str, double is needed"),
+        (lambda f: _with(f, "sepal_width", np.nan), r"'sepal_width' has 1 empty values \(NaN\), the first in row 3"),
+        (lambda f: _with(f, "sepal_width", np.inf), "'sepal_width': .*infinite"),
+        (lambda f: _with(f, "species", None), "'species' has 1 empty values"),
+        (lambda f: f.head(20), "20 rows, the model iris needs at least 50"),
+        (lambda f: f.head(0), "0 rows"),
+        (lambda f: f.assign(species="setosa"), "the single class 'setosa'"),
+        (lambda f: _with(f, "species", "rosa"), "the class 'rosa' of 'species' has 1 rows"),
+        (lambda f: pd.DataFrame(), "column 'sepal_length' is missing"),
+    ],
+)
+def test_bad_data_is_refused_with_the_reason(frame: pd.DataFrame, spoil: object, reason: str) -> None:
+    with pytest.raises(DatasetError, match=reason):
+        dataset.validate(iris, spoil(frame))  # type: ignore[operator]
+
+
+def test_all_bad_columns_are_named_at_once(frame: pd.DataFrame) -> None:
+    with pytest.raises(DatasetError, match=r"petal_width.*; .*sepal_length|sepal_length.*; .*petal_width"):
+        dataset.validate(iris, frame.drop(columns="petal_width").assign(sepal_length="x"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_csv_and_parquet_are_read(frame: pd.DataFrame, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"more.{kind}"
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    read, origin = dataset.load(iris, str(path))
+    assert origin == str(path)
+    pd.testing.assert_frame_equal(dataset.validate(iris, read), frame)
+
+
+def test_a_missing_source_may_be_tried_again_and_a_wrong_one_not(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailable, match="cannot be read"):
+        dataset.load(iris, str(tmp_path / "none.csv"))
+    with pytest.raises(SourceUnavailable, match="cannot be read"):
+        dataset.load(iris, "http://127.0.0.1:9/none.csv")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DatasetError, match=r"\.csv and \.parquet"):
+        dataset.load(iris, str(tmp_path / "a.txt"))
+    for name in ("empty.csv", "half.parquet"):
+        (tmp_path / name).write_bytes(b"" if name.endswith("csv") else b"PAR1half")
+        with pytest.raises(DatasetError, match="not a whole"):
+            dataset.load(iris, str(tmp_path / name))
+
+
+def test_the_split_is_stratified_and_repeatable(frame: pd.DataFrame) -> None:
+    one, two = dataset.split(iris, frame, 7), dataset.split(iris, frame, 7)
+    pd.testing.assert_frame_equal(one[1], two[1])
+    assert one[1]["species"].value_counts().max() - one[1]["species"].value_counts().min() <= 1
+    assert not one[1].equals(dataset.split(iris, frame, 8)[1])
+
+
+def test_the_fingerprint_knows_values_types_and_names(frame: pd.DataFrame) -> None:
+    same = dataset.fingerprint(frame)
+    assert dataset.fingerprint(frame.copy()) == same
+    assert dataset.fingerprint(_with(frame, "sepal_width", 3.3)) != same
+    assert dataset.fingerprint(frame.rename(columns={"sepal_width": "w"})) != same

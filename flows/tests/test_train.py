@@ -1,0 +1,204 @@
+"""The training flow against real MLflow and Prefect servers."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pytest
+
+from app.registry.bundle import fetch_bundle
+from app.registry.client import PRODUCTION, Registry
+from app.registry.predictor import load_predictor
+from app.testing import Server
+from flows import model as models
+from flows.dataset import DatasetError
+from flows.register import register
+from flows.serve import deployments
+from flows.train import train
+
+KILLS = 5
+
+THIRD_MODEL = '''
+"""Wine: the grower of a wine from thirteen measurements."""
+
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from flows.model import Gate, Model
+
+
+def load():
+    bunch = load_wine(as_frame=True)
+    return bunch.data.assign(grower=bunch.target_names[bunch.target])
+
+
+def estimator(seed):
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, random_state=seed))
+
+
+model = Model("classification", "grower", load, estimator, Gate("f1_macro", 0.9))
+'''
+
+
+def artifacts(registry: Registry, run_id: str) -> list[str]:
+    return registry.list_artifacts(registry.artifact_path(registry.run(run_id).artifact_uri))
+
+
+@pytest.fixture(scope="module")
+def shared() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def iris_run(platform: Registry, shared: dict[str, Any]) -> dict[str, Any]:
+    """One training of Iris, which several tests look at."""
+    if "iris" not in shared:
+        shared["iris"] = train("iris", who="ada")
+    return shared["iris"]
+
+
+def test_training_registers_and_promotes(platform: Registry, iris_run: dict[str, Any]) -> None:
+    assert iris_run["decision"]["outcome"] == "promoted"
+    version = platform.version_by_alias("iris", PRODUCTION)
+    assert version
+    assert version.version == iris_run["version"]
+    assert {"dataset_sha256", "git_sha", "flow_run_id", "lib.scikit-learn", "bundle_sha256"} <= version.tags.keys()
+
+
+def test_mlflow_has_everything_about_the_run(platform: Registry, iris_run: dict[str, Any]) -> None:
+    run = platform.run(iris_run["run_id"])
+    assert run.params["forest__n_estimators"] == "100"
+    assert run.metrics["accuracy"] == iris_run["metrics"]["accuracy"]
+    assert run.tags["flow_run_id"]
+    names = artifacts(platform, run.run_id)
+    assert {"evaluation/confusion_matrix.png", "evaluation/feature_importances.png", "model/model.onnx"} <= set(names)
+    mlflow.set_tracking_uri(platform.uri)
+    (data,) = mlflow.get_run(run.run_id).inputs.dataset_inputs  # type: ignore[union-attr]
+    assert data.dataset.digest
+
+
+def test_prefect_shows_a_report_with_a_link_to_the_run(
+    prefect_server: Server, platform: Registry, iris_run: dict[str, Any]
+) -> None:
+    body = {"artifacts": {"key": {"any_": ["train-iris"]}}, "sort": "CREATED_DESC"}
+    found = httpx.post(f"{prefect_server.uri}/artifacts/filter", json=body).json()
+    assert f"{platform.uri}/#/experiments/" in found[0]["data"]
+    assert iris_run["run_id"] in found[0]["data"]
+    assert "accuracy" in found[0]["data"]
+
+
+def test_the_same_seed_and_data_give_the_same_metrics(platform: Registry, iris_run: dict[str, Any]) -> None:
+    again = train("iris", promote=False)
+    assert again["metrics"] == iris_run["metrics"]
+    assert int(again["version"]) == int(iris_run["version"]) + 1
+    assert again["decision"] is None
+
+
+def test_a_regression_has_residuals(platform: Registry) -> None:
+    done = train("diabetes")
+    assert done["decision"]["outcome"] == "promoted"
+    assert "evaluation/residuals.png" in artifacts(platform, done["run_id"])
+
+
+def test_bad_data_stops_the_run_and_registers_nothing(platform: Registry, tmp_path: Path) -> None:
+    before = {model.name: len(platform.versions(model.name)) for model in platform.models()}
+    source = tmp_path / "bad.csv"
+    models.get("iris").load().drop(columns="petal_width").to_csv(source, index=False)
+    with pytest.raises(DatasetError, match="column 'petal_width' is missing"):
+        train("iris", source=str(source))
+    assert {model.name: len(platform.versions(model.name)) for model in platform.models()} == before
+
+
+def test_worse_data_ends_in_a_refused_promotion(platform: Registry, iris_run: dict[str, Any], tmp_path: Path) -> None:
+    source = tmp_path / "noise.parquet"
+    frame = models.get("iris").load()
+    frame["species"] = frame["species"].sample(frac=1, random_state=1).to_numpy()
+    frame.to_parquet(source)
+    done = train("iris", source=str(source))
+    assert done["decision"]["outcome"] == "refused"
+    assert done["decision"]["check"] == "threshold"
+    assert platform.version_by_alias("iris", PRODUCTION).version != done["version"]  # type: ignore[union-attr]
+
+
+def test_a_third_model_is_one_file(platform: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wine.py").write_text(THIRD_MODEL)
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    done = train("wine")
+    assert done["decision"]["outcome"] == "promoted"
+    bundle = fetch_bundle(platform, platform.version("wine", done["version"]), tmp_path / "cache")
+    example = models.get("wine").load().head(1)
+    (said,) = load_predictor(bundle).predict(example.drop(columns="grower").to_numpy().tolist()).labels
+    assert said == example["grower"].iloc[0]
+    assert "wine" in [deployment.name for deployment in deployments()]
+
+
+def test_mlflow_killed_during_registrations_loses_no_version(
+    mlflow_server: Server, platform: Registry, iris_rows: Any, iris_fitted: Any
+) -> None:
+    """MLflow is SIGKILLed at several moments of a registration and started again; what was acknowledged is there."""
+    rows, held_out = iris_rows
+    name, acknowledged = "killed", []
+    client = Registry(platform.uri, timeout=30, retry_for=120)
+
+    def restart() -> None:
+        mlflow_server.stop()
+        mlflow_server.start()
+
+    for number in range(KILLS):
+        run = client.create_run(client.ensure_experiment(name), "test", {})
+        killer = threading.Timer(0.15 * number, restart)  # from before the upload to after the version
+        killer.start()
+        version = register(
+            client,
+            name=name,
+            run_id=run,
+            estimator=iris_fitted,
+            frame=rows.drop(columns="species"),
+            labels=rows["species"],
+            held_out=held_out,
+            task="classification",
+            target="species",
+            gate={"metric": "accuracy", "threshold": 0.5, "max_regression": 0.0},
+            tags={},
+        )
+        acknowledged.append(version.version)
+        killer.join()
+    found = platform.versions(name)
+    assert sorted(v.version for v in found) == sorted(acknowledged)
+    for version in found:
+        assert load_predictor(fetch_bundle(platform, version, Path(mlflow_server.logs) / "cache"))
+
+
+def test_mlflow_away_is_waited_for(mlflow_server: Server, platform: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow_server.stop()
+    restart = threading.Thread(target=mlflow_server.start)
+    restart.start()
+    done = train("iris", promote=False)
+    restart.join()
+    assert platform.version("iris", done["version"]).run_id == done["run_id"]
+
+
+def test_feedback_can_be_trained_on(platform: Registry, iris_run: dict[str, Any]) -> None:
+    from app.registry import feedback
+
+    rows = [
+        {
+            "id": f"id-{i}",
+            "time": 1.0,
+            "model": "iris",
+            "version": iris_run["version"],
+            "features": {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.5, "petal_width": 0.2},
+            "prediction": "setosa",
+            "label": "setosa",
+        }
+        for i in range(7)
+    ]
+    feedback.store(platform, "iris", rows)
+    done = train("iris", feedback=True, promote=False)
+    assert platform.run(done["run_id"]).params["rows"] == str(150 + 7)
