@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pandas as pd
@@ -41,11 +42,10 @@ def read_source(source: str) -> pd.DataFrame:
         raise DatasetError(f"the source {source!r} ends in {suffix!r}; .csv and .parquet can be read")
     try:
         return readers[suffix](source)
-    except OSError as error:
-        if "parquet" in str(error).lower() or "magic bytes" in str(error).lower():
-            raise DatasetError(f"the source {source!r} is not a whole {suffix} file: {error}") from error
-        raise SourceUnavailable(f"the source {source!r} cannot be read: {error}") from error
-    except (ValueError, pd.errors.ParserError) as error:
+    except (OSError, ValueError) as error:
+        # pyarrow raises a bare OSError for some damaged files
+        if isinstance(error, URLError | TimeoutError) or getattr(error, "errno", None):
+            raise SourceUnavailable(f"the source {source!r} cannot be read: {error}") from error
         raise DatasetError(f"the source {source!r} is not a whole {suffix} file: {error}") from error
 
 

@@ -1,0 +1,142 @@
+"""The demo, run as `make demo` runs it, on free ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from app.api.testing import SETOSA
+from app.cli import demo as demo_module
+from app.cli.demo import Demo, DemoError
+from app.testing import free_port
+
+LIMIT_SECONDS = 240
+NAMES = ("mlflow", "prefect", "api", "ui")
+
+
+@pytest.fixture
+def ports() -> dict[str, int]:
+    return {name: free_port() for name in NAMES}
+
+
+def command(folder: Path, ports: dict[str, int], *more: str) -> list[str]:
+    options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
+    return [sys.executable, "-m", "app.cli", "demo", "--folder", str(folder), *options, *more]
+
+
+def below(folder: Path) -> list[psutil.Process]:
+    """Processes that belong to the demo in the folder: its path or PREFECT_HOME is in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MLOPS_CACHE_DIR", "").startswith(str(folder)):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    made = tmp_path_factory.mktemp("demo") / "data"
+    yield made
+    for process in below(made):
+        process.kill()
+
+
+def test_once_makes_a_version_and_verifies_a_prediction(folder: Path, ports: dict[str, int]) -> None:
+    done = subprocess.run(command(folder, ports, "--once"), capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        "iris version 1 says setosa for sepal_length=5.1 sepal_width=3.5 petal_length=1.4 petal_width=0.2"
+        in done.stdout
+    )
+    for name in NAMES:
+        assert f"http://127.0.0.1:{ports[name]}" in done.stdout
+    assert not below(folder)
+
+
+def test_again_keeps_the_history_and_ctrl_c_leaves_no_process(folder: Path, ports: dict[str, int]) -> None:
+    """Runs after the test above, in the same folder."""
+    demo = subprocess.Popen(command(folder, ports), stdout=subprocess.PIPE, text=True)
+    assert demo.stdout
+    try:
+        lines = []
+        for line in demo.stdout:
+            lines.append(line)
+            if "Ctrl-C stops everything" in line:
+                break
+        assert any("iris version 2 says setosa" in line for line in lines), lines
+        answer = httpx.get(f"http://127.0.0.1:{ports['api']}/predict/", params=SETOSA).json()
+        assert (answer["prediction"], answer["version"]) == ("setosa", "2")
+        assert httpx.get(f"http://127.0.0.1:{ports['ui']}/_stcore/health").is_success
+
+        second = subprocess.run(command(folder, ports), capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        assert "another demo is running in" in second.stderr
+
+        deployment = f"http://127.0.0.1:{ports['prefect']}/api/deployments/name/train/iris"
+        deadline = time.monotonic() + 60
+        while not httpx.get(deployment).is_success:
+            assert time.monotonic() < deadline, "the deployment train/iris was not registered"
+            time.sleep(0.1)
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+        assert not below(folder)
+    finally:
+        demo.kill()
+
+
+def test_even_a_killed_demo_leaves_no_process(folder: Path, ports: dict[str, int]) -> None:
+    demo = subprocess.Popen(command(folder, ports), stdout=subprocess.PIPE, text=True)
+    assert demo.stdout
+    assert any("MLflow is up" in line for line in demo.stdout)
+    running = below(folder)
+    assert len(running) >= len(("mlflow", "prefect", "train"))
+    demo.kill()
+    _, alive = psutil.wait_procs(running, timeout=60)
+    assert not alive
+
+
+def test_a_port_in_use_is_named_with_the_cure(tmp_path: Path, ports: dict[str, int]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports["api"]))
+        taken.listen()
+        done = subprocess.run(command(tmp_path, ports), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"port {ports['api']}, which Model API needs, is in use" in done.stderr
+    assert "--api-port" in done.stderr
+
+
+def test_a_full_disk_is_said_before_anything_starts(
+    tmp_path: Path, ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_module, "NEEDED_BYTES", shutil.disk_usage(tmp_path).total * 2)
+    with pytest.raises(DemoError, match="MB free on the disk"):
+        Demo("iris", tmp_path, ports).run(once=True)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, ports: dict[str, int]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DemoError, match=r"cannot be written .* --folder"):
+        Demo("iris", tmp_path / "file" / "below", ports).run(once=True)
+
+
+def test_a_model_that_does_not_exist(tmp_path: Path, ports: dict[str, int]) -> None:
+    options = command(tmp_path, ports, "--once")
+    options.insert(4, "rose")
+    done = subprocess.run(options, capture_output=True, text=True, timeout=LIMIT_SECONDS, env={**os.environ})
+    assert done.returncode == 1
+    assert "there is no model 'rose'; known are: diabetes, iris" in done.stderr
+    assert not below(tmp_path)

@@ -1,0 +1,220 @@
+"""Each check of the doctor, by breaking what it looks at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from app.cli.doctor import Finding, examine
+from app.cli.settings import PlatformSettings
+from app.registry.client import PRODUCTION, Registry
+from app.registry.promotion import promote
+from app.testing import Server, free_port
+from flows.dataset import SourceUnavailable
+from flows.train import train
+
+CLOSED = "http://127.0.0.1:9"
+
+
+class Peer:
+    """A stand-in for an API that answers wrongly, which the real one cannot be made to do."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        peer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = peer.answers.get(self.path)
+                self.send_response(200 if body is not None else 404)
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.answers["/livez"] = {}
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture
+def settings(registry: Registry, prefect_server: Server, monkeypatch: pytest.MonkeyPatch) -> PlatformSettings:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.uri)
+    return PlatformSettings(api_url=CLOSED, ui_url=CLOSED)
+
+
+def found(settings: PlatformSettings, check: str, model: str = "") -> Finding:
+    (finding,) = [f for f in examine(settings, model) if f.check == check]
+    assert finding.ok or finding.cure
+    return finding
+
+
+def test_services_that_are_away(settings: PlatformSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "MLOPS_API_URL" in found(settings, "api").cure
+    assert "MLOPS_UI_URL" in found(settings, "pages").cure
+    monkeypatch.setenv("PREFECT_API_URL", f"{CLOSED}/api")
+    assert "PREFECT_API_URL" in found(settings, "prefect").cure
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
+    assert "MLFLOW_TRACKING_URI" in found(settings, "mlflow").cure
+    assert [f.check for f in examine(settings)] == ["mlflow", "prefect", "api", "pages"]
+
+
+def test_services_that_are_there(settings: PlatformSettings, peer: Peer) -> None:
+    settings.api_url = settings.ui_url = peer.url
+    peer.answers["/_stcore/health"] = "ok"
+    for check in ("mlflow", "prefect", "api", "pages", "artifact store"):
+        assert found(settings, check).ok
+
+
+def test_an_artifact_store_that_cannot_be_written(settings: PlatformSettings, mlflow_server: Server) -> None:
+    store = Path(mlflow_server.logs) / "artifacts"
+    aside = store.rename(store.with_name("aside"))
+    store.write_text("a file where the folder was")
+    try:
+        finding = found(settings, "artifact store")
+        assert not finding.ok
+        assert "disk full" in finding.cure
+    finally:
+        store.unlink()
+        aside.rename(store)
+
+
+def test_a_model_that_is_not_registered(settings: PlatformSettings) -> None:
+    finding = found(settings, "models", "nothing-like-it")
+    assert not finding.ok
+    assert "mlops train nothing-like-it" in finding.cure
+
+
+def test_no_version_in_production(settings: PlatformSettings, name: str, new_version: Any) -> None:
+    new_version()
+    assert f"mlops promote {name}" in found(settings, f"{name}: production", name).cure
+
+
+def test_a_good_version_in_production(
+    settings: PlatformSettings, registry: Registry, name: str, new_version: Any
+) -> None:
+    new_version()
+    promote(registry, name, who="test")
+    assert found(settings, f"{name}: production", name).detail == "version 1, served by onnx"
+    assert found(settings, f"{name}: ledger", name).ok
+
+
+def test_altered_files_of_production(
+    settings: PlatformSettings, registry: Registry, name: str, new_version: Any
+) -> None:
+    version = new_version()
+    promote(registry, name, who="test")
+    registry.write_artifact(f"{registry.bundle_path(version)}/model.onnx", b"other")
+    finding = found(settings, f"{name}: production", name)
+    assert "model.onnx was altered" in finding.detail
+    assert f"mlops rollback {name}" in finding.cure
+
+
+def test_an_alias_that_was_moved_by_hand(
+    settings: PlatformSettings, registry: Registry, name: str, new_version: Any
+) -> None:
+    for _ in range(2):
+        new_version()
+    promote(registry, name, "1", who="test")
+    registry.set_alias(name, PRODUCTION, "2")
+    finding = found(settings, f"{name}: ledger", name)
+    assert finding.detail == "the alias production is at version 2, the promotion ledger says 1"
+
+
+def test_an_api_that_serves_another_version(
+    settings: PlatformSettings, registry: Registry, peer: Peer, name: str, new_version: Any
+) -> None:
+    for _ in range(2):
+        new_version()
+    promote(registry, name, "1", who="test")
+    promote(registry, name, "2", who="test")
+    settings.api_url = peer.url
+    assert "the API answers 404" in found(settings, f"{name}: serving", name).detail
+    peer.answers[f"/models/{name}"] = {"version": "1", "last_failure": {"reason": "the golden rows differ"}}
+    finding = found(settings, f"{name}: serving", name)
+    assert "serves version 1, in production is 2: the golden rows differ" in finding.detail
+
+
+def test_an_api_that_answers_wrongly(
+    settings: PlatformSettings, registry: Registry, peer: Peer, name: str, new_version: Any
+) -> None:
+    new_version()
+    promote(registry, name, who="test")
+    settings.api_url = peer.url
+    peer.answers[f"/models/{name}"] = {"version": "1"}
+    peer.answers[f"/models/{name}/predict"] = {"prediction": "tulip"}
+    finding = found(settings, f"{name}: prediction", name)
+    assert "'tulip'" in finding.detail
+    assert f"mlops rollback {name}" in finding.cure
+
+
+def _deploy(prefect: Server, name: str) -> str:
+    flow = httpx.post(f"{prefect.uri}/flows/", json={"name": "train"}).json()["id"]
+    body = {"name": name, "flow_id": flow, "parameters": {"model": name}}
+    return httpx.post(f"{prefect.uri}/deployments/", json=body).json()["id"]
+
+
+def test_deployments(settings: PlatformSettings, prefect_server: Server, name: str, new_version: Any) -> None:
+    new_version()
+    check = f"{name}: deployment"
+    assert "no deployment" in found(settings, check, name).detail
+    deployment = _deploy(prefect_server, name)
+    assert "nothing runs what is scheduled" in found(settings, check, name).detail
+    httpx.post(f"{prefect_server.uri}/deployments/get_scheduled_flow_runs", json={"deployment_ids": [deployment]})
+    assert found(settings, check, name).ok
+    httpx.post(f"{prefect_server.uri}/deployments/{deployment}/pause_deployment").raise_for_status()
+    finding = found(settings, check, name)
+    assert not finding.ok
+    assert f"prefect deployment schedule resume train/{name}" in finding.cure
+
+
+def test_a_last_training_that_failed(
+    settings: PlatformSettings, registry: Registry, prefect_server: Server, tmp_path: Path
+) -> None:
+    with temporary_settings({PREFECT_API_URL: prefect_server.uri}):
+        train("iris", promote=False)
+        assert found(settings, "iris: last training", "iris").ok
+        with pytest.raises(SourceUnavailable):
+            train.with_options(retries=0)("iris", source=str(tmp_path / "missing.parquet"))
+    finding = found(settings, "iris: last training", "iris")
+    assert "missing.parquet" in finding.detail
+    assert "/runs/flow-run/" in finding.cure
+
+
+def test_the_command_fails_when_a_check_does(settings: PlatformSettings) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "doctor"], capture_output=True, text=True, env={"PATH": ""}, timeout=120
+    )
+    assert done.returncode == 1
+    assert "start it with `make demo`" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_speaks_something_else(
+    settings: PlatformSettings, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.answers["/api/admin/version"] = {"no": "version"}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    settings.ui_url = peer.url
+    assert not found(settings, "pages").ok

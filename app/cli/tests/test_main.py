@@ -1,0 +1,104 @@
+"""The commands, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn.dummy import DummyClassifier
+
+from app.api.testing import SETOSA
+from app.cli.services import Service, wait_for
+from app.registry.client import Registry
+from app.testing import Server, free_port
+
+
+def mlops(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=180)
+
+
+def test_promote_rollback_and_history(registry: Registry, name: str, new_version: Any) -> None:
+    new_version()
+    assert mlops("promote", name, "--who", "ada").returncode == 0
+    new_version()
+    done = mlops("promote", name)
+    assert done.returncode == 0, done.stderr
+    assert "version 2: promoted" in done.stdout
+    done = mlops("rollback", name, "--why", "it was wrong")
+    assert done.returncode == 0
+    assert "returned from version 2 to version 1" in done.stdout
+    entries = json.loads(mlops("history", name, "--json").stdout)
+    assert [(e["action"], e["version"]) for e in entries] == [("rollback", "1"), ("promote", "2"), ("promote", "1")]
+    assert entries[0]["why"] == "it was wrong"
+    assert entries[2]["who"] == "ada"
+    assert mlops("history", name).stdout.count("\n") == 3
+
+
+def test_a_refused_promotion_names_check_and_figures_and_fails(registry: Registry, name: str, new_version: Any) -> None:
+    new_version(DummyClassifier(strategy="most_frequent"))
+    done = mlops("promote", name)
+    assert done.returncode == 3
+    assert "refused (check: threshold): accuracy 0.3" in done.stdout
+    assert "0.8500" in done.stdout
+    assert mlops("rollback", name).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["promote", "nothing"], "no model 'nothing' is registered; run `mlops train nothing`"),
+        (["rollback", "nothing"], "no model 'nothing' is registered"),
+        (["history", "nothing"], "no model 'nothing' is registered"),
+        (["predict", "iris", "sepal_length"], "'sepal_length' is not FEATURE=VALUE"),
+        (["predict", "iris", "a=1"], "does not answer"),
+        (["train", "iris"], "start it with `make demo`"),
+        (["demo", "--folder", "/proc/nothing"], "cannot be written"),
+    ],
+)
+def test_errors_say_what_to_do(registry: Registry, arguments: list[str], message: str) -> None:
+    done = mlops(*arguments, MLOPS_API_URL="http://127.0.0.1:9", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_mlflow_away(registry: Registry) -> None:
+    done = mlops("promote", "iris", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "MLflow at http://127.0.0.1:9 does not answer" in done.stderr
+
+
+def test_train_then_predict(registry: Registry, prefect_server: Server, tmp_path: Path) -> None:
+    cache = {"MLOPS_CACHE_DIR": str(tmp_path), "PREFECT_API_URL": prefect_server.uri, "PREFECT_HOME": str(tmp_path)}
+    done = mlops("train", "iris", **cache)
+    assert done.returncode == 0, done.stderr
+    assert "registered version" in done.stdout
+    missing = mlops("train", "rose", **cache)
+    assert missing.returncode == 1
+    assert "there is no model 'rose'; known are: diabetes, iris" in missing.stderr
+    nothing = mlops("train", "iris", "--source", str(tmp_path / "none.txt"), **cache)
+    assert nothing.returncode == 1
+    assert ".csv and .parquet can be read" in nothing.stderr
+
+    port = free_port()
+    api = Service("api", [sys.executable, "-m", "app.api"], {**cache, "MLOPS_PORT": str(port)}, tmp_path)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        assert wait_for(f"{url}/models/iris", 60, lambda: api.ended), api.tail()
+        good = mlops("predict", "iris", *(f"{k}={v}" for k, v in SETOSA.items()), MLOPS_API_URL=url)
+        assert json.loads(good.stdout)["prediction"] == "setosa", good.stderr
+        bad = mlops("predict", "iris", "sepal_length=long", MLOPS_API_URL=url)
+        assert bad.returncode == 1
+        assert "sepal_length: " in bad.stderr
+        assert "petal_width: " in bad.stderr
+        unknown = mlops("predict", "rose", MLOPS_API_URL=url)
+        assert unknown.returncode == 1
+        assert "iris" in unknown.stderr
+    finally:
+        api.stop()
