@@ -15,7 +15,7 @@ help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(READY)  ## the loop on this machine: train, promote, serve, see (ONCE=1: stop after the first prediction)
-	@$(BIN)/mlops demo $(if $(ONCE),--once)
+	@$(BIN)/mlops demo $(if $(ONCE),--once) $(ARGS)
 
 test: $(READY) lint  ## every test that needs no cluster
 	@$(BIN)/python -m pytest $(ARGS)
@@ -24,7 +24,7 @@ lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy
 
 bench: $(READY)  ## the figures of the README, measured here
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(ARGS)
 
 screenshots: $(READY)  ## docs/images/ from the pages of a running demo
 	@$(BIN)/python -m bench.screenshots

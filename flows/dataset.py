@@ -44,7 +44,7 @@ def read_source(source: str) -> pd.DataFrame:
         return readers[suffix](source)
     except (OSError, ValueError) as error:
         # pyarrow raises a bare OSError for some damaged files
-        if isinstance(error, URLError | TimeoutError) or getattr(error, "errno", None):
+        if isinstance(error, URLError | TimeoutError | FileNotFoundError) or getattr(error, "errno", None):
             raise SourceUnavailable(f"the source {source!r} cannot be read: {error}") from error
         raise DatasetError(f"the source {source!r} is not a whole {suffix} file: {error}") from error
 

@@ -1,0 +1,201 @@
+"""`make bench`: the figures of the README, measured here in one run; `make bench ARGS=--demo` adds the demo's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import psutil
+
+from app.cli.services import Service, wait_for
+from app.registry.client import Registry
+from app.registry.promotion import promote
+from app.testing import free_port
+from bench.load import Load, load
+from flows import dataset
+from flows import model as models
+from flows.register import register
+
+SERVER_CORE, CLIENT_CORE = 0, 1
+CONNECTIONS = 16
+SECONDS = 5.0
+ROW = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+
+
+class Bench:
+    """Servers of one run and the rows of its table."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[tuple[str, str, str]] = []
+        os.environ["MLOPS_CACHE_DIR"] = str(folder / "gate")
+        # `mlflow models serve` looks for uvicorn on the PATH
+        os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+
+    def add(self, what: str, figure: str, goal: str = "") -> None:
+        self.rows.append((what, figure, goal))
+        sys.stderr.write(f"  {what}: {figure}\n")
+
+    def service(self, name: str, command: list[str], pinned: bool, **env: str) -> Service:
+        pin = ["taskset", "-c", str(SERVER_CORE)] if pinned else []
+        return Service(name, [*pin, sys.executable, "-m", *command], env, self.folder)
+
+    def start_mlflow(self) -> Service:
+        port = free_port()
+        self.mlflow = f"http://127.0.0.1:{port}"
+        os.environ["MLFLOW_TRACKING_URI"] = self.mlflow
+        command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--serve-artifacts"]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        service = self.service("mlflow", command, False, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+        _up(service, f"{self.mlflow}/health")
+        return service
+
+    def register(self) -> tuple[str, str]:
+        """Iris in production; returns model URIs: the registered version, and the plain scikit-learn model."""
+        iris = models.get("iris")
+        train, held_out = dataset.split(iris, dataset.validate(iris, iris.load()), 42)
+        features, labels = train.drop(columns="species"), train["species"]
+        estimator = iris.estimator(42).fit(features, labels)
+        mlflow.set_tracking_uri(self.mlflow)
+        with Registry() as registry:
+            run = registry.create_run(registry.ensure_experiment("bench"), "bench", {})
+            gate = {"metric": "accuracy", "threshold": 0.5, "max_regression": 0.0}
+            common: dict[str, Any] = {"name": "iris", "task": iris.task, "target": "species", "gate": gate, "tags": {}}
+            version = register(
+                registry,
+                run_id=run,
+                estimator=estimator,
+                frame=features,
+                labels=labels,
+                held_out=held_out,
+                **common,
+            )
+            promote(registry, "iris", who="bench")
+        with mlflow.start_run():
+            plain = mlflow.sklearn.log_model(
+                estimator, name="plain", skops_trusted_types=["sklearn.tree._tree.Tree"], input_example=features.head(1)
+            )
+        return f"models:/iris/{version.version}", plain.model_uri
+
+    def api(self) -> None:
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        query = "&".join(f"{name}={value}" for name, value in ROW.items())
+        env = {"MLOPS_PORT": str(port), "MLOPS_CACHE_DIR": str(self.folder / "cache"), "MLOPS_DEFAULT_MODEL": "iris"}
+        service = self.service("api", ["app.api"], True, **env)
+        _up(service, f"{url}/readyz")
+        service.stop()
+
+        begun = time.perf_counter()
+        service = self.service("api", ["app.api"], True, **env)
+        while True:
+            try:
+                if httpx.get(f"{url}/predict?{query}").json().get("prediction") == "setosa":
+                    break
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.005)
+        self.add("API, start to first prediction from cache", f"{time.perf_counter() - begun:.2f} s", "2 s")
+        try:
+            load(f"{url}/predict?{query}", seconds=1)
+            body = json.dumps(ROW).encode()
+            self.got = self.add_load("API, GET /predict", load(f"{url}/predict?{query}", seconds=SECONDS), "2,000/s")
+            self.add_load("API, POST /predict", load(f"{url}/predict", body, seconds=SECONDS), "2,000/s")
+            table = json.dumps({"dataframe_records": [ROW]}).encode()
+            self.ours = self.add_load("API, POST /invocations", load(f"{url}/invocations", table, seconds=SECONDS), "")
+            rss = psutil.Process(service.process.pid).memory_info().rss / 1e6
+            self.add("API, memory (RSS) after the load", f"{rss:.0f} MB", "160 MB")
+        finally:
+            service.stop()
+
+    def mlflow_serve(self, label: str, uri: str) -> None:
+        port = free_port()
+        command = ["mlflow", "models", "serve", "-m", uri, "-p", str(port), "--env-manager", "local", "--workers", "1"]
+        service = self.service("serve", command, True)
+        url = f"http://127.0.0.1:{port}"
+        body = json.dumps({"dataframe_records": [ROW]}).encode()
+        try:
+            _up(service, f"{url}/ping")
+            load(f"{url}/invocations", body, seconds=1)
+            theirs = self.add_load(label, load(f"{url}/invocations", body, seconds=SECONDS), "")
+            self.add("  API GET /predict against it", f"{self.got.rate / theirs.rate:.0f} times", "50 times")
+            self.add("  API POST /invocations against it", f"{self.ours.rate / theirs.rate:.0f} times", "50 times")
+        finally:
+            service.stop()
+
+    def add_load(self, what: str, measured: Load, goal: str) -> Load:
+        failed = f", {measured.failed} FAILED" if measured.failed else ""
+        figure = f"{measured.rate:,.0f}/s, p50 {measured.p50:.2f} ms, p99 {measured.p99:.2f} ms{failed}"
+        self.add(what, figure, goal)
+        return measured
+
+    def demo(self) -> None:
+        """The demo of a fresh clone, then once more; it uses the demo's own ports."""
+        clone = self.folder / "clone"
+        subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)  # noqa: S603, S607
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("MLOPS_", "MLFLOW_"))}
+        for label, goal in (("a fresh clone", "90 s"), ("warm", "30 s")):
+            begun = time.perf_counter()
+            # the prediction is printed at the end; what follows it is only the stop
+            with subprocess.Popen(
+                ["make", "demo"],  # noqa: S607
+                cwd=clone,
+                env={**env, "ONCE": "1"},
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as run:
+                assert run.stdout
+                first = next((time.perf_counter() for line in run.stdout if " says setosa" in line), None)
+            if run.returncode or first is None:
+                raise SystemExit(f"`make demo` on {label} failed with {run.returncode}")
+            self.add(f"make demo to first prediction, {label}", f"{first - begun:.0f} s", goal)
+
+    def table(self) -> str:
+        rows = [("what", "measured", "goal"), *self.rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        lines = [
+            "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+        ]
+        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        return "\n".join(lines)
+
+
+def _up(service: Service, url: str) -> None:
+    if not wait_for(url, 120, lambda: service.ended):
+        raise SystemExit(f"{service.name} did not answer at {url}:\n{service.tail(30)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--demo", action="store_true", help="also time `make demo` on a fresh clone (ports 4200 ...)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(Path(scratch))
+        if options.demo:
+            bench.demo()
+        server = bench.start_mlflow()
+        try:
+            onnx, plain = bench.register()
+            os.sched_setaffinity(0, {CLIENT_CORE})
+            bench.api()
+            bench.mlflow_serve("mlflow models serve, scikit-learn model", plain)
+            bench.mlflow_serve("mlflow models serve, our ONNX version", onnx)
+        finally:
+            server.stop()
+    sys.stdout.write(f"{CONNECTIONS} connections, {SECONDS:.0f} s each, server on core {SERVER_CORE}, one worker\n\n")
+    sys.stdout.write(bench.table() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""`python -m bench.screenshots`: docs/images/ from the pages of a running demo (`make demo`)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from app.ui.settings import UiSettings
+from flows.models import iris
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+SIZE = {"width": 1280, "height": 900}
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LIVE_SECONDS = 45
+LABELLED = 0.25  # of the predictions get their true label
+
+
+class Traffic(threading.Thread):
+    """Asks for the flowers of the data set, petals somewhat wider than they were, in waves; labels some of them."""
+
+    def __init__(self, api: str) -> None:
+        super().__init__(daemon=True)
+        self.api = api
+        self.over = threading.Event()
+        self.error: Exception | None = None
+        frame = iris.load()
+        self.rows: list[dict[str, Any]] = frame.to_dict("records")
+        self.chance = random.Random(4)  # noqa: S311
+
+    def run(self) -> None:
+        try:
+            with httpx.Client(base_url=self.api, timeout=10) as client:
+                self._send(client)
+        except httpx.HTTPError as error:
+            self.error = error
+
+    def _send(self, client: httpx.Client) -> None:
+        labels: list[dict[str, str]] = []
+        begin = time.monotonic()
+        while not self.over.is_set():
+            row = dict(self.chance.choice(self.rows))
+            truth = row.pop("species")
+            row["petal_width"] = round(row["petal_width"] + self.chance.choice([0.0, 0.0, 0.2]), 1)
+            answer = client.post("/models/iris/predict", json=row).raise_for_status().json()
+            if self.chance.random() < LABELLED:
+                labels.append({"prediction_id": answer["prediction_id"], "label": truth})
+            if len(labels) == 20:
+                client.post("/feedback", json=labels).raise_for_status()
+                labels = []
+            wave = math.sin((time.monotonic() - begin) / 4)
+            self.over.wait(1 / (30 + 18 * wave))
+
+
+def _open(browser: Browser, url: str) -> Page:
+    page = browser.new_page(viewport=SIZE, device_scale_factor=1)
+    page.goto(url)
+    return page
+
+
+def _settled(page: Page) -> None:
+    """Wait until Streamlit has run the page and the charts are drawn."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.wait_for_timeout(1000)
+
+
+def _choose_iris(page: Page) -> None:
+    page.get_by_label("Model").first.wait_for()
+    if "iris" not in (page.get_by_label("Model").first.get_attribute("aria-label") or ""):
+        page.get_by_label("Model").first.click()
+        page.get_by_role("option", name="iris", exact=True).click()
+    _settled(page)
+
+
+def take(browser: Browser, ui: str, api: str) -> None:
+    """Make predict.png, models.png and live.png."""
+    traffic = Traffic(api)
+    traffic.start()
+    try:
+        page = _open(browser, f"{ui}/live")
+        _choose_iris(page)
+        page.wait_for_timeout(LIVE_SECONDS * 1000)
+        page.screenshot(path=IMAGES / "live.png")
+        page.close()
+    finally:
+        traffic.over.set()
+        traffic.join()
+    if traffic.error:
+        raise SystemExit(f"the model API at {api} failed: {traffic.error}")
+
+    page = _open(browser, f"{ui}/predict")
+    _choose_iris(page)
+    for name, value in {"petal_length": "4.90", "petal_width": "1.60", "sepal_length": "8.10"}.items():
+        page.get_by_label(name).first.fill(value)
+    page.get_by_role("button", name="Predict", exact=True).click()
+    page.get_by_text("What was the true").wait_for()
+    page.get_by_role("button", name="versicolor", exact=True).click()
+    page.get_by_text("Stored:").wait_for()
+    _settled(page)
+    page.screenshot(path=IMAGES / "predict.png")
+    page.close()
+
+    page = _open(browser, f"{ui}/models")
+    _choose_iris(page)
+    page.get_by_text("Promotion history").wait_for()
+    _settled(page)
+    page.screenshot(path=IMAGES / "models.png")
+    page.close()
+
+
+def main() -> None:
+    settings = UiSettings()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ui", default=f"http://127.0.0.1:{settings.ui_port}")
+    parser.add_argument("--api", default=settings.api_url)
+    given = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        sys.exit("chromium is not installed: apt-get install chromium")
+    for url in (f"{given.ui}/_stcore/health", f"{given.api}/livez"):
+        try:
+            httpx.get(url, timeout=5).raise_for_status()
+        except httpx.HTTPError as error:
+            sys.exit(f"{url} does not answer ({error}); start the demo with `make demo`")
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        take(browser, given.ui, given.api)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
