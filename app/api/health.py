@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, HTTPException
 
-from app.api.state import Shared
+from app.api.state import NOT_THERE, Shared
 
 router = APIRouter(tags=["health"])
 
@@ -17,7 +17,7 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: {"description": "Nothing to serve yet; the detail says why."}})
+@router.get("/readyz", responses={503: NOT_THERE[503]})
 async def readyz(shared: Shared) -> dict[str, Any]:
     """200 when the default model (any, where there is no default) is loaded."""
     models = shared.models

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from app.api.errors import Refusal
 from app.api.models import Models
-from app.api.state import Shared
+from app.api.state import NOT_THERE, Shared
 
 router = APIRouter(tags=["models"])
 
@@ -92,7 +92,7 @@ def describe(models: Models, name: str | None) -> ModelInfo:
     )
 
 
-@router.get("/model")
+@router.get("/model", responses=NOT_THERE)
 async def default_model(shared: Shared) -> ModelInfo:
     """The model that /predict answers with."""
     return describe(shared.models, None)
@@ -110,7 +110,7 @@ async def all_models(shared: Shared) -> ModelList:
     return ModelList(default=default.name if default else None, models=lines, registry=registry)
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name}", responses=NOT_THERE)
 async def one_model(name: str, shared: Shared) -> ModelInfo:
     """A model in service."""
     return describe(shared.models, name)

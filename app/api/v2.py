@@ -18,7 +18,7 @@ from app.api.endpoint import PredictionEndpoint, Reply, answer
 from app.api.errors import Invalid, Location, Refusal, invalid, problem
 from app.api.models import Models, Served
 from app.api.schema import MAX_ROWS, json_message
-from app.api.state import Shared
+from app.api.state import NOT_THERE, Shared
 from app.registry.bundle import INTEGER, NUMERIC
 
 router = APIRouter(prefix="/v2", tags=["v2"])
@@ -247,15 +247,15 @@ async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@router.get("/health/ready", responses={503: {"description": "Nothing to serve yet."}})
+@router.get("/health/ready", responses={503: NOT_THERE[503]})
 async def ready(shared: Shared) -> Response:
     """200 when the default model (any, where there is no default) is loaded."""
     ok = shared.models.ready
     return _json(200 if ok else 503, {"ready": ok})
 
 
-@router.get("/models/{name}")
-@router.get("/models/{name}/versions/{version}")
+@router.get("/models/{name}", responses=NOT_THERE)
+@router.get("/models/{name}/versions/{version}", responses=NOT_THERE)
 async def metadata(shared: Shared, name: str, version: str | None = None) -> Response:
     """Inputs and outputs of a model."""
     try:
@@ -290,8 +290,8 @@ async def metadata(shared: Shared, name: str, version: str | None = None) -> Res
     )
 
 
-@router.get("/models/{name}/ready")
-@router.get("/models/{name}/versions/{version}/ready")
+@router.get("/models/{name}/ready", responses=NOT_THERE)
+@router.get("/models/{name}/versions/{version}/ready", responses=NOT_THERE)
 async def model_ready(shared: Shared, name: str, version: str | None = None) -> Response:
     """200 when the model is loaded."""
     try:

@@ -1,0 +1,125 @@
+"""What the API's tests share: models of every kind, caches that hold them, and MLflow entries for them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.api.models import Models
+from app.api.settings import ApiSettings
+from app.registry.bundle import SUMS, file_sha256, read_bundle
+from app.registry.client import PRODUCTION, Registry
+from app.testing import free_port
+from flows.register import build_bundle
+
+GATE = {"metric": "accuracy", "threshold": 0.5, "max_regression": 0.1}
+SETOSA = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+VIRGINICA = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
+KEY = "a key for tests"
+
+
+@dataclass
+class Example:
+    """A fitted estimator, the features it was fitted on and its bundle."""
+
+    estimator: Any
+    frame: pd.DataFrame
+    bundle: Path
+
+    def rows(self, n: int) -> list[dict[str, Any]]:
+        return json.loads(self.frame.head(n).to_json(orient="records", double_precision=15))
+
+    def says(self, rows: list[dict[str, Any]]) -> list[Any]:
+        frame = pd.DataFrame(rows)[list(self.frame.columns)].astype(self.frame.dtypes.to_dict())
+        return self.estimator.predict(frame).tolist()
+
+
+def bundle_of(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: str) -> Example:
+    estimator.fit(frame, labels)
+    build_bundle(folder, estimator=estimator, frame=frame, labels=labels, task=task, target=str(labels.name), gate=GATE)
+    return Example(estimator, frame, folder)
+
+
+def mixed_rows() -> tuple[pd.DataFrame, pd.Series]:
+    """Text, whole numbers and floats; the label is true or false."""
+    random = np.random.default_rng(0)
+    n = 200
+    frame = pd.DataFrame(
+        {
+            "colour": random.choice(["red", "green", "blue"], n),
+            "doors": random.integers(2, 6, n),
+            "weight": random.normal(1000, 200, n),
+        }
+    )
+    return frame, pd.Series((frame["doors"] > 3) ^ (frame["colour"] == "red"), name="expensive")
+
+
+def cache_bundle(cache: Path, name: str, bundle: Path, version: str = "1") -> Path:
+    """Put a bundle where the API looks when it starts."""
+    digest = read_bundle(bundle).sha256
+    folder = cache / name / f"{version}-{digest[:16]}"
+    shutil.copytree(bundle, folder)
+    note = {"model": name, "version": version, "run_id": f"run-of-{name}", "bundle_sha256": digest}
+    note |= {"folder": folder.name, "incarnation": ""}
+    (cache / name / "current.json").write_text(json.dumps(note))
+    return folder
+
+
+def settings(cache: Path, **values: Any) -> ApiSettings:
+    return ApiSettings(**{"cache_dir": cache, "poll_seconds": 3600.0, "feedback_key": KEY, **values})
+
+
+def nobody() -> Registry:
+    """A client of an MLflow that is not there."""
+    return Registry(f"http://127.0.0.1:{free_port()}", timeout=5)
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """What `condition` returns once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"this did not become true within {seconds} s: {condition}")
+        time.sleep(0.02)
+    return result
+
+
+def models_of(client: TestClient) -> Models:
+    app = client.app
+    assert isinstance(app, FastAPI)
+    return app.state.shared.models
+
+
+def metric(client: Any, name: str, **labels: str) -> float | None:
+    """A value from /metrics."""
+    for family in text_string_to_metric_families(client.get("/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    return None
+
+
+def publish(registry: Registry, name: str, bundle: Path, promote: bool = True) -> str:
+    """Register a copy of the bundle as the next version of `name`; returns its number."""
+    run = registry.run(registry.create_run(registry.ensure_experiment(name), "test", {}))
+    root = registry.artifact_path(run.artifact_uri)
+    for path in bundle.rglob("*"):
+        if path.is_file():
+            registry.write_artifact(f"{root}/model/{path.relative_to(bundle).as_posix()}", path.read_bytes())
+    registry.ensure_model(name)
+    tags = {"bundle_sha256": file_sha256(bundle / SUMS)}
+    version = registry.create_version(name, run.run_id, f"{run.artifact_uri}/model", tags).version
+    if promote:
+        registry.set_alias(name, PRODUCTION, version)
+    return version

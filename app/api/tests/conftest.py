@@ -1,0 +1,143 @@
+"""The API over bundles in its cache (no MLflow: most tests need none), and over a real MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fastapi.testclient import TestClient
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_diabetes
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from app.api.main import create_app
+from app.api.testing import KEY, Example, bundle_of, cache_bundle, mixed_rows, nobody, settings
+from app.registry.client import PRODUCTION, Registry
+from app.testing import Server, free_port
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[str, Example]:
+    """iris (ONNX, one tensor), diabetes (a regression), cars (ONNX, one tensor per feature), slow (skops)."""
+    folder = tmp_path_factory.mktemp("bundles")
+    train = iris_rows[0]
+    features, species = train.drop(columns="species"), train["species"]
+    sugar = load_diabetes(as_frame=True)
+    cars, expensive = mixed_rows()
+    encode = ColumnTransformer(
+        [("colour", OneHotEncoder(handle_unknown="ignore"), ["colour"]), ("rest", "passthrough", ["doors", "weight"])]
+    )
+    trees = {"n_estimators": 20, "random_state": 0}
+    return {
+        "iris": bundle_of(folder / "iris", RandomForestClassifier(**trees), features, species, "classification"),
+        "diabetes": bundle_of(
+            folder / "diabetes", RandomForestRegressor(**trees), sugar.data, sugar.target, "regression"
+        ),
+        "cars": bundle_of(
+            folder / "cars",
+            Pipeline([("encode", encode), ("forest", RandomForestClassifier(**trees))]),
+            cars,
+            expensive,
+            "classification",
+        ),
+        "slow": bundle_of(
+            folder / "slow", HistGradientBoostingClassifier(max_iter=5, random_state=0), features, species,
+            "classification",
+        ),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def permuted(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Example], iris_rows: Any) -> Example:
+    """Iris, but setosa is called virginica and so on: its answers cannot be mistaken for the other's."""
+    names = {"setosa": "virginica", "virginica": "versicolor", "versicolor": "setosa"}
+    species = iris_rows[0]["species"].map(names)
+    forest = RandomForestClassifier(n_estimators=20, random_state=0)
+    folder = tmp_path_factory.mktemp("permuted") / "bundle"
+    return bundle_of(folder, forest, examples["iris"].frame, species, "classification")
+
+
+@pytest.fixture(scope="session")
+def full_cache(examples: dict[str, Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder with all four models."""
+    cache = tmp_path_factory.mktemp("cache")
+    for name, example in examples.items():
+        cache_bundle(cache, name, example.bundle)
+    return cache
+
+
+@pytest.fixture(scope="session")
+def client(full_cache: Path) -> Iterator[TestClient]:
+    """All four models, iris by default, MLflow away."""
+    with TestClient(create_app(settings(full_cache, default_model="iris"), nobody())) as client:
+        yield client
+
+
+@pytest.fixture
+def empty_client(tmp_path: Path) -> Iterator[TestClient]:
+    """No model at all, MLflow away."""
+    with TestClient(create_app(settings(tmp_path), nobody())) as client:
+        yield client
+
+
+@pytest.fixture
+def mlflow(registry: Registry) -> Registry:
+    """The session's MLflow with nothing in production."""
+    for model in registry.models():
+        if PRODUCTION in model.aliases:
+            registry.delete_alias(model.name, PRODUCTION)
+    return registry
+
+
+@pytest.fixture
+def model_name() -> str:
+    """A model name no other test uses."""
+    return f"m{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def follow(mlflow: Registry, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+    """Starts an API in this process that follows the session's MLflow, with a quick poll."""
+    clients: list[TestClient] = []
+
+    def start(**values: Any) -> TestClient:
+        cache = values.pop("cache", tmp_path / "cache")
+        app = create_app(settings(cache, poll_seconds=0.1, **values), Registry(mlflow.uri, timeout=30))
+        client = TestClient(app)
+        client.__enter__()
+        clients.append(client)
+        return client
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def process(mlflow_server: Server, mlflow: Registry, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts the API as users do, as a process of its own."""
+    servers: list[Server] = []
+
+    def start(**env: str) -> Server:
+        port = free_port()
+        values = {
+            "MLFLOW_TRACKING_URI": mlflow_server.uri,
+            "MLOPS_PORT": str(port),
+            "MLOPS_CACHE_DIR": str(tmp_path / "cache"),
+            "MLOPS_POLL_SECONDS": "0.2",
+            "MLOPS_FEEDBACK_KEY": KEY,
+            **env,
+        }
+        server = Server("api", ["app.api"], f"http://127.0.0.1:{port}", "/livez", values, tmp_path)
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop(10)

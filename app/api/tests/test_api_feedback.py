@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.api.errors import Refusal
+from app.api.feedback import Committer
+from app.api.prediction_id import Signer
+from app.api.testing import (
+    KEY,
+    SETOSA,
+    VIRGINICA,
+    Example,
+    eventually,
+    metric,
+    nobody,
+    publish,
+)
+from app.registry.client import Registry
+from app.registry.feedback import read
+from app.testing import Server
+
+Follow = Callable[..., TestClient]
+
+
+@pytest.fixture
+def storing(mlflow: Registry, follow: Follow, examples: dict[str, Example], model_name: str) -> Any:
+    """An API with iris (by default), diabetes and cars, and its names for them."""
+    names = {kind: f"{model_name}-{kind}" for kind in ("iris", "diabetes", "cars")}
+    for kind, name in names.items():
+        publish(mlflow, name, examples[kind].bundle)
+    client = follow(default_model=names["iris"])
+    eventually(lambda: len(client.get("/models").json()["models"]) == len(names))
+    return client, names
+
+
+def test_a_label_is_stored_with_all_that_training_needs(storing: Any, mlflow: Registry) -> None:
+    client, names = storing
+    answer = client.get("/predict", params=SETOSA).json()
+    response = client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": "versicolor"})
+    assert response.status_code == 201
+    expected = {"model": names["iris"], "version": "1", "prediction": "setosa", "label": "versicolor"}
+    assert response.json() == {"stored": True, **expected, "correct": False}
+    (row,) = read(mlflow, names["iris"])
+    assert row.pop("time") > 0
+    assert row == {"id": answer["prediction_id"], "features": SETOSA, **expected}
+
+
+def test_a_regression_answers_the_error(storing: Any, mlflow: Registry, examples: dict[str, Example]) -> None:
+    client, names = storing
+    answer = client.post(f"/models/{names['diabetes']}/predict", json=examples["diabetes"].rows(1)[0]).json()
+    said = client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": 100}).json()
+    assert said["absolute_error"] == pytest.approx(abs(answer["prediction"] - 100))
+    assert read(mlflow, names["diabetes"])[0]["label"] == 100.0
+    assert metric(client, "mlops_feedback_absolute_error_count", model=names["diabetes"]) == 1
+    assert metric(client, "mlops_feedback_absolute_error_sum", model=names["diabetes"]) == pytest.approx(
+        said["absolute_error"]
+    )
+
+
+def test_an_array_of_several_models_is_stored(storing: Any, mlflow: Registry) -> None:
+    client, names = storing
+    iris = [a["prediction_id"] for a in client.post("/predict", json=[SETOSA, VIRGINICA]).json()]
+    car = client.post(f"/models/{names['cars']}/predict", json={"colour": "red", "doors": 4, "weight": 1}).json()
+    items = [{"prediction_id": token, "label": "setosa"} for token in iris]
+    response = client.post("/feedback", json=[*items, {"prediction_id": car["prediction_id"], "label": True}])
+    assert [answer.get("correct") for answer in response.json()] == [True, False, car["prediction"] is True]
+    assert len(read(mlflow, names["iris"])) == 2
+    assert read(mlflow, names["cars"])[0]["label"] is True
+
+
+def test_labels_are_counted_once(storing: Any, mlflow: Registry) -> None:
+    client, names = storing
+    token = client.get("/predict", params=SETOSA).json()["prediction_id"]
+    for label in ("setosa", "setosa", "virginica", "virginica"):
+        assert client.post("/feedback", json={"prediction_id": token, "label": label}).status_code == 201
+    assert metric(client, "mlops_feedback_total", model=names["iris"], correct="true") == 1
+    assert metric(client, "mlops_feedback_total", model=names["iris"], correct="false") == 1
+    (row,) = read(mlflow, names["iris"])
+    assert row["label"] == "virginica"
+
+
+@pytest.mark.parametrize("label", [5, True, None, "Setosa", "", ["setosa"], {"a": 1}, 1.5, "setosa "])
+def test_a_label_that_is_no_class_is_422(client: TestClient, label: Any) -> None:
+    token = client.get("/predict", params=SETOSA).json()["prediction_id"]
+    response = client.post("/feedback", json={"prediction_id": token, "label": label})
+    assert response.status_code == 422
+    (problem,) = response.json()["detail"]
+    assert problem["loc"] == ["body", "label"]
+    assert "versicolor" in problem["msg"]
+
+
+@pytest.mark.parametrize("label", ["100", True, None, [1], float("nan"), float("inf"), 1e300, 10**400])
+def test_a_label_that_is_no_number_is_422(client: TestClient, examples: dict[str, Example], label: Any) -> None:
+    token = client.post("/models/diabetes/predict", json=examples["diabetes"].rows(1)[0]).json()["prediction_id"]
+    response = client.post("/feedback", content=json.dumps({"prediction_id": token, "label": label}).encode())
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["body", "label"]
+
+
+@pytest.mark.parametrize("label", [1, 0, 1.0, "true", None])
+def test_a_truth_value_is_wanted_where_one_was_predicted(client: TestClient, label: Any) -> None:
+    token = client.post("/models/cars/predict", json={"colour": "red", "doors": 4, "weight": 1}).json()["prediction_id"]
+    response = client.post("/feedback", json={"prediction_id": token, "label": label})
+    assert response.status_code == 422
+    assert "true" in response.json()["detail"][0]["msg"]
+
+
+@pytest.mark.parametrize("token", ["", "x", 5, None, "é", "A" * 200, ["a"]])
+def test_an_id_that_is_not_ours_is_422(client: TestClient, token: Any) -> None:
+    response = client.post("/feedback", json={"prediction_id": token, "label": "setosa"})
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["body", "prediction_id"]
+
+
+def test_an_id_of_another_key_is_422(client: TestClient) -> None:
+    token = Signer(b"another").make("iris", "1", "classification", SETOSA, "setosa")
+    assert client.post("/feedback", json={"prediction_id": token, "label": "setosa"}).status_code == 422
+
+
+def test_an_array_is_taken_whole_or_not_at_all(storing: Any, mlflow: Registry) -> None:
+    client, names = storing
+    token = client.get("/predict", params=SETOSA).json()["prediction_id"]
+    good = {"prediction_id": token, "label": "setosa"}
+    bad = [good, {**good, "label": "tulip"}, {"label": "setosa"}, {**good, "more": 1}, 5]
+    response = client.post("/feedback", json=bad)
+    assert response.status_code == 422
+    assert {tuple(item["loc"]) for item in response.json()["detail"]} == {
+        ("body", 1, "label"), ("body", 2, "prediction_id"), ("body", 3, "more"), ("body", 4),
+    }  # fmt: skip
+    assert read(mlflow, names["iris"]) == []
+    assert metric(client, "mlops_feedback_total", model=names["iris"], correct="true") == 0
+
+
+def test_any_replica_takes_an_id_of_a_version_it_never_served(storing: Any, mlflow: Registry) -> None:
+    client, names = storing
+    signer = Signer(KEY.encode())
+    old = signer.make(names["iris"], "0", "classification", SETOSA, "setosa")
+    assert client.post("/feedback", json={"prediction_id": old, "label": "setosa"}).json()["version"] == "0"
+    assert metric(client, "mlops_feedback_total", model=names["iris"], version="0", correct="true") == 1
+    gone = signer.make(f"{names['iris']}-gone", "7", "classification", {"a": 1}, "tulip")
+    assert client.post("/feedback", json={"prediction_id": gone, "label": "rose"}).status_code == 201
+    assert client.post("/feedback", json={"prediction_id": gone, "label": 5}).status_code == 422
+
+
+def test_with_mlflow_down_it_is_503_and_later_it_works(
+    follow: Follow, mlflow: Registry, mlflow_server: Server, model_name: str, examples: dict[str, Example]
+) -> None:
+    publish(mlflow, model_name, examples["iris"].bundle)
+    client = follow()
+    answer = eventually(lambda: client.get("/predict", params=SETOSA).json().get("prediction_id"))
+    body = {"prediction_id": answer, "label": "setosa"}
+    mlflow_server.stop()
+    try:
+        response = client.post("/feedback", json=body)
+        assert response.status_code == 503
+        assert "send it again" in response.json()["detail"]
+        assert response.headers["retry-after"]
+        assert metric(client, "mlops_feedback_total", model=model_name, correct="true") == 0
+    finally:
+        mlflow_server.start()
+    assert client.post("/feedback", json=body).status_code == 201
+    assert [row["id"] for row in read(mlflow, model_name)] == [answer]
+
+
+def test_what_comes_in_during_an_upload_goes_as_one_file(mlflow: Registry, model_name: str) -> None:
+    rows = [{"id": str(i), "time": i, "model": model_name, "version": "1", "label": i} for i in range(200)]
+
+    async def put_all() -> None:
+        committer = Committer(mlflow)
+        committer.start()
+        await asyncio.gather(*(committer.put({model_name: [row]}) for row in rows))
+        await committer.close()
+
+    asyncio.run(put_all())
+    assert [row["id"] for row in read(mlflow, model_name)] == [row["id"] for row in rows]
+    run = mlflow.search_runs("feedback", {"mlops.model": model_name})[0]
+    assert len(mlflow.list_artifacts(mlflow.artifact_path(run.artifact_uri))) < 5
+
+
+def test_a_full_queue_is_503() -> None:
+    async def overflow() -> None:
+        committer = Committer(nobody())
+        with pytest.raises(Refusal, match="too much") as refused:
+            await committer.put({"m": [{}] * 30_000})
+        assert refused.value.status == 503
+
+    asyncio.run(overflow())
+
+
+def test_what_is_pending_is_stored_when_it_closes(mlflow: Registry, model_name: str) -> None:
+    async def close_at_once() -> None:
+        committer = Committer(mlflow)
+        committer.start()
+        waiting = asyncio.ensure_future(committer.put({model_name: [{"id": "a", "time": 1, "label": 1}]}))
+        await asyncio.sleep(0)
+        await committer.close()
+        await waiting
+        with pytest.raises(Refusal, match="shutting down"):
+            await committer.put({model_name: [{}]})
+
+    asyncio.run(close_at_once())
+    assert [row["id"] for row in read(mlflow, model_name)] == ["a"]

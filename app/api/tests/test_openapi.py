@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from app.api.main import create_app
+from app.api.testing import SETOSA, nobody, settings
+
+
+def test_every_endpoint_does_as_its_description_says(full_cache: Path) -> None:
+    app = create_app(settings(full_cache, default_model="iris"), nobody())
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    checks = [or_503, status_code_conformance, content_type_conformance, response_schema_conformance]
+    operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
+    assert len(operations) > 20
+    for operation in operations:
+
+        @hypothesis_settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def conforms(case: Any) -> None:
+            case.call_and_validate(checks=checks)
+
+        conforms()
+
+
+def or_503(context: Any, response: Any, case: Any) -> None:
+    """MLflow is away in this test, which feedback must say."""
+    if response.status_code != 503:
+        not_a_server_error(context, response, case)
+
+
+def test_the_models_own_fields_are_described(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    query = paths["/predict"]["get"]["parameters"]
+    assert [parameter["name"] for parameter in query] == list(SETOSA)
+    assert all(parameter["schema"]["type"] == "number" for parameter in query)
+    cars = paths["/models/cars/predict"]["post"]["requestBody"]["content"]["application/json"]
+    kinds = {name: item["type"] for name, item in cars["schema"]["anyOf"][0]["properties"].items()}
+    assert kinds == {"colour": "string", "doors": "integer", "weight": "number"}
+    assert client.post("/models/cars/predict", json=cars["example"]).status_code == 200
+
+
+def test_all_endpoints_are_described(client: TestClient) -> None:
+    paths = set(client.get("/openapi.json").json()["paths"])
+    for path in (
+        "/predict",
+        "/models/{name}",
+        "/v2/models/iris/infer",
+        "/invocations",
+        "/feedback",
+        "/livez",
+        "/readyz",
+    ):
+        assert path in paths
+    assert client.get("/docs").status_code == 200
+    assert client.get("/", follow_redirects=False).headers["location"] == "docs"
+
+
+def test_without_a_model_the_rest_is_described(empty_client: TestClient) -> None:
+    paths = empty_client.get("/openapi.json").json()["paths"]
+    assert "/feedback" in paths
+    assert "/predict" not in paths
