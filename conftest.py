@@ -68,7 +68,7 @@ def quiet_environment() -> None:
 @pytest.fixture(scope="session")
 def iris_rows() -> tuple[pd.DataFrame, pd.DataFrame]:
     iris = models.get("iris")
-    return dataset.split(iris, dataset.validate(iris, iris.load()), 42)
+    return dataset.split(iris, dataset.validate(iris, iris.load()))
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
-"""Servers that tests start, kill and start again."""
+"""What tests share: servers to start, kill and start again; the commands that the docs tell people to run."""
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 from pathlib import Path
 
 from app.cli.services import Service, wait_for
 
+ROOT = Path(__file__).parents[1]
 START_SECONDS = 120
 
 
@@ -35,3 +37,16 @@ class Server:
     def stop(self, grace: float = 0) -> None:
         if self.service:
             self.service.stop(grace)
+
+
+def shell_commands(page: Path) -> list[str]:
+    """The lines of a Markdown page's sh blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def python_block(page: Path) -> str:
+    """The first python block of a Markdown page."""
+    found = re.search(r"```python\n(.*?)```", page.read_text(), re.S)
+    assert found, f"{page} has no python block"
+    return found[1]

@@ -64,7 +64,7 @@ class Bench:
     def register(self) -> tuple[str, str]:
         """Iris in production; returns model URIs: the registered version, and the plain scikit-learn model."""
         iris = models.get("iris")
-        train, held_out = dataset.split(iris, dataset.validate(iris, iris.load()), 42)
+        train, held_out = dataset.split(iris, dataset.validate(iris, iris.load()))
         features, labels = train.drop(columns="species"), train["species"]
         estimator = iris.estimator(42).fit(features, labels)
         mlflow.set_tracking_uri(self.mlflow)

@@ -10,7 +10,6 @@ from urllib.error import URLError
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
-from sklearn.model_selection import train_test_split
 
 from flows.model import Model
 
@@ -153,11 +152,29 @@ def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame) -> lis
     return list(reasons)
 
 
-def split(model: Model, frame: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(training rows, held-out rows), stratified by class, the same for the same data and seed."""
-    labels = frame[model.target] if model.task == "classification" else None
-    train, held_out = train_test_split(frame, test_size=model.holdout, random_state=seed, stratify=labels)
-    return train.reset_index(drop=True), held_out.reset_index(drop=True)
+def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(training rows, held-out rows): `model.holdout` of each class (of all rows for a regression) is held out.
+
+    Which rows is told by a hash of their content and `model.split_seed`, not by their place. So a row that was held out
+    stays so, but for a few at the edge, when rows are added, and production was not trained on the rows that its
+    successor is compared with it on; equal rows are on the same side.
+    """
+    order = _mixed(pd.util.hash_pandas_object(frame, index=False).to_numpy(), model.split_seed)
+    groups = frame[model.target] if model.task == "classification" else pd.Series(0, index=frame.index)
+    held_out = np.zeros(len(frame), dtype=bool)
+    for _, rows in frame.groupby(groups.to_numpy()).indices.items():
+        hashes = order[rows]
+        quota = min(max(1, round(model.holdout * len(rows))), len(rows) - 1)
+        held_out[rows] = hashes <= np.sort(hashes)[quota - 1]
+    return frame[~held_out].reset_index(drop=True), frame[held_out].reset_index(drop=True)
+
+
+def _mixed(hashes: np.ndarray, seed: int) -> np.ndarray:
+    """Other hashes for each seed: one step of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    mixed = hashes + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def fingerprint(frame: pd.DataFrame) -> str:

@@ -52,7 +52,7 @@ class Model:
     estimator: (seed) -> an unfitted scikit-learn estimator, best a Pipeline.
     source: a CSV or Parquet path or URL with fresh data of the same columns, used instead of load() where it is set.
     min_rows: fewer rows stop the run.
-    holdout: share of the rows that are kept for the evaluation.
+    holdout: share of the rows that are kept for the evaluation; split_seed: another one keeps other rows.
     schedule: cron expression in UTC, or None.
     """
 
@@ -64,6 +64,7 @@ class Model:
     source: str | None = None
     min_rows: int = 50
     holdout: float = 0.25
+    split_seed: int = 0
     schedule: str | None = None
     resources: Resources = field(default_factory=Resources)
     name: str = ""  # the file's name

@@ -66,8 +66,8 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @task(name="split", cache_policy=NO_CACHE)
-def split(model: Model, frame: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return dataset.split(model, frame, seed)
+def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return dataset.split(model, frame)
 
 
 @task(name="fit", cache_policy=NO_CACHE)
@@ -160,7 +160,7 @@ def train(
     Args:
         model: the name of its file.
         source: CSV or Parquet path or URL instead of the model's own data.
-        seed: of the split and of the estimator; same seed and data give the same metrics.
+        seed: of the estimator; same seed and data give the same metrics.
         feedback: add the stored feedback rows to the data.
         promote: try the gate after registering.
         who, cause: for the promotion ledger.
@@ -168,7 +168,7 @@ def train(
     definition = models.get(model)
     loaded, origin = load_data(definition, source, feedback)
     frame = validate(definition, loaded)
-    train_rows, held_out = split(definition, frame, seed)
+    train_rows, held_out = split(definition, frame)
     estimator = fit(definition, train_rows, seed)
     evaluation = assess(definition, estimator, held_out, seed)
     tags = {**provenance.tags(), "dataset_sha256": dataset.fingerprint(frame), "seed": str(seed), "cause": cause}

@@ -71,7 +71,7 @@ def demo(model: str, once: bool, folder: Path, **ports: int) -> None:
 @main.command()
 @click.argument("model")
 @click.option("--source", help="CSV or Parquet path or URL instead of the model's own data.")
-@click.option("--seed", default=42, show_default=True, help="Of the split and of the estimator.")
+@click.option("--seed", default=42, show_default=True, help="Of the estimator.")
 @click.option("--feedback", is_flag=True, help="Add the stored feedback rows to the data.")
 @click.option("--no-promote", is_flag=True, help="Register only.")
 @click.option("--wait", default=0.0, help="Seconds to wait for MLflow and Prefect to come up.")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,20 @@ def test_a_missing_source_may_be_tried_again_and_a_wrong_one_not(tmp_path: Path)
 
 
 def test_the_split_is_stratified_and_repeatable(frame: pd.DataFrame) -> None:
-    one, two = dataset.split(iris, frame, 7), dataset.split(iris, frame, 7)
-    pd.testing.assert_frame_equal(one[1], two[1])
-    assert one[1]["species"].value_counts().max() - one[1]["species"].value_counts().min() <= 1
-    assert not one[1].equals(dataset.split(iris, frame, 8)[1])
+    train, held_out = dataset.split(iris, frame)
+    pd.testing.assert_frame_equal(held_out, dataset.split(iris, frame.copy())[1])
+    assert set(held_out["species"].value_counts()) <= {12, 13}  # a quarter of 50; equal rows stay together
+    assert len(train) + len(held_out) == 150
+    assert not held_out.equals(dataset.split(replace(iris, split_seed=1), frame)[1])
+
+
+def test_held_out_rows_are_not_trained_on_when_the_data_grows(frame: pd.DataFrame) -> None:
+    shuffled = frame.sample(frac=1, random_state=3)
+    _, before = dataset.split(iris, shuffled.head(120))
+    train, _ = dataset.split(iris, shuffled)
+    moved = before.merge(train.drop_duplicates(), how="inner")
+    assert len(moved) <= len(before) * 0.2
+    assert train.merge(dataset.split(iris, shuffled)[1], how="inner").empty  # no row is on both sides
 
 
 def test_the_fingerprint_knows_values_types_and_names(frame: pd.DataFrame) -> None:

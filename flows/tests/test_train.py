@@ -13,7 +13,7 @@ import pytest
 from app.registry.bundle import fetch_bundle
 from app.registry.client import PRODUCTION, Registry
 from app.registry.predictor import load_predictor
-from app.testing import Server
+from app.testing import ROOT, Server, python_block
 from flows import model as models
 from flows.dataset import DatasetError
 from flows.register import register
@@ -21,29 +21,6 @@ from flows.serve import deployments
 from flows.train import train
 
 KILLS = 5
-
-THIRD_MODEL = '''
-"""Wine: the grower of a wine from thirteen measurements."""
-
-from sklearn.datasets import load_wine
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-
-from flows.model import Gate, Model
-
-
-def load():
-    bunch = load_wine(as_frame=True)
-    return bunch.data.assign(grower=bunch.target_names[bunch.target])
-
-
-def estimator(seed):
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, random_state=seed))
-
-
-model = Model("classification", "grower", load, estimator, Gate("f1_macro", 0.9))
-'''
 
 
 def artifacts(registry: Registry, run_id: str) -> list[str]:
@@ -127,7 +104,9 @@ def test_worse_data_ends_in_a_refused_promotion(platform: Registry, iris_run: di
 
 
 def test_a_third_model_is_one_file(platform: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "wine.py").write_text(THIRD_MODEL)
+    text = python_block(ROOT / "README.md")
+    assert len([line for line in text.splitlines() if line.strip()]) < 20
+    (tmp_path / "wine.py").write_text(text)
     monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
     done = train("wine")
     assert done["decision"]["outcome"] == "promoted"

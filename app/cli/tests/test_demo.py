@@ -19,7 +19,7 @@ import pytest
 from app.api.testing import SETOSA
 from app.cli import demo as demo_module
 from app.cli.demo import Demo, DemoError
-from app.testing import free_port
+from app.testing import ROOT, free_port, shell_commands
 
 LIMIT_SECONDS = 240
 NAMES = ("mlflow", "prefect", "api", "ui")
@@ -45,6 +45,25 @@ def below(folder: Path) -> list[psutil.Process]:
         except (psutil.Error, OSError):
             continue
     return found
+
+
+def run_the_documented_commands(ports: dict[str, int]) -> None:
+    """Every line of the README's and the docs' sh blocks but `make`, against the running demo."""
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": urls["mlflow"],
+        "PREFECT_API_URL": f"{urls['prefect']}/api",
+        "MLOPS_API_URL": urls["api"],
+        "MLOPS_UI_URL": urls["ui"],
+    }
+    lines = [line for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] for line in shell_commands(page)]
+    lines = [line.replace(":8086", f":{ports['api']}") for line in lines if not line.startswith(("make ", ". "))]
+    assert any(line.startswith("mlops doctor") for line in lines)
+    for line in lines:
+        done = subprocess.run(["bash", "-c", line], env=env, cwd=ROOT, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +110,7 @@ def test_again_keeps_the_history_and_ctrl_c_leaves_no_process(folder: Path, port
         while not httpx.get(deployment).is_success:
             assert time.monotonic() < deadline, "the deployment train/iris was not registered"
             time.sleep(0.1)
+        run_the_documented_commands(ports)
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 0
         assert not below(folder)
