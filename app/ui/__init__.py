@@ -1,0 +1,1 @@
+"""The Streamlit pages: try a model, decide about its versions, watch it."""

@@ -1,0 +1,367 @@
+"""Models: what is in production and what challenges it, every version, every decision, and the next one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+import yaml
+
+from app.registry.client import (
+    CHALLENGER,
+    PRODUCTION,
+    ModelVersion,
+    NotFound,
+    Registry,
+    RegistryError,
+    RegistrySettings,
+    Run,
+)
+from app.registry.ledger import Decision
+from app.registry.metrics import BY_TASK, LOWER_IS_BETTER
+from app.registry.promotion import history, promote, rollback
+from app.ui import show
+from app.ui.problems import Problem, asking_mlflow
+
+ASK, SAID = "decision asked for", "decision said"
+SHOWN_DECISIONS = 10
+OUTCOMES = {"promoted": "green", "refused": "red", "unchanged": "gray"}
+ALL_METRICS = [name for metrics in BY_TASK.values() for name in metrics]
+
+
+def page() -> None:
+    """The page."""
+    (place,) = show.heading("Models", "Which model version serves, which one is being tried, and who decided that.")
+    try:
+        registry = show.registry()
+        with asking_mlflow():
+            models = {model.name: model for model in registry.models()}
+    except Problem as problem:
+        show.problem(problem)
+        return
+    if not models:
+        st.info("No model is registered yet. Train one with `mlops train MODEL`.", icon=":material/info:")
+        return
+    with place:
+        name = show.choose_model(sorted(models))
+    aliases = models[name].aliases
+    try:
+        with asking_mlflow():
+            versions = registry.versions(name)
+    except Problem as problem:
+        show.problem(problem)
+        versions = []
+    metrics = _metrics(registry, name, versions)
+    by_number = {version.version: version for version in versions}
+    gate = _gate(registry, by_number.get(aliases.get(PRODUCTION, "")) or (versions[0] if versions else None))
+
+    _said(name)
+    left, right = st.columns(2, gap="medium")
+    production, challenger = (by_number.get(aliases.get(alias, "")) for alias in (PRODUCTION, CHALLENGER))
+    with left:
+        _card("Production", production, metrics, gate, None)
+    with right:
+        _card("Challenger", challenger, metrics, gate, production)
+    _decide(name, versions, aliases)
+    st.subheader("Versions", anchor=False)
+    _table(name, versions, aliases, metrics, gate)
+    st.subheader("Promotion history", anchor=False)
+    _history(registry, name)
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+
+
+def _metrics(registry: Registry, name: str, versions: list[ModelVersion]) -> dict[str, dict[str, float]]:
+    """Metrics by version, of the runs that registered them; those that MLflow does not tell are missing."""
+    found: dict[str, dict[str, float]] = {}
+    try:
+        with asking_mlflow():
+            # training logs to the experiment named after the model: one request for all of them
+            runs: dict[str, Run] = {run.run_id: run for run in registry.search_runs(name, {})} if versions else {}
+            for version in versions:
+                try:
+                    run = runs.get(version.run_id) or registry.run(version.run_id)
+                except NotFound:
+                    continue
+                found[version.version] = run.metrics
+    except Problem as problem:
+        show.problem(Problem(f"The metrics are missing. {problem.what}", problem.cure))
+    return found
+
+
+def _gate(registry: Registry, version: ModelVersion | None) -> dict[str, Any]:
+    """The gate the version was registered with: metric, threshold, max_regression; {} where it cannot be read."""
+    if version is None:
+        return {}
+    try:
+        with asking_mlflow():
+            return _read_gate(registry, version)
+    except Problem:
+        return {}  # only the emphasis of one metric hangs on it
+
+
+@st.cache_data(show_spinner=False, max_entries=500, hash_funcs={Registry: lambda r: r.uri, ModelVersion: repr})
+def _read_gate(registry: Registry, version: ModelVersion) -> dict[str, Any]:
+    try:
+        mlmodel = yaml.safe_load(registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"the MLmodel file of version {version.version} is damaged") from error
+    return dict(mlmodel["metadata"]["gate"])
+
+
+# -- showing -----------------------------------------------------------------------------------------------------
+
+
+def _ordered(metrics: dict[str, float], gate: dict[str, Any]) -> list[str]:
+    """The gate's metric first, then the usual ones, then others."""
+    first = [str(gate.get("metric", "")), *ALL_METRICS]
+    return sorted(metrics, key=lambda name: (first.index(name) if name in first else len(first), name))
+
+
+def _spell(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _card(
+    title: str,
+    version: ModelVersion | None,
+    metrics: dict[str, dict[str, float]],
+    gate: dict[str, Any],
+    against: ModelVersion | None,
+) -> None:
+    with st.container(border=True, height="stretch"):
+        if version is None:
+            st.markdown(f"**{title}**")
+            missing = {
+                "Production": "No version is in production: the API has nothing to serve. Promote one below.",
+                "Challenger": "No version is being tried. A version becomes the challenger when it is "
+                "checked for promotion, and stays it when it is refused.",
+            }
+            st.markdown(f":gray[{missing[title]}]")
+            return
+        st.markdown(f"**{title}** :{'green' if title == 'Production' else 'blue'}-badge[version {version.version}]")
+        mine = metrics.get(version.version, {})
+        theirs = metrics.get(against.version, {}) if against else {}
+        names = _ordered(mine, gate)
+        if names:
+            columns = st.columns(3)
+            for column, name in zip(columns, names[:3], strict=False):
+                delta = mine[name] - theirs[name] if name in theirs else None
+                column.metric(
+                    _spell(name),
+                    show.number(mine[name]),
+                    delta=None if delta is None else f"{delta:+.4g}",
+                    delta_color="inverse" if name in LOWER_IS_BETTER else "normal",
+                    help=f"On the held-out rows of the version's own training run{_compared(against)}.",
+                )
+        else:
+            st.markdown(":gray[Its run has no metrics in MLflow.]")
+        links = f"{show.run_link(version.run_id)} · [in MLflow]({show.version_url(version.name, version.version)})"
+        st.caption(f"{show.moment(version.created)} · {_serving(version)} · {links}")
+        if gate and title == "Production":
+            st.caption(_gate_words(gate))
+
+
+def _compared(against: ModelVersion | None) -> str:
+    return f", and the difference to production (version {against.version})" if against else ""
+
+
+def _gate_words(gate: dict[str, Any]) -> str:
+    try:
+        name, threshold, margin = str(gate["metric"]), float(gate["threshold"]), float(gate["max_regression"])
+    except (KeyError, TypeError, ValueError):
+        return ""
+    side = "at most" if name in LOWER_IS_BETTER else "at least"
+    return (
+        f"Gate: {show.plain(_spell(name))} {side} {show.number(threshold)}, and no more than {show.number(margin)} "
+        "worse than production on the same rows."
+    )
+
+
+def _serving(version: ModelVersion) -> str:
+    serving = version.tags.get("serving", "")
+    return {"onnx": "ONNX", "skops": "skops (slower)"}.get(serving, show.plain(serving) or "not a bundle")
+
+
+def _table(
+    name: str,
+    versions: list[ModelVersion],
+    aliases: dict[str, str],
+    metrics: dict[str, dict[str, float]],
+    gate: dict[str, Any],
+) -> None:
+    if not versions:
+        st.markdown(":gray[No versions to show.]")
+        return
+    names = _ordered({key: 0.0 for found in metrics.values() for key in found}, gate)[:3]
+    rows = [
+        {
+            "Version": int(version.version),
+            "Alias": ", ".join(alias for alias, number in aliases.items() if number == version.version),
+            **{_spell(key): metrics.get(version.version, {}).get(key) for key in names},
+            "Created": pd.Timestamp(version.created, unit="s", tz="UTC"),
+            "Serving": version.tags.get("serving", "") or "not a bundle",
+            "MLflow": show.version_url(name, version.version),
+        }
+        for version in versions
+    ]
+    formats = {_spell(key): st.column_config.NumberColumn(format="%.4f") for key in names}
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        height=min(36 * (len(rows) + 1) + 2, 400),
+        column_config={
+            **formats,
+            "Version": st.column_config.NumberColumn(width="small"),
+            "Created": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm", timezone=None),
+            "MLflow": st.column_config.LinkColumn(display_text="open", width="small"),
+        },
+    )
+
+
+def _history(registry: Registry, name: str) -> None:
+    try:
+        with asking_mlflow():
+            decisions = history(registry, name)
+    except Problem as problem:
+        show.problem(problem)
+        return
+    if not decisions:
+        st.markdown(":gray[Nothing was decided about this model yet.]")
+        return
+    everything = len(decisions) <= SHOWN_DECISIONS or st.toggle(f"All {len(decisions)} decisions", key=f"all {name}")
+    shown = decisions if everything else decisions[:SHOWN_DECISIONS]
+    st.table(pd.DataFrame([_decision_row(decision) for decision in shown]), border="horizontal", hide_index=True)
+
+
+def _decision_row(decision: Decision) -> dict[str, str]:
+    moved = f"{decision.previous or 'none'} → {decision.version}" if decision.version else "none"
+    if decision.outcome != "promoted":
+        moved = decision.version or "none"
+    check = f" by {show.plain(decision.check)}" if decision.check else ""
+    by = [text for text in (decision.why, decision.cause if decision.cause != decision.why else "") if text]
+    return {
+        "When": f"[{show.plain(show.moment(decision.time))}]({show.run_url(decision.run_id)})",
+        "Action": show.plain("moved by hand" if decision.action == "outside" else decision.action),
+        "Version": show.plain(moved),
+        "Outcome": f":{OUTCOMES.get(decision.outcome, 'gray')}-badge[{show.plain(decision.outcome)}{check}]",
+        "Reason": show.plain(decision.reason),
+        "Who": show.plain(decision.who or "unknown"),
+        "Why, cause": show.plain("; ".join(by)),
+    }
+
+
+# -- deciding ----------------------------------------------------------------------------------------------------
+
+
+def _decide(name: str, versions: list[ModelVersion], aliases: dict[str, str]) -> None:
+    current = aliases.get(PRODUCTION)
+    others = [version.version for version in versions if version.version != current]
+    start = others.index(aliases[CHALLENGER]) if aliases.get(CHALLENGER) in others else 0
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        version = st.selectbox(
+            "Version to promote",
+            others,
+            index=start if others else None,
+            format_func=lambda number: f"version {number}",
+            key=f"candidate {name} {current} {others}",
+            placeholder="there is no other version",
+            width=220,
+        )
+        promoting = st.button("Promote", type="primary", icon=":material/arrow_upward:", disabled=version is None)
+        returning = st.button("Roll back", icon=":material/undo:", disabled=current is None)
+    if promoting:
+        st.session_state[ASK] = ("promote", name, version)
+    elif returning:
+        st.session_state[ASK] = ("rollback", name, None)
+    asked = st.session_state.get(ASK)
+    if asked and asked[1] == name:
+        action, _, wanted = asked
+        title = f"Promote version {wanted} of {name}" if action == "promote" else f"Roll back {name}"
+        st.dialog(title, on_dismiss=_forget)(_confirm)(action, name, wanted, current)
+
+
+def _forget() -> None:
+    st.session_state.pop(ASK, None)
+
+
+def _confirm(action: str, name: str, version: str | None, current: str | None) -> None:
+    if action == "promote":
+        st.markdown(
+            f"Version {show.plain(version)} is checked first: its files, its answers, its signature, and its metric "
+            f"on the held-out rows against production (version {show.plain(current or 'none')}). "
+            "Only if it passes does it go into production."
+        )
+    else:
+        st.markdown(
+            f"Production leaves version {show.plain(current)} and returns to the version before. That version's files "
+            "and answers are checked first."
+        )
+    who = st.text_input("Your name", key="who", persist_state="session")
+    why = st.text_input("Why", key="why", placeholder="for the promotion history")
+    changed = action == "promote" and st.checkbox(
+        "Allow a changed signature", help="Requests with today's features will then fail: every caller must be ready."
+    )
+    account = _account()
+    sure, no = st.columns(2)
+    label = "Promote" if action == "promote" else "Roll back"
+    if sure.button(f"Yes, {label.lower()}", type="primary", width="stretch", key="confirm"):
+        if not who.strip():
+            st.error("Fill in your name: the promotion history keeps who decided.", icon=":material/error:")
+            return
+        try:
+            with st.spinner("Checking the version"), asking_mlflow(), _acting(account) as registry:
+                signed: dict[str, str] = {"who": who.strip(), "why": why.strip(), "cause": "the page Models"}
+                if action == "promote":
+                    decision = promote(registry, name, version, allow_signature_change=changed, **signed)
+                else:
+                    decision = rollback(registry, name, **signed)
+        except Problem as problem:
+            show.problem(problem)
+            return
+        except OSError as error:
+            cure = "Set MLOPS_CACHE_DIR to a folder that can be written."
+            show.problem(Problem(f"The version could not be kept for checking: {error}.", cure))
+            return
+        st.session_state[SAID] = decision
+        _forget()
+        st.rerun()
+    if no.button("Cancel", width="stretch", key="cancel"):
+        _forget()
+        st.rerun()
+
+
+def _account() -> tuple[str, str] | None:
+    """Where MLflow wants an account, the pages' own may only read: one that may decide is asked for."""
+    own = RegistrySettings()
+    if not own.mlflow_tracking_username:
+        return None
+    left, right = st.columns(2)
+    user = left.text_input("MLflow account", value="admin", key="account")
+    password = right.text_input("Password", type="password", key="password")
+    return user, password
+
+
+def _acting(account: tuple[str, str] | None) -> Registry:
+    if account is None:
+        return Registry()
+    if not all(account):
+        raise RegistryError("fill in account and password: moving a model version needs rights that this page lacks")
+    return Registry(username=account[0], password=account[1])
+
+
+def _said(name: str) -> None:
+    """What came of the last decision made here."""
+    decision: Decision | None = st.session_state.get(SAID)
+    if decision is None or decision.model != name:
+        return
+    version, reason = show.plain(decision.version), show.plain(decision.reason)
+    if decision.outcome == "promoted":
+        st.success(f"Version {version} is in production: {reason}.", icon=":material/check:")
+    elif decision.refused:
+        what = f"Version {version} was" if decision.version else "That was"
+        st.error(f"{what} refused by the check **{show.plain(decision.check)}**: {reason}.", icon=":material/block:")
+    else:
+        st.info(f"Nothing to do: {reason}.", icon=":material/info:")

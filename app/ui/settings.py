@@ -1,0 +1,31 @@
+"""Settings of the pages; MLflow's address and account are app.registry.client.RegistrySettings."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.registry.client import RegistrySettings
+
+
+class UiSettings(BaseSettings):
+    """Read from MLOPS_* when it is created.
+
+    api_url: the model API, as this process reaches it.
+    ui_host, ui_port: where to listen.
+    ui_timeout: seconds for one request to the API or MLflow.
+    mlflow_public_url: MLflow as the browser reaches it, for links; default MLFLOW_TRACKING_URI.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MLOPS_")
+
+    api_url: str = "http://127.0.0.1:8086"
+    ui_host: str = "127.0.0.1"
+    ui_port: int = Field(default=8501, ge=0, le=65535)
+    ui_timeout: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    mlflow_public_url: str = ""
+
+    @property
+    def mlflow_links(self) -> str:
+        """Base URL of links to MLflow's own pages."""
+        return (self.mlflow_public_url or RegistrySettings().mlflow_tracking_uri).rstrip("/")
