@@ -106,8 +106,8 @@ def follow(mlflow: Registry, tmp_path: Path) -> Iterator[Callable[..., TestClien
     clients: list[TestClient] = []
 
     def start(**values: Any) -> TestClient:
-        cache = values.pop("cache", tmp_path / "cache")
-        app = create_app(settings(cache, poll_seconds=0.1, **values), Registry(mlflow.uri, timeout=30))
+        cache, timeout = values.pop("cache", tmp_path / "cache"), values.pop("timeout", 30)
+        app = create_app(settings(cache, poll_seconds=0.1, **values), Registry(mlflow.uri, timeout=timeout))
         client = TestClient(app)
         client.__enter__()
         clients.append(client)

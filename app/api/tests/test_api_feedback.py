@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -166,6 +167,23 @@ def test_with_mlflow_down_it_is_503_and_later_it_works(
         mlflow_server.start()
     assert client.post("/feedback", json=body).status_code == 201
     assert [row["id"] for row in read(mlflow, model_name)] == [answer]
+
+
+def test_with_mlflow_hanging_predictions_go_on_and_feedback_is_503(
+    follow: Follow, mlflow: Registry, mlflow_server: Server, model_name: str, examples: dict[str, Example]
+) -> None:
+    publish(mlflow, model_name, examples["iris"].bundle)
+    client = follow(timeout=2)
+    answer = eventually(lambda: client.get("/predict", params=SETOSA).json().get("prediction_id"))
+    assert mlflow_server.service
+    mlflow_server.service.signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: metric(client, "mlops_registry_up") == 0)
+        assert client.get("/predict", params=SETOSA).status_code == 200
+        assert client.post("/feedback", json={"prediction_id": answer, "label": "setosa"}).status_code == 503
+    finally:
+        mlflow_server.service.signal(signal.SIGCONT)
+    eventually(lambda: metric(client, "mlops_registry_up") == 1)
 
 
 def test_what_comes_in_during_an_upload_goes_as_one_file(mlflow: Registry, model_name: str) -> None:
