@@ -91,11 +91,16 @@ def train(
     settings = PlatformSettings()
     settings.export()
     from app.cli.services import wait_for
+    from flows import model as models
     from flows.dataset import DatasetError, SourceUnavailable
     from flows.model import ModelFileError
     from flows.register import RegistrationError
     from flows.train import train as train_flow
 
+    try:
+        models.get(model)
+    except ModelFileError as error:
+        raise click.ClickException(str(error)) from error
     for name, url in (("MLflow", f"{settings.mlflow_url}/health"), ("Prefect", f"{settings.prefect_url}/health")):
         if not wait_for(url, wait):
             raise click.ClickException(f"{name} does not answer at {url}; start it with `make demo`")
@@ -103,7 +108,7 @@ def train(
         done = train_flow(
             model, source=source, seed=seed, feedback=feedback, promote=not no_promote, who=who, cause="mlops train"
         )
-    except (DatasetError, SourceUnavailable, ModelFileError, RegistrationError) as error:
+    except (DatasetError, SourceUnavailable, RegistrationError) as error:
         raise click.ClickException(str(error)) from error
     if result:
         result.write_text(json.dumps(done))
