@@ -8,6 +8,8 @@ LOCKS := api ui mlflow flows
 # Imports are compiled once and kept: without bytecode each server starts some ten seconds later.
 unexport PYTHONDONTWRITEBYTECODE
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench lock screenshots clean
 
@@ -45,6 +47,7 @@ $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml
 	@echo "Making $(VENV) from requirements/dev.txt (once, about a minute)"
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --require-hashes requirements/dev.txt requirements/uv.txt
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip sync --require-hashes requirements/dev.txt requirements/uv.txt 2>&1 \
+	  | grep -vE '^ [-+~] ' # not the list of 200 packages
 	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install -q --no-build-isolation --no-deps -e .
 	@touch $@
