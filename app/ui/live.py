@@ -156,7 +156,7 @@ def _charts(traffic: Traffic) -> None:
             colour = alt.Color(
                 "quantile:N",
                 scale=alt.Scale(domain=["p50", "p99"], range=[show.BLUE, show.ORANGE]),
-                legend=alt.Legend(orient="top", title=None),
+                legend=alt.Legend(orient="top", title=None, offset=0, padding=0),
             )
             line = (
                 alt.Chart(frame)
@@ -166,8 +166,9 @@ def _charts(traffic: Traffic) -> None:
             st.altair_chart(line.properties(height=170), alt="Latency p50 and p99 over time, in milliseconds")
 
 
-def _when(seconds: float) -> pd.Timestamp:
-    return pd.Timestamp(seconds, unit="s", tz="UTC")
+def _when(seconds: float) -> float:
+    """As Vega has it: milliseconds, shown in the browser's time zone."""
+    return seconds * 1000
 
 
 def _time_axis() -> alt.X:
@@ -188,7 +189,7 @@ def _share_chart(frame: pd.DataFrame, labels: list[str], alt_text: str) -> None:
             x=alt.X("bucket:N", sort=labels, title=None, axis=alt.Axis(labelAngle=0 if len(labels) < 6 else -40)),
             xOffset=alt.XOffset("of:N", sort=[REFERENCE, LIVE]),
             y=alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=4)),
-            color=alt.Color("of:N", scale=COLOURS, legend=alt.Legend(orient="top", title=None)),
+            color=alt.Color("of:N", scale=COLOURS, legend=alt.Legend(orient="top", title=None, offset=0, padding=0)),
             tooltip=["bucket", "of", alt.Tooltip("share:Q", format=".1%")],
         )
     )

@@ -15,11 +15,11 @@ st.set_page_config(page_title="MLOps platform", page_icon=ICON, layout="wide")
 # Lines as wide as a large screen are hard to read; and an answer belongs to its caption.
 st.html(
     "<style>.stMainBlockContainer {max-width: 76rem; padding-top: 3.75rem; padding-bottom: 3rem} "
-    ".st-key-answer h1 {padding: 0; overflow-wrap: anywhere}</style>"
+    ".st-key-answer h1 {padding: 0 0 .75rem; overflow-wrap: anywhere}</style>"
 )
 st.navigation(
     [
-        st.Page(predict.page, title="Predict", icon=":material/online_prediction:", url_path="predict", default=True),
+        st.Page(predict.page, title="Predict", icon=":material/online_prediction:", default=True),
         st.Page(models.page, title="Models", icon=":material/deployed_code_history:", url_path="models"),
         st.Page(live.page, title="Live", icon=":material/monitoring:", url_path="live"),
     ],

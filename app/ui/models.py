@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from app.registry.client import (
     PRODUCTION,
     ModelVersion,
     NotFound,
+    RegisteredModel,
     Registry,
     RegistryError,
     RegistrySettings,
@@ -45,32 +47,51 @@ def page() -> None:
         return
     with place:
         name = show.choose_model(sorted(models))
-    aliases = models[name].aliases
-    try:
-        with asking_mlflow():
-            versions = registry.versions(name)
-    except Problem as problem:
-        show.problem(problem)
-        versions = []
-    metrics = _metrics(registry, name, versions)
-    by_number = {version.version: version for version in versions}
-    gate = _gate(registry, by_number.get(aliases.get(PRODUCTION, "")) or (versions[0] if versions else None))
-
-    _said(name)
-    left, right = st.columns(2, gap="medium")
-    production, challenger = (by_number.get(aliases.get(alias, "")) for alias in (PRODUCTION, CHALLENGER))
-    with left:
-        _card("Production", production, metrics, gate, None)
-    with right:
-        _card("Challenger", challenger, metrics, gate, production)
-    _decide(name, versions, aliases)
-    st.subheader("Versions", anchor=False)
-    _table(name, versions, aliases, metrics, gate)
+    # what comes and goes has a place of its own: elements that move are drawn twice for a moment
+    with st.container():
+        found = _read(registry, models[name])
+        _said(name)
+    with st.container():
+        _cards(found)
+    with st.container():
+        _decide(found)
+    with st.container():
+        st.subheader("Versions", anchor=False)
+        _table(found)
     st.subheader("Promotion history", anchor=False)
-    _history(registry, name)
+    _history(found)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Found:
+    """What MLflow tells about a model; what it does not tell is missing, and was said."""
+
+    name: str
+    aliases: dict[str, str]
+    versions: list[ModelVersion] = field(default_factory=list)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # by version, of the run that registered it
+    decisions: list[Decision] | None = None
+    gate: dict[str, Any] = field(default_factory=dict)  # metric, threshold, max_regression
+
+    def at(self, alias: str) -> ModelVersion | None:
+        """The version an alias points at."""
+        return next((v for v in self.versions if v.version == self.aliases.get(alias)), None)
+
+
+def _read(registry: Registry, model: RegisteredModel) -> Found:
+    found = Found(model.name, model.aliases)
+    try:
+        with asking_mlflow():
+            found.versions = registry.versions(model.name)
+    except Problem as problem:
+        show.problem(Problem(f"The versions are missing. {problem.what}", problem.cure))
+    found.metrics = _metrics(registry, model.name, found.versions)
+    found.decisions = _decisions(registry, model.name)
+    found.gate = _gate(registry, found.at(PRODUCTION) or next(iter(found.versions), None))
+    return found
 
 
 def _metrics(registry: Registry, name: str, versions: list[ModelVersion]) -> dict[str, dict[str, float]]:
@@ -89,6 +110,26 @@ def _metrics(registry: Registry, name: str, versions: list[ModelVersion]) -> dic
     except Problem as problem:
         show.problem(Problem(f"The metrics are missing. {problem.what}", problem.cure))
     return found
+
+
+def _decisions(registry: Registry, name: str) -> list[Decision] | None:
+    """The promotion history, newest first; None, after saying why, where MLflow does not tell it."""
+    try:
+        with asking_mlflow():
+            return history(registry, name)
+    except Problem as problem:
+        show.problem(Problem(f"The promotion history is missing. {problem.what}", problem.cure))
+        return None
+
+
+def _last_try(
+    decisions: list[Decision], version: ModelVersion | None, production: ModelVersion | None
+) -> Decision | None:
+    """The last time the version was measured against what is in production now, on the same rows."""
+    for decision in decisions:
+        if version and production and (decision.version, decision.previous) == (version.version, production.version):
+            return decision
+    return None
 
 
 def _gate(registry: Registry, version: ModelVersion | None) -> dict[str, Any]:
@@ -124,12 +165,20 @@ def _spell(metric: str) -> str:
     return metric.replace("_", " ")
 
 
+def _cards(found: Found) -> None:
+    production, challenger = found.at(PRODUCTION), found.at(CHALLENGER)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _card("Production", production, found)
+    with right:
+        _card("Challenger", challenger, found, _last_try(found.decisions or [], challenger, production))
+
+
 def _card(
     title: str,
     version: ModelVersion | None,
-    metrics: dict[str, dict[str, float]],
-    gate: dict[str, Any],
-    against: ModelVersion | None,
+    found: Found,
+    tried: Decision | None = None,
 ) -> None:
     with st.container(border=True, height="stretch"):
         if version is None:
@@ -142,30 +191,31 @@ def _card(
             st.markdown(f":gray[{missing[title]}]")
             return
         st.markdown(f"**{title}** :{'green' if title == 'Production' else 'blue'}-badge[version {version.version}]")
-        mine = metrics.get(version.version, {})
-        theirs = metrics.get(against.version, {}) if against else {}
-        names = _ordered(mine, gate)
+        measured = found.metrics.get(version.version, {})
+        # each version's own held-out rows are others: a difference is shown only where the gate took both on the same
+        both = tried.metrics if tried else {}
+        names = _ordered(measured, found.gate)
         if names:
             columns = st.columns(3)
             for column, name in zip(columns, names[:3], strict=False):
-                delta = mine[name] - theirs[name] if name in theirs else None
+                here, there = both.get(f"candidate_{name}"), both.get(f"production_{name}")
+                compared = here is not None and there is not None
                 column.metric(
                     _spell(name),
-                    show.number(mine[name]),
-                    delta=None if delta is None else f"{delta:+.4g}",
+                    show.number(here if here is not None else measured[name]),
+                    delta=f"{here - there:+.4f}" if here is not None and there is not None else None,
                     delta_color="inverse" if name in LOWER_IS_BETTER else "normal",
-                    help=f"On the held-out rows of the version's own training run{_compared(against)}.",
+                    help="On the version's held-out rows"
+                    + (", and the difference to production on the same rows." if compared else "."),
                 )
         else:
             st.markdown(":gray[Its run has no metrics in MLflow.]")
         links = f"{show.run_link(version.run_id)} · [in MLflow]({show.version_url(version.name, version.version)})"
         st.caption(f"{show.moment(version.created)} · {_serving(version)} · {links}")
-        if gate and title == "Production":
-            st.caption(_gate_words(gate))
-
-
-def _compared(against: ModelVersion | None) -> str:
-    return f", and the difference to production (version {against.version})" if against else ""
+        if tried and tried.refused:
+            st.caption(f"Refused by the check **{show.plain(tried.check)}**: {show.plain(tried.reason)}.")
+        if found.gate and title == "Production":
+            st.caption(_gate_words(found.gate))
 
 
 def _gate_words(gate: dict[str, Any]) -> str:
@@ -185,27 +235,21 @@ def _serving(version: ModelVersion) -> str:
     return {"onnx": "ONNX", "skops": "skops (slower)"}.get(serving, show.plain(serving) or "not a bundle")
 
 
-def _table(
-    name: str,
-    versions: list[ModelVersion],
-    aliases: dict[str, str],
-    metrics: dict[str, dict[str, float]],
-    gate: dict[str, Any],
-) -> None:
-    if not versions:
+def _table(found: Found) -> None:
+    if not found.versions:
         st.markdown(":gray[No versions to show.]")
         return
-    names = _ordered({key: 0.0 for found in metrics.values() for key in found}, gate)[:3]
+    names = _ordered({key: 0.0 for metrics in found.metrics.values() for key in metrics}, found.gate)[:3]
     rows = [
         {
             "Version": int(version.version),
-            "Alias": ", ".join(alias for alias, number in aliases.items() if number == version.version),
-            **{_spell(key): metrics.get(version.version, {}).get(key) for key in names},
-            "Created": pd.Timestamp(version.created, unit="s", tz="UTC"),
+            "Alias": ", ".join(alias for alias, number in found.aliases.items() if number == version.version),
+            **{_spell(key): found.metrics.get(version.version, {}).get(key) for key in names},
+            "Created": show.moment(version.created),
             "Serving": version.tags.get("serving", "") or "not a bundle",
-            "MLflow": show.version_url(name, version.version),
+            "MLflow": show.version_url(found.name, version.version),
         }
-        for version in versions
+        for version in found.versions
     ]
     formats = {_spell(key): st.column_config.NumberColumn(format="%.4f") for key in names}
     st.dataframe(
@@ -215,18 +259,15 @@ def _table(
         column_config={
             **formats,
             "Version": st.column_config.NumberColumn(width="small"),
-            "Created": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm", timezone=None),
             "MLflow": st.column_config.LinkColumn(display_text="open", width="small"),
         },
     )
 
 
-def _history(registry: Registry, name: str) -> None:
-    try:
-        with asking_mlflow():
-            decisions = history(registry, name)
-    except Problem as problem:
-        show.problem(problem)
+def _history(found: Found) -> None:
+    name, decisions = found.name, found.decisions
+    if decisions is None:
+        st.markdown(":gray[Nothing to show.]")
         return
     if not decisions:
         st.markdown(":gray[Nothing was decided about this model yet.]")
@@ -256,9 +297,10 @@ def _decision_row(decision: Decision) -> dict[str, str]:
 # -- deciding ----------------------------------------------------------------------------------------------------
 
 
-def _decide(name: str, versions: list[ModelVersion], aliases: dict[str, str]) -> None:
+def _decide(found: Found) -> None:
+    name, aliases = found.name, found.aliases
     current = aliases.get(PRODUCTION)
-    others = [version.version for version in versions if version.version != current]
+    others = [version.version for version in found.versions if version.version != current]
     start = others.index(aliases[CHALLENGER]) if aliases.get(CHALLENGER) in others else 0
     with st.container(horizontal=True, vertical_alignment="bottom"):
         version = st.selectbox(
@@ -307,7 +349,11 @@ def _confirm(action: str, name: str, version: str | None, current: str | None) -
     account = _account()
     sure, no = st.columns(2)
     label = "Promote" if action == "promote" else "Roll back"
-    if sure.button(f"Yes, {label.lower()}", type="primary", width="stretch", key="confirm"):
+    confirmed = sure.button(f"Yes, {label.lower()}", type="primary", width="stretch", key="confirm")
+    if no.button("Cancel", width="stretch", key="cancel"):
+        _forget()
+        st.rerun()
+    if confirmed:
         if not who.strip():
             st.error("Fill in your name: the promotion history keeps who decided.", icon=":material/error:")
             return
@@ -326,9 +372,6 @@ def _confirm(action: str, name: str, version: str | None, current: str | None) -
             show.problem(Problem(f"The version could not be kept for checking: {error}.", cure))
             return
         st.session_state[SAID] = decision
-        _forget()
-        st.rerun()
-    if no.button("Cancel", width="stretch", key="cancel"):
         _forget()
         st.rerun()
 
@@ -354,7 +397,7 @@ def _acting(account: tuple[str, str] | None) -> Registry:
 
 def _said(name: str) -> None:
     """What came of the last decision made here."""
-    decision: Decision | None = st.session_state.get(SAID)
+    decision: Decision | None = st.session_state.pop(SAID, None)  # once: by the next click it may be old news
     if decision is None or decision.model != name:
         return
     version, reason = show.plain(decision.version), show.plain(decision.reason)

@@ -94,9 +94,10 @@ def _form(api: ModelApi, info: ModelInfo) -> None:
     signature = hashlib.sha256(repr([(f.name, f.dtype) for f in info.features]).encode()).hexdigest()[:8]
     prefix = f"{info.name} {signature}"
     with st.form(f"form {prefix}", border=True):
-        columns = st.columns(2)
         row: dict[str, Any] = {}
         for i, feature in enumerate(info.features):
+            if i % 2 == 0:  # a row at a time, so that the tab key follows the signature
+                columns = st.columns(2)
             with columns[i % 2]:
                 row[feature.name] = _field(feature, f"{prefix} {feature.name}")
         sent = st.form_submit_button("Predict", type="primary", width="stretch")
@@ -113,8 +114,8 @@ def _form(api: ModelApi, info: ModelInfo) -> None:
         st.session_state.pop(key, None)
         show.problem(problem)
     else:
-        outside = [said for feature in info.features if (said := _outside(feature, row[feature.name]))]
-        st.session_state[key] = Asked(row, answer, outside)
+        unseen = [said for feature in info.features if (said := outside(feature, row[feature.name]))]
+        st.session_state[key] = Asked(row, answer, unseen)
 
 
 def _key(info: ModelInfo) -> str:
@@ -156,7 +157,7 @@ def decimals(low: float | None, high: float | None) -> int:
     return max(1, min(10, 2 - math.floor(math.log10(width))))
 
 
-def _outside(feature: Feature, value: Any) -> str:
+def outside(feature: Feature, value: Any) -> str:
     """What to say of a value that training has not seen; "" for one that it has."""
     if feature.min is not None and feature.max is not None and not isinstance(value, str):
         if feature.min <= value <= feature.max:

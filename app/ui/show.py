@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from urllib.parse import quote
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -73,13 +74,22 @@ def number(value: float) -> str:
     return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) < 1e4 else f"{value:,.0f}"
 
 
+def zone() -> tzinfo | None:
+    """The visitor's time zone, as the browser says; None, the server's, where it does not."""
+    try:
+        return ZoneInfo(st.context.timezone) if st.context.timezone else None
+    except (ZoneInfoNotFoundError, ValueError):
+        return None
+
+
 def moment(seconds: float) -> str:
-    """A time in the server's time zone: 23 Nov 2026, 14:05."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%d %b %Y, %H:%M") if seconds else "unknown"
+    """Seconds since 1970 as 23 Nov 2026, 14:05."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone(zone()).strftime("%d %b %Y, %H:%M") if seconds else "unknown"
 
 
 def clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S")
+    """Seconds since 1970 as 14:05:30."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone(zone()).strftime("%H:%M:%S")
 
 
 def run_link(run_id: str) -> str:

@@ -1,0 +1,142 @@
+"""A real API in a process of its own, over three models of a real MLflow: flowers, a regression, and mixed features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from app.api.testing import KEY, Example, bundle_of, eventually, publish
+from app.registry.client import PRODUCTION, Registry
+from app.testing import Server, free_port
+
+TREES = {"n_estimators": 20, "random_state": 0}
+
+
+@dataclass
+class Served:
+    """The API's address, and by kind (iris, sugar, cars) the name of the model there and what it was made of."""
+
+    url: str
+    names: dict[str, str]
+    examples: dict[str, Example]
+
+    def predict(self, kind: str, row: dict[str, Any]) -> dict[str, Any]:
+        answer = httpx.post(f"{self.url}/models/{self.names[kind]}/predict", json=row, timeout=30)
+        return answer.raise_for_status().json()
+
+
+def _cars() -> tuple[pd.DataFrame, pd.Series]:
+    """Text, whole numbers, true or false, and floats."""
+    random = np.random.default_rng(0)
+    n = 200
+    frame = pd.DataFrame(
+        {
+            "colour": random.choice(["red", "green", "blue"], n),
+            "doors": random.integers(2, 6, n),
+            "diesel": random.random(n) < 0.3,
+            "weight": random.normal(1000, 200, n),
+        }
+    )
+    return frame, pd.Series(np.where(frame["doors"] > 3, "dear", "cheap"), name="price")
+
+
+@pytest.fixture(scope="session")
+def page_examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[str, Example]:
+    folder = tmp_path_factory.mktemp("pages")
+    flowers = iris_rows[0]
+    random = np.random.default_rng(0)
+    age = pd.DataFrame({"age": random.integers(20, 80, 200), "weight": random.normal(70, 10, 200)})
+    sugar = pd.Series(age["age"] * 2.5 + age["weight"], name="sugar")
+    cars, price = _cars()
+    encode = ColumnTransformer(
+        [("colour", OneHotEncoder(handle_unknown="ignore"), ["colour"])], remainder="passthrough"
+    )
+    cars_model = Pipeline([("encode", encode), ("forest", RandomForestClassifier(**TREES))])
+    return {
+        "iris": bundle_of(
+            folder / "iris",
+            RandomForestClassifier(**TREES),
+            flowers.drop(columns="species"),
+            flowers["species"],
+            "classification",
+        ),
+        "sugar": bundle_of(folder / "sugar", RandomForestRegressor(**TREES), age, sugar, "regression"),
+        "cars": bundle_of(folder / "cars", cars_model, cars, price, "classification"),
+    }
+
+
+@pytest.fixture(scope="session")
+def page_api(
+    mlflow_server: Server, page_examples: dict[str, Example], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("page-api")
+    names = {kind: f"{kind}-{uuid4().hex[:6]}" for kind in page_examples}
+    mlflow_server.start()
+    with Registry(mlflow_server.uri, timeout=30) as registry:
+        for kind, example in page_examples.items():
+            publish(registry, names[kind], example.bundle)
+    port = free_port()
+    env = {
+        "MLFLOW_TRACKING_URI": mlflow_server.uri,
+        "MLOPS_PORT": str(port),
+        "MLOPS_CACHE_DIR": str(folder / "cache"),
+        "MLOPS_POLL_SECONDS": "0.2",
+        "MLOPS_FEEDBACK_KEY": KEY,
+    }
+    server = Server("api", ["app.api"], f"http://127.0.0.1:{port}", "/livez", env, folder)
+    server.start()
+    yield Served(server.uri, names, page_examples)
+    server.stop(10)
+
+
+@pytest.fixture
+def served(registry: Registry, page_api: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """The API with its three models in production; the environment names it."""
+    for name in page_api.names.values():
+        if registry.version_by_alias(name) is None:  # another test took it away
+            registry.set_alias(name, PRODUCTION, "1")
+    eventually(lambda: set(page_api.names.values()) <= _in_service(page_api.url))
+    monkeypatch.setenv("MLOPS_API_URL", page_api.url)
+    monkeypatch.setenv("MLOPS_UI_TIMEOUT", "30")
+    return page_api
+
+
+def _in_service(url: str) -> set[str]:
+    return {model["name"] for model in httpx.get(f"{url}/models", timeout=30).json()["models"]}
+
+
+@pytest.fixture
+def dead() -> str:
+    """An address where nothing listens."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def lonely_api(page_examples: dict[str, Example], dead: str, tmp_path: Path) -> Iterator[str]:
+    """An API that has `flowers` in its cache and an MLflow that is down."""
+    from app.api.testing import cache_bundle
+
+    cache_bundle(tmp_path / "cache", "flowers", page_examples["iris"].bundle)
+    port = free_port()
+    env = {
+        "MLFLOW_TRACKING_URI": dead,
+        "MLOPS_PORT": str(port),
+        "MLOPS_CACHE_DIR": str(tmp_path / "cache"),
+        "MLOPS_FEEDBACK_KEY": KEY,
+    }
+    server = Server("api", ["app.api"], f"http://127.0.0.1:{port}", "/readyz", env, tmp_path)
+    server.start()
+    yield server.uri
+    server.stop(10)

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from app.registry import feedback
+from app.registry.client import Registry
+from app.registry.reference import OTHER
+from app.ui.api_client import Feature
+from app.ui.predict import outside
+from app.ui.testing import Peer, click, open_page, ran, read, serving
+
+FLOWER = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
+
+
+def fill(app: Any, **values: Any) -> None:
+    for name, value in values.items():
+        next(field for field in app.number_input if field.label.startswith(f"{name} ")).set_value(value)
+
+
+def asked(served: Any, **values: float) -> Any:
+    app = open_page("predict", served.names["iris"])
+    fill(app, **{**FLOWER, **values})
+    return click(app, "Predict")
+
+
+def test_the_form_comes_from_the_signature(served: Any) -> None:
+    info = httpx.get(f"{served.url}/models/{served.names['iris']}").json()
+    app = open_page("predict", served.names["iris"])
+    fields = app.number_input
+    assert [field.label.split(" ")[0] for field in fields] == [f["name"] for f in info["features"]]
+    assert [field.value for field in fields] == [pytest.approx(f["median"], abs=0.005) for f in info["features"]]
+    length = next(f for f in info["features"] if f["name"] == "sepal_length")
+    shown = next(field for field in fields if field.label.startswith("sepal_length"))
+    assert shown.label == f"sepal_length ({length['min']:.2f} to {length['max']:.2f})"
+    assert f"median {length['median']:.6g}" in shown.help
+
+
+def test_every_type_has_its_field(served: Any) -> None:
+    app = open_page("predict", served.names["cars"])
+    doors, weight = app.number_input
+    assert doors.label.startswith("doors (2 to 5)")
+    assert (doors.step, isinstance(doors.value, int)) == (1, True)
+    assert weight.label.startswith("weight")
+    (diesel,) = app.checkbox
+    assert (diesel.label, diesel.value) == ("diesel", False)
+    colour = next(box for box in app.selectbox if box.label == "colour")
+    assert sorted(colour.options) == ["blue", "green", "red"]
+    colour.set_value("red")
+    doors.set_value(5)
+    click(app, "Predict")
+    row = {"colour": "red", "doors": 5, "diesel": False, "weight": weight.value}
+    assert read(app.title).endswith(served.predict("cars", row)["prediction"])
+
+
+def test_the_answer_names_model_version_and_run(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_MLFLOW_PUBLIC_URL", "https://mlflow.example/")
+    app = asked(served)
+    truth = served.predict("iris", FLOWER)
+    assert read(app.title) == f"Predict\n{truth['prediction']}"
+    said = read(app.caption)
+    assert f"{served.names['iris']} version {truth['version']}" in said
+    assert f"(https://mlflow.example/#/runs/{truth['run_id']})" in said
+    assert not app.warning
+
+
+def test_values_outside_the_training_data_are_answered_with_a_warning(served: Any) -> None:
+    app = asked(served, sepal_length=25.0)
+    assert read(app.title) == f"Predict\n{served.predict('iris', {**FLOWER, 'sepal_length': 25.0})['prediction']}"
+    assert "sepal_length is 25, training saw" in read(app.warning)
+    assert "petal_length" not in read(app.warning)
+
+
+@pytest.mark.parametrize(
+    ("value", "rarer", "said"),
+    [("red", 0.0, ""), ("mauve", 0.0, "colour is 'mauve', which training has not seen"), ("mauve", 0.1, "")],
+)
+def test_an_unseen_category(value: str, rarer: float, said: str) -> None:
+    known = Feature(name="colour", dtype="string", categories=["red", OTHER], shares=[1 - rarer, rarer])
+    assert outside(known, value) == said
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_the_true_class_is_stored(served: Any, registry: Registry, right: bool) -> None:
+    app = asked(served)
+    predicted = served.predict("iris", FLOWER)["prediction"]
+    label = predicted if right else next(c for c in ("setosa", "virginica") if c != predicted)
+    click(app, label)
+    assert read(app.success) == f"Stored: {label}. The prediction was {'right' if right else 'wrong'}."
+    rows = feedback.read(registry, served.names["iris"])
+    assert [row["label"] for row in rows if row["features"] == FLOWER][-1] == label
+
+
+def test_the_true_value_is_stored(served: Any, registry: Registry) -> None:
+    app = click(open_page("predict", served.names["sugar"]), "Predict")
+    assert next(button for button in app.button if button.label == "Send").disabled
+    next(field for field in app.number_input if field.label == "True value").set_value(200.5)
+    click(ran(app), "Send")
+    assert read(app.success).startswith("Stored: 200.5. The prediction was off by ")
+    assert 200.5 in [row["label"] for row in feedback.read(registry, served.names["sugar"])]
+
+
+def test_an_answer_stays_with_its_model(served: Any) -> None:
+    app = asked(served)
+    next(box for box in app.selectbox if box.label == "Model").set_value(served.names["sugar"])
+    ran(app)
+    assert read(app.title) == "Predict"
+    next(box for box in app.selectbox if box.label == "Model").set_value(served.names["iris"])
+    assert len(ran(app).title) == 2
+
+
+# -- failures ----------------------------------------------------------------------------------------------------
+
+
+def test_an_api_that_is_down(dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_API_URL", dead)
+    app = open_page("predict")
+    assert f"The model API at {dead} does not answer" in read(app.error)
+    assert "Start it with `make demo`" in read(app.error)
+
+
+def test_feedback_and_state_while_mlflow_is_down(lonely_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_API_URL", lonely_api)
+    app = click(open_page("predict"), "Predict")
+    assert "The API cannot reach MLflow, so it goes on with version 1" in read(app.warning)
+    click(app, "setosa")
+    assert "Not stored." in read(app.error)
+    assert "send it again" in read(app.error)
+    assert not app.success
+    assert len(app.title) == 2  # the answer is still there
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((401, {"detail": "who are you"}), "answered 401"),
+        ((500, "<html>"), "answered 500"),
+        ((503, {"detail": "no model is in production yet: run `mlops train MODEL`"}), "mlops train MODEL"),
+        ((200, "<html>hello</html>"), "does not answer as the model API does"),
+        ((200, {"models": [{"version": 1}]}), "does not answer as the model API does"),
+        ((404, {"detail": "Not Found"}), "does not answer as the model API does"),
+        (None, "did not answer within 0.3 s"),
+    ],
+)
+def test_an_api_that_answers_wrongly(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Peer(answers={"/": answer})) as peer:
+        monkeypatch.setenv("MLOPS_API_URL", peer.url)
+        monkeypatch.setenv("MLOPS_UI_TIMEOUT", "0.3")
+        app = open_page("predict")
+    assert said in read(app.error)
+
+
+def test_no_model_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    up = {"ok": True, "error": "", "checked_at": ""}
+    with serving(Peer(answers={"/models": (200, {"default": None, "models": [], "registry": up})})) as peer:
+        monkeypatch.setenv("MLOPS_API_URL", peer.url)
+        assert "Train one with `mlops train MODEL`" in read(open_page("predict").info)
+        peer.answers["/models"] = (200, {"models": [], "registry": {**up, "ok": False, "error": "it is away"}})
+        assert "the API cannot ask MLflow: it is away" in read(open_page("predict").error)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            (422, {"detail": [{"loc": ["body", "x"], "msg": "x should be a number", "type": "t"}]}),
+            "X should be a number",
+        ),
+        ((503, {"detail": "iris is not in production yet"}), "Iris is not in production yet."),
+        ((200, {"prediction": "setosa"}), "does not answer as the model API does"),
+        ((200, []), "does not answer as the model API does"),
+    ],
+)
+def test_a_prediction_that_fails_leaves_the_form(
+    served: Any, answer: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = served.names["iris"]
+    with serving(Peer(served.url, {f"/models/{name}/predict": answer})) as peer:
+        monkeypatch.setenv("MLOPS_API_URL", peer.url)
+        app = click(open_page("predict", name), "Predict")
+        assert said in read(app.error)
+        assert len(app.number_input) == 4
+        assert len(app.title) == 1
+
+
+def test_a_version_that_could_not_be_loaded_is_told(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = served.names["iris"]
+    info = httpx.get(f"{served.url}/models/{name}").json()
+    info["last_failure"] = {"version": "9", "reason": "a file was altered", "at": ""}
+    with serving(Peer(served.url, {f"/models/{name}": (200, info)})) as peer:
+        monkeypatch.setenv("MLOPS_API_URL", peer.url)
+        said = read(open_page("predict", name).warning)
+    assert "Version 9 is in production but cannot be loaded: a file was altered. Version 1 answers instead" in said
