@@ -82,11 +82,13 @@ def _settled(page: Page) -> None:
 
 
 def _choose_iris(page: Page) -> None:
-    page.get_by_label("Model").first.wait_for()
-    if "iris" not in (page.get_by_label("Model").first.get_attribute("aria-label") or ""):
-        page.get_by_label("Model").first.click()
-        page.get_by_role("option", name="iris", exact=True).click()
+    choice = page.get_by_role("combobox", name="Model", exact=True)
+    choice.wait_for()
     _settled(page)
+    if choice.input_value() != "iris":
+        choice.click()
+        page.get_by_role("option", name="iris", exact=True).click()
+        _settled(page)
 
 
 def take(browser: Browser, ui: str, api: str) -> None:
@@ -105,10 +107,10 @@ def take(browser: Browser, ui: str, api: str) -> None:
     if traffic.error:
         raise SystemExit(f"the model API at {api} failed: {traffic.error}")
 
-    page = _open(browser, f"{ui}/predict")
+    page = _open(browser, ui)
     _choose_iris(page)
     for name, value in {"petal_length": "4.90", "petal_width": "1.60", "sepal_length": "8.10"}.items():
-        page.get_by_label(name).first.fill(value)
+        page.locator(f"input[aria-label^='{name} ']").fill(value)
     page.get_by_role("button", name="Predict", exact=True).click()
     page.get_by_text("What was the true").wait_for()
     page.get_by_role("button", name="versicolor", exact=True).click()
