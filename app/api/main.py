@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from fastapi_offline import FastAPIOffline
 from starlette.responses import RedirectResponse
 
 from app.api import feedback, health, invocations, model_info, openapi, predict, v2
@@ -49,7 +50,7 @@ def create_app(settings: ApiSettings | None = None, registry: Registry | None = 
 
     # FastAPI's own telemetry is off: Prometheus' is what this platform reads, and it is on the path of each request
     telemetry: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-    app = FastAPI(title="Model API", version="1", lifespan=lifespan, telemetry=telemetry)
+    app = FastAPIOffline(redoc_url=None, title="Model API", version="1", lifespan=lifespan, telemetry=telemetry)
     app.state.shared = State(models, metrics)
     # The instrumentator tries the routes one after the other: predictions first. It also unfolds included routers
     # with each request, so routes are added flat.

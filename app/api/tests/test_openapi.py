@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ def test_all_endpoints_are_described(client: TestClient) -> None:
         "/readyz",
     ):
         assert path in paths
-    assert client.get("/docs").status_code == 200
+    page = client.get("/docs")
+    assert page.status_code == 200
+    own = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert own
+    assert [url for url in own if client.get(url).status_code != 200] == []  # no CDN: it works without internet
     assert client.get("/", follow_redirects=False).headers["location"] == "docs"
 
 
