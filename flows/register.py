@@ -143,7 +143,9 @@ def build_bundle(
     Raises:
         RegistrationError: the estimator can be served neither through ONNX nor through skops.
     """
-    signature = infer_signature(frame, np.asarray(estimator.predict(frame.head(5))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whole numbers cannot hold NaN: it is refused anyway
+        signature = infer_signature(frame, np.asarray(estimator.predict(frame.head(5))))
     features = [Feature(item["name"], item["type"]) for item in signature.inputs.to_dict()]
     sample = frame.sample(min(PARITY_ROWS, len(frame)), random_state=0)
     model, reason = convert(estimator, features, sample, task)
