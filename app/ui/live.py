@@ -156,7 +156,7 @@ def _charts(traffic: Traffic) -> None:
             colour = alt.Color(
                 "quantile:N",
                 scale=alt.Scale(domain=["p50", "p99"], range=[show.BLUE, show.ORANGE]),
-                legend=alt.Legend(orient="top", title=None, offset=0, padding=0),
+                legend=alt.Legend(orient="top", title=None, offset=8, padding=0),
             )
             line = (
                 alt.Chart(frame)
@@ -189,7 +189,7 @@ def _share_chart(frame: pd.DataFrame, labels: list[str], alt_text: str) -> None:
             x=alt.X("bucket:N", sort=labels, title=None, axis=alt.Axis(labelAngle=0 if len(labels) < 6 else -40)),
             xOffset=alt.XOffset("of:N", sort=[REFERENCE, LIVE]),
             y=alt.Y("share:Q", title=None, axis=alt.Axis(format="%", tickCount=4)),
-            color=alt.Color("of:N", scale=COLOURS, legend=alt.Legend(orient="top", title=None, offset=0, padding=0)),
+            color=alt.Color("of:N", scale=COLOURS, legend=alt.Legend(orient="top", title=None, offset=8, padding=0)),
             tooltip=["bucket", "of", alt.Tooltip("share:Q", format=".1%")],
         )
     )
@@ -238,7 +238,12 @@ def _drift(buckets: list[Buckets], name: str, version: str) -> None:
     )
     top = max(0.3, float(frame["psi"].max()) * 1.15)
     base = alt.Chart(frame).encode(
-        y=alt.Y("feature:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)),
+        y=alt.Y(
+            "feature:N",
+            sort=list(frame["feature"]),
+            title=None,
+            axis=alt.Axis(ticks=False, domain=False, labelPadding=8),
+        ),
         x=alt.X("psi:Q", title="PSI", scale=alt.Scale(domain=[0, top]), axis=alt.Axis(grid=False, tickCount=5)),
     )
     bars = base.mark_bar(cornerRadius=3, height=14).encode(

@@ -160,7 +160,9 @@ def decimals(low: float | None, high: float | None) -> int:
 def outside(feature: Feature, value: Any) -> str:
     """What to say of a value that training has not seen; "" for one that it has."""
     if feature.min is not None and feature.max is not None and not isinstance(value, str):
-        if feature.min <= value <= feature.max:
+        # the field shows the range rounded, so what it shows must count as inside
+        slack = 0.0 if feature.dtype in INTEGER else 0.5 * 10.0 ** -decimals(feature.min, feature.max)
+        if feature.min - slack <= value <= feature.max + slack:
             return ""
         return f"{feature.name} is {value:.6g}, training saw {feature.min:.6g} to {feature.max:.6g}"
     known = feature.categories
@@ -203,7 +205,9 @@ def _bars(probabilities: dict[str, float]) -> None:
     top = sorted(probabilities.items(), key=lambda item: -item[1])[:BARS]
     frame = pd.DataFrame(top, columns=["class", "probability"])
     base = alt.Chart(frame).encode(
-        y=alt.Y("class:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)),
+        y=alt.Y(
+            "class:N", sort=list(frame["class"]), title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)
+        ),
         x=alt.X("probability:Q", scale=alt.Scale(domain=[0, 1.12]), title=None, axis=None),
         tooltip=["class", alt.Tooltip("probability:Q", format=".2%")],
     )

@@ -82,6 +82,14 @@ def test_an_unseen_category(value: str, rarer: float, said: str) -> None:
     assert outside(known, value) == said
 
 
+@pytest.mark.parametrize(
+    ("value", "inside"), [(-0.1072, True), (0.111, True), (0.1107, True), (0.112, False), (-0.11, False)]
+)
+def test_the_range_as_it_is_shown_counts_as_inside(value: float, inside: bool) -> None:
+    age = Feature(name="age", dtype="double", min=-0.10723, max=0.11073, median=0.005)
+    assert (outside(age, value) == "") is inside
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_the_true_class_is_stored(served: Any, registry: Registry, right: bool) -> None:
     app = asked(served)
