@@ -60,7 +60,10 @@ def bucket_labels(reference: dict[str, Any]) -> list[str]:
     """A readable name for each bucket, in order: "<= 5.1", ..., "> 6.9", or the categories."""
     if "categories" in reference:
         return list(reference["categories"])
-    edges = [f"{edge:.6g}" for edge in reference["edges"]]
+    for digits in range(6, 18):  # 17 tell any two floats apart
+        edges = [f"{edge:.{digits}g}" for edge in reference["edges"]]
+        if len(set(edges)) == len(edges):
+            break
     return [*(f"<= {edge}" for edge in edges), f"> {edges[-1]}" if edges else "all"]
 
 
