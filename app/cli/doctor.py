@@ -45,11 +45,11 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
     with Registry(timeout=settings.timeout) as registry, httpx.Client(timeout=settings.timeout) as http:
         mlflow = _finding("mlflow", lambda: _mlflow(registry))
         prefect = _finding("prefect", lambda: _prefect(http, settings))
-        api = _finding("api", lambda: _service(http, f"{settings.api_url}/livez", "model API", "MLOPS_API_URL"))
+        api = _finding("api", lambda: _service(http, f"{settings.api_url}/livez", "the model API", "MLOPS_API_URL"))
         yield mlflow
         yield prefect
         yield api
-        yield _finding("pages", lambda: _service(http, f"{settings.ui_url}/_stcore/health", "pages", "MLOPS_UI_URL"))
+        yield _finding("pages", lambda: _service(http, f"{settings.ui_url}/_stcore/health", "the page server", "MLOPS_UI_URL"))
         if not mlflow.ok:
             return
         yield _finding("artifact store", lambda: _artifact_store(registry))
@@ -125,9 +125,9 @@ def _service(http: httpx.Client, url: str, label: str, variable: str) -> str:
         http.get(url).raise_for_status()
     except httpx.HTTPError as error:
         raise Sick(
-            f"the {label} at {url} does not answer: {error}", f"start it with `make demo`, or set {variable}"
+            f"{label} at {url} does not answer: {error}", f"start it with `make demo`, or set {variable}"
         ) from error
-    return f"the {label} answers at {url}"
+    return f"{label} answers at {url}"
 
 
 def _artifact_store(registry: Registry) -> str:
