@@ -149,7 +149,7 @@ class Bench:
         for label, goal in (("a fresh clone", "90 s"), ("warm", "30 s")):
             begun = time.perf_counter()
             # the prediction is printed at the end; what follows it is only the stop
-            with subprocess.Popen(
+            with subprocess.Popen(  # noqa: S603
                 ["make", "demo", f"ARGS={ports}"],  # noqa: S607
                 cwd=clone,
                 env={**env, "ONCE": "1"},

@@ -49,7 +49,8 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
         yield mlflow
         yield prefect
         yield api
-        yield _finding("pages", lambda: _service(http, f"{settings.ui_url}/_stcore/health", "the page server", "MLOPS_UI_URL"))
+        pages = f"{settings.ui_url}/_stcore/health"
+        yield _finding("pages", lambda: _service(http, pages, "the page server", "MLOPS_UI_URL"))
         if not mlflow.ok:
             return
         yield _finding("artifact store", lambda: _artifact_store(registry))
