@@ -68,7 +68,7 @@ async def _run(url: str, body: bytes | None, connections: int, seconds: float) -
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
         made = _Connection(request, begun + seconds, done)
-        await loop.create_connection(lambda made=made: made, parts.hostname, parts.port)  # type: ignore[misc]
+        await loop.create_connection(lambda made=made: made, str(parts.hostname), parts.port or 80)  # type: ignore[misc]
         clients.append(made)
     await asyncio.gather(*(client.done for client in clients))
     took = time.perf_counter() - begun

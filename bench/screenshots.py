@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import shutil
 import sys
 import threading
 import time
@@ -13,22 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
+from app.testing import CHROMIUM, CHROMIUM_FLAGS
 from app.ui.settings import UiSettings
 from flows.models import iris
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-SIZE = {"width": 1280, "height": 900}
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+SIZE: ViewportSize = {"width": 1280, "height": 900}
 LIVE_SECONDS = 45
 LABELLED = 0.25  # of the predictions get their true label
 
@@ -42,7 +33,7 @@ class Traffic(threading.Thread):
         self.over = threading.Event()
         self.error: Exception | None = None
         frame = iris.load()
-        self.rows: list[dict[str, Any]] = frame.to_dict("records")
+        self.rows: list[dict[Any, Any]] = frame.to_dict("records")
         self.chance = random.Random(4)  # noqa: S311
 
     def run(self) -> None:
@@ -133,8 +124,7 @@ def main() -> None:
     parser.add_argument("--ui", default=f"http://127.0.0.1:{settings.ui_port}")
     parser.add_argument("--api", default=settings.api_url)
     given = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if not chromium:
+    if not CHROMIUM:
         sys.exit("chromium is not installed: apt-get install chromium")
     for url in (f"{given.ui}/_stcore/health", f"{given.api}/livez"):
         try:
@@ -143,7 +133,7 @@ def main() -> None:
             sys.exit(f"{url} does not answer ({error}); start the demo with `make demo`")
     IMAGES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         take(browser, given.ui, given.api)
         browser.close()
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +16,18 @@ from app.cli.doctor import Finding, examine
 from app.cli.settings import PlatformSettings
 from app.registry.client import PRODUCTION, Registry
 from app.registry.promotion import promote
-from app.testing import Server, free_port
+from app.testing import Peer, Server, serving
 from flows.dataset import SourceUnavailable
 from flows.train import train
 
 CLOSED = "http://127.0.0.1:9"
 
 
-class Peer:
-    """A stand-in for an API that answers wrongly, which the real one cannot be made to do."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Any] = {}
-        peer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = peer.answers.get(self.path)
-                self.send_response(200 if body is not None else 404)
-                self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
-
-            do_POST = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.answers["/livez"] = {}
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    made = Peer()
-    yield made
-    made.server.shutdown()
+    """An API that answers as it is told, which the real one cannot be made to do."""
+    with serving(Peer(answers={"/livez": (200, {})})) as made:
+        yield made
 
 
 @pytest.fixture
@@ -82,7 +54,7 @@ def test_services_that_are_away(settings: PlatformSettings, monkeypatch: pytest.
 
 def test_services_that_are_there(settings: PlatformSettings, peer: Peer) -> None:
     settings.api_url = settings.ui_url = peer.url
-    peer.answers["/_stcore/health"] = "ok"
+    peer.answers["/_stcore/health"] = (200, "ok")
     for check in ("mlflow", "prefect", "api", "pages", "artifact store"):
         assert found(settings, check).ok
 
@@ -150,8 +122,9 @@ def test_an_api_that_serves_another_version(
     promote(registry, name, "1", who="test")
     promote(registry, name, "2", who="test")
     settings.api_url = peer.url
+    peer.answers[f"/models/{name}"] = (404, {"detail": "not served"})
     assert "the API answers 404" in found(settings, f"{name}: serving", name).detail
-    peer.answers[f"/models/{name}"] = {"version": "1", "last_failure": {"reason": "the golden rows differ"}}
+    peer.answers[f"/models/{name}"] = (200, {"version": "1", "last_failure": {"reason": "the golden rows differ"}})
     finding = found(settings, f"{name}: serving", name)
     assert "serves version 1, in production is 2: the golden rows differ" in finding.detail
 
@@ -162,8 +135,8 @@ def test_an_api_that_answers_wrongly(
     new_version()
     promote(registry, name, who="test")
     settings.api_url = peer.url
-    peer.answers[f"/models/{name}"] = {"version": "1"}
-    peer.answers[f"/models/{name}/predict"] = {"prediction": "tulip"}
+    peer.answers[f"/models/{name}/predict"] = (200, {"prediction": "tulip"})
+    peer.answers[f"/models/{name}"] = (200, {"version": "1"})
     finding = found(settings, f"{name}: prediction", name)
     assert "'tulip'" in finding.detail
     assert f"mlops rollback {name}" in finding.cure
@@ -214,7 +187,9 @@ def test_the_command_fails_when_a_check_does(settings: PlatformSettings) -> None
 def test_a_port_that_speaks_something_else(
     settings: PlatformSettings, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peer.answers["/api/admin/version"] = {"no": "version"}
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    peer.answers["/"] = (404, "nothing of ours")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)
+    monkeypatch.setenv("PREFECT_API_URL", f"{peer.url}/api")
     settings.ui_url = peer.url
-    assert not found(settings, "pages").ok
+    for check in ("mlflow", "prefect", "pages"):
+        assert not found(settings, check).ok

@@ -5,7 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.ui.testing import Peer, open_page, ran, read, serving
+from app.testing import Peer, serving
+from app.ui.testing import open_page, ran, read
 
 EVERYTHING_SETOSA = {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.4, "petal_width": 0.2}
 

@@ -8,7 +8,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from app.registry.client import PRODUCTION, Registry
 from app.registry.promotion import history, promote
-from app.ui.testing import Peer, click, open_page, ran, read, serving
+from app.testing import Peer, serving
+from app.ui.testing import click, open_page, ran, read
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import pytest
 from app.registry import feedback
 from app.registry.client import Registry
 from app.registry.reference import OTHER
+from app.testing import Peer, serving
 from app.ui.api_client import Feature
 from app.ui.predict import outside
-from app.ui.testing import Peer, click, open_page, ran, read, serving
+from app.ui.testing import click, open_page, ran, read
 
 FLOWER = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
 
