@@ -20,7 +20,7 @@ import httpx
 
 from app.cli.services import Service, wait_for
 
-LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "api": "Model API", "ui": "Pages", "train": "The training"}
+LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "api": "Model API", "ui": "Page server", "train": "The training"}
 NEEDED_BYTES = 500_000_000
 START_SECONDS = 180.0
 
@@ -222,7 +222,7 @@ class Demo:
         return {"features": info["example"], **predicted}
 
     def _show(self, answer: dict[str, Any]) -> None:
-        self._await(self.ui, f"{self.urls['ui']}/_stcore/health", "Pages")
+        self._await(self.ui, f"{self.urls['ui']}/_stcore/health", "Page server")
         values = " ".join(f"{name}={value}" for name, value in answer["features"].items())
         seconds = time.monotonic() - self.started
         api = self.urls["api"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from app.registry.client import Registry
 from app.testing import Server
@@ -16,5 +16,6 @@ def platform(
 ) -> Iterator[Registry]:
     """MLflow and Prefect are up and named in the environment."""
     monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path / "cache"))
-    with temporary_settings({PREFECT_API_URL: prefect_server.uri}):
+    # logs are sent in the background, and at exit once more to a server that is gone by then: a minute of waiting
+    with temporary_settings({PREFECT_API_URL: prefect_server.uri, PREFECT_LOGGING_TO_API_ENABLED: False}):
         yield registry

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from app.cli.doctor import Finding, examine
 from app.cli.settings import PlatformSettings
@@ -165,7 +165,7 @@ def test_deployments(settings: PlatformSettings, prefect_server: Server, name: s
 def test_a_last_training_that_failed(
     settings: PlatformSettings, registry: Registry, prefect_server: Server, tmp_path: Path
 ) -> None:
-    with temporary_settings({PREFECT_API_URL: prefect_server.uri}):
+    with temporary_settings({PREFECT_API_URL: prefect_server.uri, PREFECT_LOGGING_TO_API_ENABLED: False}):
         train("iris", promote=False)
         assert found(settings, "iris: last training", "iris").ok
         with pytest.raises(SourceUnavailable):
