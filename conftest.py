@@ -13,6 +13,7 @@ from uuid import uuid4
 import pandas as pd
 import pytest
 
+from app.cli import services
 from app.registry.client import ModelVersion, Registry
 from app.testing import Server, free_port
 from flows import dataset
@@ -26,10 +27,7 @@ Register = Callable[..., ModelVersion]
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("mlflow")
     port = free_port()
-    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
-    env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command, env = services.mlflow_server(port, folder)
     server = Server("mlflow", command, f"http://127.0.0.1:{port}", "/health", env, folder)
     server.start()
     yield server

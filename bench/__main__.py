@@ -16,7 +16,7 @@ import httpx
 import mlflow
 import psutil
 
-from app.cli.services import Service, wait_for
+from app.cli.services import Service, mlflow_server, wait_for
 from app.registry.client import Registry
 from app.registry.promotion import promote
 from app.testing import free_port
@@ -54,10 +54,8 @@ class Bench:
         port = free_port()
         self.mlflow = f"http://127.0.0.1:{port}"
         os.environ["MLFLOW_TRACKING_URI"] = self.mlflow
-        command = ["mlflow", "server", "--port", str(port), "--workers", "1", "--serve-artifacts"]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        service = self.service("mlflow", command, False, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+        command, env = mlflow_server(port, self.folder)
+        service = self.service("mlflow", command, False, **env)
         _up(service, f"{self.mlflow}/health")
         return service
 

@@ -2,7 +2,7 @@
 
 FastAPI's middleware stack and the instrumentator's search for the route cost as much as the prediction itself, so
 requests that fit a prediction route go straight to its endpoint. Everything else, a wrong method too, takes FastAPI's
-way. The instrumentator's own metric function counts both.
+way. Both are counted by the same function.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Shortcut:
 
     Args:
         routes: whose endpoints are ASGI apps.
-        count: the instrumentator's metric function.
+        count: what counts a request; the instrumentator calls it for all others.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[Route], count: Callable[[Info], None]) -> None:

@@ -18,7 +18,10 @@ from typing import Any, NoReturn
 import click
 import httpx
 
-from app.cli.services import Service, wait_for
+from app.cli.services import Service, mlflow_server, wait_for
+from app.registry.bundle import Bundle, fetch_bundle
+from app.registry.client import Registry
+from app.registry.predictor import example_difference
 
 LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "api": "Model API", "ui": "Page server", "train": "The training"}
 NEEDED_BYTES = 500_000_000
@@ -124,7 +127,6 @@ class Demo:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_RUNNER_POLL_FREQUENCY": "2",
             "DO_NOT_TRACK": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLOPS_API_URL": self.urls["api"],
             "MLOPS_CACHE_DIR": str(self.folder / "cache"),
             "MLOPS_DEFAULT_MODEL": self.model,
@@ -150,13 +152,8 @@ class Demo:
         """Start all but the pages; returns the training, which runs already."""
         data = self.folder / "mlflow"
         data.mkdir(exist_ok=True)
-        port = str(self.ports["mlflow"])
-        tracking = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._say(f"starting MLflow, Prefect, the training of {self.model}, the API and the pages")
-        command = ["mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{data / 'mlflow.db'}"]
-        command += ["--serve-artifacts", "--artifacts-destination", str(data / "artifacts")]
-        self.mlflow = self._start("mlflow", command, tracking)
+        self.mlflow = self._start("mlflow", *mlflow_server(self.ports["mlflow"], data))
         self.prefect = self._start(
             "prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.ports["prefect"])]
         )
@@ -190,10 +187,7 @@ class Demo:
 
     def _show_progress(self, training: Service, shown: int) -> int:
         """Print what Prefect's task runs said since; returns how many lines of the log were read."""
-        with training.log.open(errors="replace") as log:
-            lines = log.readlines()
-        if shown == 0:  # the log has earlier demos' lines too
-            shown = max((i for i, line in enumerate(lines) if "Beginning flow run" in line), default=0)
+        lines = training.lines()
         for line in lines[shown:]:
             if "Task run '" in line and "Finished in state" not in line:
                 task, _, message = line.split("Task run '", 1)[1].partition("' - ")
@@ -219,6 +213,9 @@ class Demo:
         predicted = answer.json()
         if predicted["version"] != version:
             raise DemoError(f"version {version} was promoted, but {predicted['version']} answered")
+        with Registry(self.urls["mlflow"]) as registry:
+            bundle = fetch_bundle(registry, registry.version(self.model, version), self.folder / "cache" / "gate")
+        verify(bundle, predicted["prediction"])
         return {"features": info["example"], **predicted}
 
     def _show(self, answer: dict[str, Any]) -> None:
@@ -271,6 +268,17 @@ class Demo:
 
     def _say(self, text: str) -> None:
         click.echo(f"[{time.monotonic() - self.started:5.1f} s] {text}")
+
+
+def verify(bundle: Bundle, prediction: Any) -> None:
+    """Check an answer for the version's example.
+
+    Raises:
+        DemoError: the estimator itself said something else.
+    """
+    difference = example_difference(bundle, prediction)
+    if difference:
+        raise DemoError(f"the API's answer is not the estimator's: {difference}")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

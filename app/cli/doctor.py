@@ -15,7 +15,7 @@ from app.cli.settings import PlatformSettings
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
 from app.registry.client import PRODUCTION, PROMOTIONS_EXPERIMENT, RegisteredModel, Registry, RegistryError
 from app.registry.ledger import Ledger
-from app.registry.predictor import Predictions, first_difference, load_predictor
+from app.registry.predictor import example_difference, load_predictor
 
 
 @dataclass(frozen=True)
@@ -245,8 +245,7 @@ def _prediction(http: httpx.Client, settings: PlatformSettings, name: str, bundl
     if not answer.is_success:
         raise Sick(f"the API answers {answer.status_code} to the model's example: {answer.text[:200]}", "see its log")
     said = answer.json()["prediction"]
-    expected = Predictions(bundle.golden["outputs"][:1], None)
-    difference = first_difference(expected, Predictions([said], None), bundle.task)
+    difference = example_difference(bundle, said)
     if difference:
         raise Sick(f"the API's answer is not the estimator's: {difference}", f"run `mlops rollback {name}`")
     return f"{said} for the model's example, as the estimator says"

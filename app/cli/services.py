@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +43,14 @@ def wait_for(url: str, seconds: float, interrupted: Callable[[], bool] = lambda:
     return True
 
 
+def mlflow_server(port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Arguments after `python -m`, and environment, of an MLflow server that keeps everything in the folder."""
+    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
+    return command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
 class Service:
     """A child process in a group of its own, with a log file.
 
@@ -58,6 +65,7 @@ class Service:
         self.name = name
         self.log = logs / f"{name}.log"
         with self.log.open("ab") as log:
+            self._begin = log.tell()  # earlier processes of this name wrote what is before
             self.process = subprocess.Popen(  # noqa: S603
                 command,
                 env={**os.environ, **env},
@@ -73,10 +81,15 @@ class Service:
     def ended(self) -> bool:
         return self.process.poll() is not None
 
+    def lines(self) -> list[str]:
+        """What this process has logged so far."""
+        with self.log.open("rb") as log:
+            log.seek(self._begin)
+            return log.read().decode(errors="replace").splitlines()
+
     def tail(self, lines: int = 15) -> str:
-        """The end of the log."""
-        with self.log.open(errors="replace") as log:
-            return "".join(deque(log, lines)).strip()
+        """The end of what it has logged."""
+        return "\n".join(self.lines()[-lines:]).strip()
 
     def stop(self, grace: float = 10.0) -> None:
         """End the whole process group: politely, then for good."""

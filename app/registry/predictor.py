@@ -133,6 +133,12 @@ def load_predictor(bundle: Bundle) -> Predictor:
     return predictor
 
 
+def example_difference(bundle: Bundle, prediction: Any) -> str:
+    """How an answer for the bundle's example, its first golden row, differs from the estimator's; or ""."""
+    expected = Predictions(bundle.golden["outputs"][:1], None)
+    return first_difference(expected, Predictions([prediction], None), bundle.task)
+
+
 def first_difference(expected: Predictions, served: Predictions, task: str) -> str:
     """What differs first between the estimator's answers and the served ones, beyond float32 rounding; or ""."""
     if len(expected.labels) != len(served.labels):

@@ -18,7 +18,8 @@ import pytest
 
 from app.api.testing import SETOSA
 from app.cli import demo as demo_module
-from app.cli.demo import Demo, DemoError
+from app.cli.demo import Demo, DemoError, verify
+from app.registry.bundle import read_bundle
 from app.testing import ROOT, free_port, shell_commands
 
 LIMIT_SECONDS = 240
@@ -97,6 +98,7 @@ def test_again_keeps_the_history_and_ctrl_c_leaves_no_process(folder: Path, port
             if "Ctrl-C stops everything" in line:
                 break
         assert any("iris version 2 says setosa" in line for line in lines), lines
+        assert not any("registered version 1" in line for line in lines)  # of the run before
         answer = httpx.get(f"http://127.0.0.1:{ports['api']}/predict/", params=SETOSA).json()
         assert (answer["prediction"], answer["version"]) == ("setosa", "2")
         assert httpx.get(f"http://127.0.0.1:{ports['ui']}/_stcore/health").is_success
@@ -127,6 +129,13 @@ def test_even_a_killed_demo_leaves_no_process(folder: Path, ports: dict[str, int
     demo.kill()
     _, alive = psutil.wait_procs(running, timeout=60)
     assert not alive
+
+
+def test_an_answer_that_is_not_the_estimators_stops_the_demo(iris_bundle: Path) -> None:
+    bundle = read_bundle(iris_bundle)
+    verify(bundle, bundle.golden["outputs"][0])
+    with pytest.raises(DemoError, match="'tulip'"):
+        verify(bundle, "tulip")
 
 
 def test_a_port_in_use_is_named_with_the_cure(tmp_path: Path, ports: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from app.registry.client import CHALLENGER, PRODUCTION, NotFound, Registry, RegistryUnavailable
 from app.registry.ledger import Decision, Ledger
-from app.registry.promotion import history, promote, rollback
+from app.registry.promotion import _move, history, promote, rollback
 
 CLIENTS, ROUNDS = 8, 25
 
@@ -162,8 +162,6 @@ def _race(uri: str, name: str, version: str, barrier: Any, results: Any) -> None
         moves, current = ledger.settle()
         barrier.wait(120)  # all have seen the same production
         # the gate between these lines is the same for all; what is raced for is the move
-        from app.registry.promotion import _move
-
         draft = Decision(name, version, current, "promote", "promoted", "", "race", who=f"client {version}")
         results.append((number, version, _move(ledger, moves, draft).outcome))
         barrier.wait(120)
