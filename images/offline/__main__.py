@@ -1,0 +1,254 @@
+"""`make cluster` and `make down`: a kind cluster from a container registry, or from package registries alone.
+
+up      a running cluster; skips what is there
+down    removes the cluster and stops the engine that `up` started; --all: images and programs too
+pack    compresses the programs of .tools/bin into a folder that TOOL_CACHE can name, and lists their sums
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from images.offline import cluster, host, images, tools
+from images.offline.paths import BIN, LOGS, OFFLINE, ROOT, TEMPORARY, TOOLS
+from images.offline.steps import Failure, Log, Steps, fail, output, stop_on_signals
+
+CHOICES = {"auto": None, "": None, "1": True, "0": False}
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """One run at a time in this checkout. Raises Failure when another one is at it."""
+    TOOLS.mkdir(exist_ok=True)
+    with (TOOLS / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failure(f"another `make cluster` or `make down` is running here ({TOOLS / 'lock'}): wait for it") from None
+        shutil.rmtree(TEMPORARY, ignore_errors=True)
+        TEMPORARY.mkdir()
+        yield
+
+
+def wanted() -> bool | None:
+    """OFFLINE as True, False, or None for auto. Raises Failure for anything else."""
+    value = os.environ.get("OFFLINE", "auto")
+    if value not in CHOICES:
+        raise Failure(f"OFFLINE={value} is not one of auto, 0 (pull from a container registry), 1 (build from packages)")
+    return CHOICES[value]
+
+
+def tool_cache() -> Path | None:
+    """The folder that TOOL_CACHE names. Raises Failure when there is none."""
+    if not (named := os.environ.get("TOOL_CACHE")):
+        return None
+    folder = Path(named).resolve()
+    if not folder.is_dir():
+        raise Failure(f"TOOL_CACHE={named} is no folder: unset it to build the programs, or name the folder of their .zst files")
+    return folder
+
+
+def add_tools(steps: Steps, offline: bool, cache: Path | None) -> None:
+    """A step for each program that is missing. What people call themselves is taken from PATH when it is new enough."""
+    every = tools.load()
+    names = [name for name in every if offline or name in tools.USER_TOOLS]
+    if offline:
+        names.remove("kubectl")  # hyperkube is that too
+
+    def step(tool: tools.Tool, log: Log) -> None:
+        if cache:
+            reason = tools.from_cache(tool, cache)
+            if not reason:
+                return
+            steps.say(f"building {tool.name}: {reason}")
+        tools.build(tool, log)
+
+    for name in names:
+        tool = every[name]
+        steps.add(
+            f"program {name} {tool.version}",
+            lambda log, tool=tool: step(tool, log),
+            after=["packages"] if cache and not shutil.which("zstd") else [],
+            kind="" if cache and not tools.refused(tool, cache) else "go",
+            there=lambda tool=tool: tool.built() or bool(tool.on_path()),
+        )
+    if offline and not every["kubectl"].on_path():
+        steps.add(
+            "program kubectl",
+            lambda _: tools.link_kubectl(),
+            after=[program("hyperkube")],
+            there=lambda: (BIN / "kubectl").is_symlink(),
+        )
+
+
+def program(name: str) -> str:
+    """The step that makes a program."""
+    return f"program {name} {tools.load()[name].version}"
+
+
+def add_images(steps: Steps) -> None:
+    """A step for each Dockerfile and each Debian release."""
+    present: dict[str, str] = {}
+
+    def look(_: Log) -> None:
+        present.update(images.keys_present())
+
+    steps.add("images that are there", look, after=["packages"])
+    builds = defaultdict(list)
+    for image in images.load().values():
+        builds[image.step].append(image)
+    for name, group in builds.items():
+        first = group[0]
+        needed = {images.load()[other].step for other in [*first.bases, *images.inner_images(first)]}
+        steps.add(
+            name,
+            (lambda log, first=first: images.build_base(first, log))
+            if first.suite
+            else (lambda log, group=group: images.build(group, log)),
+            after=["images that are there", *sorted(needed), *map(program, first.tools)],
+            kind="" if first.suite else "docker",
+            there=lambda group=group: all(present.get(image.name) == image.key for image in group),
+        )
+
+
+def up(config_path: Path) -> None:
+    """A running cluster with metrics-server, and in the offline case with all images that the charts refer to."""
+    config, choice, cache = cluster.read_config(config_path), wanted(), tool_cache()
+    steps = Steps(LOGS)
+    if host.engine_installed():
+        host.start_engine(Log(LOGS / "container-engine.log"))
+    found = cluster.find(config, choice)
+    offline = found.offline if found else choice
+    if offline is None:
+        offline = not cluster.registry_answers()
+        print(
+            "       no container registry answers: building the images from packages (OFFLINE=0 would insist on pulling)"
+            if offline
+            else "       a container registry answers: pulling images (OFFLINE=1 would build them from packages)",
+            flush=True,
+        )
+    if not found:
+        cluster.check_room(config)
+
+    steps.add("container engine", host.start_engine, there=host.engine_answers)
+    steps.add(
+        "packages",
+        lambda _: host.install(*host.builders_missing(), why="what base images are built with"),
+        after=["container engine"],
+        there=lambda: not offline or not host.builders_missing(),
+    )
+    add_tools(steps, offline, cache)
+    needed = [program("kind")]
+    needed.append("program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl"))
+    if offline:
+        add_images(steps)
+        needed.append(images.node_image().step)
+    name = f"cluster {config.name} ({config.nodes} node{'s'[: config.nodes > 1]})"
+    if found:
+        steps.add(
+            name,
+            lambda log: cluster.repair(config, offline, log),
+            after=needed,
+            there=lambda: cluster.healthy(config),
+        )
+    else:
+        steps.add(name, lambda log: cluster.create(config, offline, log), after=needed)
+    loaded = [name]
+    if offline:
+        for group in images.load_groups():
+            steps.add(
+                f"loading {', '.join(image.folder for image in group)}",
+                lambda log, group=group: cluster.load_images(config, group, log),
+                after=[name, *(image.step for image in group)],
+                kind="docker",
+                there=lambda group=group: cluster.has_images(config, group),
+            )
+        steps.add(
+            "crictl on the nodes",
+            lambda log: cluster.add_crictl(config, log),
+            after=[name, program("crictl")],
+            there=lambda: cluster.has_crictl(config),
+        )
+        loaded.append("loading metrics-server")
+    steps.add("metrics-server", lambda log: cluster.install_metrics_server(config, log), after=loaded)
+    steps.run()
+
+    if found and found.offline and found.image != images.node_image().key:
+        print("       the node image has changed since this cluster was made: `make down`, then `make cluster` takes the new one")
+    print(f"\nThe cluster {config.name} is ready after {steps.seconds():.0f} s ({steps.skipped} steps had nothing to do). Try it:")
+    print(f'  export PATH="{BIN}:$PATH"' if BIN.exists() else "", f"  kubectl --context {config.context} get nodes", sep="\n")
+
+
+def down(config_path: Path, everything: bool) -> None:
+    """Remove the cluster, stop the engine if `up` started it."""
+    config = cluster.read_config(config_path)
+    if not host.engine_answers():
+        if not everything and not host.ENGINE_PID.exists():
+            print("No container engine answers: there is nothing to stop")
+            return
+        host.start_engine(Log(LOGS / "container-engine.log"))
+    if cluster.containers(config.name):
+        cluster.remove(config.name)
+        print(f"Removed the cluster {config.name}")
+    if everything:
+        names = [name for name in images.load() if name in images.keys_present()]
+        if names:
+            subprocess.run(["docker", "image", "rm", "-f", *names], check=False, capture_output=True)
+        subprocess.run(["docker", "buildx", "prune", "-f", "-a"], check=False, capture_output=True)
+        print(f"Removed {len(names)} images and the build cache")
+    if host.stop_engine():
+        print("Stopped the container engine that `make cluster` started")
+    if everything:
+        for path in TOOLS.iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        print(f"Removed {TOOLS.relative_to(ROOT)}")
+
+
+def pack(folder: Path) -> None:
+    """Compress what .tools/bin has into a folder for TOOL_CACHE and write the sums of all that is in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for tool in tools.load().values():
+        archive = folder / f"{tool.name}.zst"
+        if tool.built() and not tool.path.is_symlink() and not archive.exists():
+            subprocess.run(["zstd", "-q", "-19", "-T0", tool.path, "-o", archive], check=True)
+            print(f"packed {archive.name}")
+    tools.write_sums(folder)
+    print(f"wrote {tools.SUMS.relative_to(ROOT)}: commit it, then TOOL_CACHE={folder} saves the building")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m images.offline", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("command", choices=["up", "down", "pack"])
+    parser.add_argument("folder", nargs="?", type=Path, help="pack: where to")
+    parser.add_argument("--config", type=Path, default=ROOT / "kind-config.yaml")
+    parser.add_argument("--all", action="store_true")
+    arguments = parser.parse_args()
+    stop_on_signals()
+    os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
+    try:
+        with only_one():
+            if arguments.command == "up":
+                up(arguments.config)
+            elif arguments.command == "down":
+                down(arguments.config, arguments.all)
+            else:
+                pack(arguments.folder or parser.error("pack wants a folder"))
+    except Failure as failure:
+        fail(failure)
+    except KeyboardInterrupt:
+        print("\nStopped. Run it again: it goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Content keys: what was built carries the hash of all that it was built from, and is built again when that changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+_SKIPPED = {"__pycache__"}
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of content and executable bit, for every file of a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not _SKIPPED & set(path.parts):
+            mode = "x" if path.stat().st_mode & 0o100 else "-"
+            found[str(path.relative_to(folder))] = mode + hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def key(*parts: object) -> str:
+    """The first 16 hex digits of the SHA-256 of JSON-able parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

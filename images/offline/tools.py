@@ -1,0 +1,172 @@
+"""The Go programs of tools.toml: from PATH, from TOOL_CACHE, or built from the module proxy."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.offline import content, host
+from images.offline.paths import BIN, KEYS, OFFLINE, TEMPORARY
+from images.offline.steps import Failure, Log, output
+
+SUMS = OFFLINE / "tools.sha256"
+USER_TOOLS = ("kind", "kubectl", "helm", "skaffold")  # what people call themselves
+FLAGS = ["-trimpath", "-buildvcs=false", "-mod=readonly"]
+# GOGC: the compiler collects less often, a fifth faster for 1 GiB more. kube-router is in no checksum database, its
+# go.sum here pins it all the same.
+ENV = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOGC": "400", "GONOSUMDB": "github.com/cloudnativelabs/kube-router"}
+GO_MINIMUM = (1, 21)  # from here on go fetches the toolchain that go.mod asks for
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One entry of tools.toml, see the head of that file."""
+
+    name: str
+    package: str
+    version: str
+    module: str = ""
+    stamp: tuple[str, ...] = ()
+    flags: str = ""
+    compile: str = ""
+    minimum: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return OFFLINE / "go" / (self.module or self.name)
+
+    @property
+    def ldflags(self) -> str:
+        return " ".join(["-s -w", *(f"-X {variable}={self.version}" for variable in self.stamp), self.flags]).strip()
+
+    @property
+    def key(self) -> str:
+        return content.key(self.package, self.version, self.ldflags, self.compile, content.files(self.folder))
+
+    @property
+    def path(self) -> Path:
+        return BIN / self.name
+
+    def built(self) -> bool:
+        """Is the program in .tools/bin, of exactly these sources?"""
+        stored = KEYS / self.name
+        return self.path.exists() and stored.exists() and stored.read_text() == self.key
+
+    def on_path(self) -> str:
+        """Where PATH has this program, outside .tools/bin and at least at the minimum version; "" elsewhere."""
+        folders = [folder for folder in os.get_exec_path() if Path(folder) != BIN]
+        found = shutil.which(self.name, path=os.pathsep.join(folders)) if self.minimum else None
+        if not found:
+            return ""
+        arguments = ["version", "--client"] if self.name == "kubectl" else ["version"]
+        return found if version(output(found, *arguments)) >= version(self.minimum) else ""
+
+
+def version(text: str) -> tuple[int, ...]:
+    """The first version number in a text, (0,) where there is none."""
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(part or 0) for part in found.groups()) if found else (0,)
+
+
+def load() -> dict[str, Tool]:
+    """The list of tools.toml, by name, in its order."""
+    entries = tomllib.loads((OFFLINE / "tools.toml").read_text())
+    return {name: Tool(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+            for name, entry in entries.items()}  # fmt: skip
+
+
+def sums() -> dict[str, tuple[str, str]]:
+    """File name -> (SHA-256 of the file, key of what it was built from), from tools.sha256."""
+    lines = [line.split() for line in SUMS.read_text().splitlines() if line and not line.startswith("#")]
+    return {name: (digest, key) for digest, name, key in lines}
+
+
+def refused(tool: Tool, cache: Path) -> str:
+    """Why a program is not taken from TOOL_CACHE; "" when it can be. Its sum is only checked by from_cache."""
+    archive = cache / f"{tool.name}.zst"
+    if not archive.exists():
+        return f"{cache} does not have {archive.name}"
+    digest, key = sums().get(archive.name, ("", ""))
+    if not digest:
+        return f"{archive.name} is not listed in {SUMS.name}"
+    if key != tool.key:
+        return f"{archive.name} was built from other sources than those in go/{tool.folder.name}"
+    return ""
+
+
+def from_cache(tool: Tool, cache: Path) -> str:
+    """Take a program from TOOL_CACHE. Returns "" when it was taken, otherwise why not."""
+    if reason := refused(tool, cache):
+        return reason
+    archive = cache / f"{tool.name}.zst"
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != sums()[archive.name][0]:
+        return f"REFUSED {archive}: its sha256 is not the one in {SUMS.name}"
+    temporary = TEMPORARY / tool.name
+    result = subprocess.run(["zstd", "-q", "-d", "-f", archive, "-o", temporary], capture_output=True, check=False)
+    if result.returncode:
+        return f"{archive.name} does not decompress: {result.stderr.decode().strip()}"
+    _install(tool, temporary)
+    return ""
+
+
+def _install(tool: Tool, program: Path) -> None:
+    program.chmod(0o755)
+    for folder in (BIN, KEYS):
+        folder.mkdir(parents=True, exist_ok=True)
+    (KEYS / tool.name).unlink(missing_ok=True)
+    program.replace(tool.path)
+    (KEYS / tool.name).write_text(tool.key)
+
+
+def go_command() -> str:
+    """The Go to build with. Installed from packages on Debian; elsewhere a Failure that says what is missing."""
+    for candidate in ("go", "/usr/local/go/bin/go"):
+        if version(output(candidate, "version")) >= GO_MINIMUM:
+            return candidate
+    host.install("golang-go", why="Go 1.21 or newer, to build what TOOL_CACHE does not have")
+    return "go"
+
+
+def build(tool: Tool, log: Log) -> None:
+    """Build a program into .tools/bin from the module proxy (or GOPROXY). Half-built ones never get there."""
+    temporary = TEMPORARY / tool.name
+    go = go_command()
+    compiler = f"-gcflags=all=-dwarf=false {tool.compile}"  # the linker drops debug information anyway
+    command = [go, "build", *FLAGS, compiler, "-ldflags", tool.ldflags, "-o", temporary, tool.package]
+    log.run(command, cwd=tool.folder, env=ENV, retries=2)
+    _install(tool, temporary)
+
+
+def link_kubectl() -> None:
+    """kubectl is part of hyperkube where that is there anyway."""
+    link = BIN / "kubectl"
+    if not link.is_symlink():
+        link.unlink(missing_ok=True)
+        link.symlink_to("hyperkube")
+
+
+def write_sums(cache: Path) -> None:
+    """Write tools.sha256 for the archives of a folder that were built from today's sources."""
+    tools = load()
+    lines = [
+        "# What TOOL_CACHE may hold: sha256, file, key of the sources it was built from (`make tool-sums` writes this).",
+        *(
+            f"{hashlib.sha256((cache / f'{name}.zst').read_bytes()).hexdigest()}  {name}.zst  {tool.key}"
+            for name, tool in sorted(tools.items())
+            if (cache / f"{name}.zst").exists()
+        ),
+    ]
+    SUMS.write_text("\n".join(lines) + "\n")
+
+
+def check_user_tools() -> None:
+    """Raises Failure when a program that people call themselves does not run."""
+    for name in USER_TOOLS:
+        if not output(name, "version", *(["--client"] if name == "kubectl" else [])):
+            raise Failure(f"{name} does not run: remove {BIN / name} and run `make cluster` again")
