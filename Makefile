@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock screenshots clean
+.PHONY: help demo test test-k8s lint cluster down tool-cache bench lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,8 +22,24 @@ demo: $(READY)  ## the loop on this machine: train, promote, serve, see (ONCE=1:
 test: $(READY) lint  ## every test that needs no cluster
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-k8s: $(READY)  ## every test that needs the cluster
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest k8s-tests/live -p no:xdist $(ARGS)
+
 lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy
+
+# images/offline says what these do; no .venv is needed for them.
+KIND_CONFIG ?= kind-config.yaml
+CLUSTER := $(PYTHON) -B -m images.offline
+
+cluster:  ## a kind cluster (OFFLINE=auto|0|1, TOOL_CACHE=DIR, KIND_CONFIG=kind-config-multinode.yaml)
+	@$(CLUSTER) up --config $(KIND_CONFIG)
+
+down:  ## remove the cluster (ALL=1: images and programs too)
+	@$(CLUSTER) down --config $(KIND_CONFIG) $(if $(ALL),--all)
+
+tool-cache:  ## compress the programs of .tools/bin into DIR, for TOOL_CACHE on other machines
+	@$(CLUSTER) pack $(DIR)
 
 bench: $(READY)  ## the figures of the README, measured here
 	@$(BIN)/python -m bench $(ARGS)
@@ -39,7 +55,7 @@ lock: $(READY)  ## compile requirements/ from pyproject.toml
 	    $$([ $$group = dev ] || echo -c requirements/dev.txt) --group $$group -o requirements/$$group.txt pyproject.toml || exit 1; \
 	done
 
-clean:  ## remove .venv and the demo's data
+clean:  ## remove .venv and the demo's data, not the cluster
 	rm -rf $(VENV) .mlops
 
 $(READY): requirements/uv.txt requirements/dev.txt pyproject.toml

@@ -1,0 +1,3 @@
+module mlops/pause
+
+go 1.26.0
