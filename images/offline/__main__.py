@@ -16,11 +16,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from images.offline import cluster, host, images, tools
-from images.offline.paths import BIN, LOGS, OFFLINE, ROOT, TEMPORARY, TOOLS
-from images.offline.steps import Failure, Log, Steps, fail, output, stop_on_signals
+from images.offline.paths import BIN, LOGS, ROOT, TEMPORARY, TOOLS
+from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals
 
 CHOICES = {"auto": None, "": None, "1": True, "0": False}
 
@@ -33,7 +34,9 @@ def only_one() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Failure(f"another `make cluster` or `make down` is running here ({TOOLS / 'lock'}): wait for it") from None
+            raise Failure(
+                f"another `make cluster` or `make down` is running here ({TOOLS / 'lock'}): wait for it"
+            ) from None
         shutil.rmtree(TEMPORARY, ignore_errors=True)
         TEMPORARY.mkdir()
         yield
@@ -43,7 +46,9 @@ def wanted() -> bool | None:
     """OFFLINE as True, False, or None for auto. Raises Failure for anything else."""
     value = os.environ.get("OFFLINE", "auto")
     if value not in CHOICES:
-        raise Failure(f"OFFLINE={value} is not one of auto, 0 (pull from a container registry), 1 (build from packages)")
+        raise Failure(
+            f"OFFLINE={value} is not one of auto, 0 (pull from a container registry), 1 (build from packages)"
+        )
     return CHOICES[value]
 
 
@@ -53,8 +58,20 @@ def tool_cache() -> Path | None:
         return None
     folder = Path(named).resolve()
     if not folder.is_dir():
-        raise Failure(f"TOOL_CACHE={named} is no folder: unset it to build the programs, or name the folder of their .zst files")
+        raise Failure(
+            f"TOOL_CACHE={named} is no folder: unset it to build the programs, or name the folder of their .zst files"
+        )
     return folder
+
+
+def make_program(tool: tools.Tool, cache: Path | None, steps: Steps, log: Log) -> None:
+    """Take a program from the cache, or build it and say why."""
+    if cache:
+        reason = tools.from_cache(tool, cache)
+        if not reason:
+            return
+        steps.say(f"building {tool.name}: {reason}")
+    tools.build(tool, log)
 
 
 def add_tools(steps: Steps, offline: bool, cache: Path | None) -> None:
@@ -63,31 +80,26 @@ def add_tools(steps: Steps, offline: bool, cache: Path | None) -> None:
     names = [name for name in every if offline or name in tools.USER_TOOLS]
     if offline:
         names.remove("kubectl")  # hyperkube is that too
-
-    def step(tool: tools.Tool, log: Log) -> None:
-        if cache:
-            reason = tools.from_cache(tool, cache)
-            if not reason:
-                return
-            steps.say(f"building {tool.name}: {reason}")
-        tools.build(tool, log)
-
     for name in names:
         tool = every[name]
         steps.add(
-            f"program {name} {tool.version}",
-            lambda log, tool=tool: step(tool, log),
+            program(name),
+            partial(make_program, tool, cache, steps),
             after=["packages"] if cache and not shutil.which("zstd") else [],
             kind="" if cache and not tools.refused(tool, cache) else "go",
-            there=lambda tool=tool: tool.built() or bool(tool.on_path()),
+            there=partial(_have, tool),
         )
     if offline and not every["kubectl"].on_path():
         steps.add(
             "program kubectl",
             lambda _: tools.link_kubectl(),
             after=[program("hyperkube")],
-            there=lambda: (BIN / "kubectl").is_symlink(),
+            there=(BIN / "kubectl").is_symlink,
         )
+
+
+def _have(tool: tools.Tool) -> bool:
+    return tool.built() or bool(tool.on_path())
 
 
 def program(name: str) -> str:
@@ -96,27 +108,25 @@ def program(name: str) -> str:
 
 
 def add_images(steps: Steps) -> None:
-    """A step for each Dockerfile and each Debian release."""
+    """A step for each Debian release and each Dockerfile."""
     present: dict[str, str] = {}
-
-    def look(_: Log) -> None:
-        present.update(images.keys_present())
-
-    steps.add("images that are there", look, after=["packages"])
+    steps.add("images that are there", lambda _: present.update(images.keys_present()), after=["packages"])
     builds = defaultdict(list)
     for image in images.load().values():
         builds[image.step].append(image)
+
+    def up_to_date(group: list[images.Image]) -> bool:
+        return all(present.get(image.name) == image.key for image in group)
+
     for name, group in builds.items():
         first = group[0]
         needed = {images.load()[other].step for other in [*first.bases, *images.inner_images(first)]}
         steps.add(
             name,
-            (lambda log, first=first: images.build_base(first, log))
-            if first.suite
-            else (lambda log, group=group: images.build(group, log)),
+            partial(images.build_base, first) if first.suite else partial(images.build, group),
             after=["images that are there", *sorted(needed), *map(program, first.tools)],
             kind="" if first.suite else "docker",
-            there=lambda group=group: all(present.get(image.name) == image.key for image in group),
+            there=partial(up_to_date, group),
         )
 
 
@@ -124,14 +134,15 @@ def up(config_path: Path) -> None:
     """A running cluster with metrics-server, and in the offline case with all images that the charts refer to."""
     config, choice, cache = cluster.read_config(config_path), wanted(), tool_cache()
     steps = Steps(LOGS)
-    if host.engine_installed():
+    if host.engine_installed() and not host.engine_answers():
         host.start_engine(Log(LOGS / "container-engine.log"))
+        steps.say("container engine started")
     found = cluster.find(config, choice)
     offline = found.offline if found else choice
     if offline is None:
         offline = not cluster.registry_answers()
         print(
-            "       no container registry answers: building the images from packages (OFFLINE=0 would insist on pulling)"
+            "       no container registry answers: building images from packages (OFFLINE=0 would insist on pulling)"
             if offline
             else "       a container registry answers: pulling images (OFFLINE=1 would build them from packages)",
             flush=True,
@@ -148,7 +159,9 @@ def up(config_path: Path) -> None:
     )
     add_tools(steps, offline, cache)
     needed = [program("kind")]
-    needed.append("program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl"))
+    needed.append(
+        "program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl")
+    )
     if offline:
         add_images(steps)
         needed.append(images.node_image().step)
@@ -167,10 +180,10 @@ def up(config_path: Path) -> None:
         for group in images.load_groups():
             steps.add(
                 f"loading {', '.join(image.folder for image in group)}",
-                lambda log, group=group: cluster.load_images(config, group, log),
+                partial(cluster.load_images, config, group),
                 after=[name, *(image.step for image in group)],
                 kind="docker",
-                there=lambda group=group: cluster.has_images(config, group),
+                there=partial(cluster.has_images, config, group),
             )
         steps.add(
             "crictl on the nodes",
@@ -183,19 +196,31 @@ def up(config_path: Path) -> None:
     steps.run()
 
     if found and found.offline and found.image != images.node_image().key:
-        print("       the node image has changed since this cluster was made: `make down`, then `make cluster` takes the new one")
-    print(f"\nThe cluster {config.name} is ready after {steps.seconds():.0f} s ({steps.skipped} steps had nothing to do). Try it:")
-    print(f'  export PATH="{BIN}:$PATH"' if BIN.exists() else "", f"  kubectl --context {config.context} get nodes", sep="\n")
+        print("       the node image has changed since: `make down`, then `make cluster` takes the new one")
+    took = f"{steps.seconds():.0f} s ({steps.skipped} steps had nothing to do)"
+    print(f"\nThe cluster {config.name} is ready after {took}. Try it:")
+    if BIN.exists():
+        print(f'  export PATH="{BIN}:$PATH"')
+    print(f"  kubectl --context {config.context} get nodes")
 
 
 def down(config_path: Path, everything: bool) -> None:
     """Remove the cluster, stop the engine if `up` started it."""
     config = cluster.read_config(config_path)
-    if not host.engine_answers():
-        if not everything and not host.ENGINE_PID.exists():
-            print("No container engine answers: there is nothing to stop")
-            return
-        host.start_engine(Log(LOGS / "container-engine.log"))
+    if not host.engine_installed():
+        print("There is no container engine here, and so no cluster")
+    else:
+        host.start_engine(Log(LOGS / "container-engine.log"))  # a stopped one keeps stopped clusters
+        remove(config, everything)
+    if everything:
+        for path in TOOLS.iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        print(f"Removed {TOOLS.relative_to(ROOT)}")
+
+
+def remove(config: cluster.Config, everything: bool) -> None:
+    """What `down` removes from the engine; then stops the engine if it is ours."""
     if cluster.containers(config.name):
         cluster.remove(config.name)
         print(f"Removed the cluster {config.name}")
@@ -207,11 +232,6 @@ def down(config_path: Path, everything: bool) -> None:
         print(f"Removed {len(names)} images and the build cache")
     if host.stop_engine():
         print("Stopped the container engine that `make cluster` started")
-    if everything:
-        for path in TOOLS.iterdir():
-            if path.name != "lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        print(f"Removed {TOOLS.relative_to(ROOT)}")
 
 
 def pack(folder: Path) -> None:
@@ -227,7 +247,9 @@ def pack(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m images.offline", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m images.offline", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("command", choices=["up", "down", "pack"])
     parser.add_argument("folder", nargs="?", type=Path, help="pack: where to")
     parser.add_argument("--config", type=Path, default=ROOT / "kind-config.yaml")

@@ -50,7 +50,9 @@ def read_config(path: Path) -> Config:
     try:
         text = path.read_text()
     except OSError as error:
-        raise Failure(f"KIND_CONFIG={path} cannot be read ({error.strerror}): kind-config.yaml is the default") from None
+        raise Failure(
+            f"KIND_CONFIG={path} cannot be read ({error.strerror}): kind-config.yaml is the default"
+        ) from None
     if not re.search(r"^kind: Cluster$", text, re.MULTILINE):
         raise Failure(f"KIND_CONFIG={path} is no kind configuration: it has no line `kind: Cluster`")
     name = re.search(r"^name:\s*(\S+)", text, re.MULTILINE)
@@ -75,7 +77,7 @@ def containers(name: str) -> dict[str, str]:
         *("docker", "ps", "-a", "--filter", f"label=io.x-k8s.kind.cluster={name}", "--format", "{{.Names}} {{.State}}")
     )
     pairs = [line.split() for line in listed.splitlines()]
-    return {node: state for node, state in sorted(pairs, key=lambda pair: ("control-plane" not in pair[0], pair[0]))}
+    return dict(sorted(pairs, key=lambda pair: ("control-plane" not in pair[0], pair[0])))
 
 
 def control_plane(name: str) -> str:
@@ -112,7 +114,7 @@ def find(config: Config, wanted: bool | None) -> Mark | None:
         raise Failure(f"there is a kind cluster {config.name} that `make cluster` did not make. {renew}")
     if found.config != config.digest:
         raise Failure(
-            f"the cluster {config.name} ({len(nodes)} nodes) was made from another configuration than {config.path}. {renew}"
+            f"the cluster {config.name} ({len(nodes)} nodes) was made from another configuration than this. {renew}"
         )
     if wanted is not None and found.offline != wanted:
         raise Failure(f"the cluster {config.name} was made with OFFLINE={int(found.offline)}. {renew}")
@@ -142,7 +144,10 @@ def create(config: Config, offline: bool, log: Log) -> None:
     STATE.mkdir(parents=True, exist_ok=True)
     _unfinished(config.name).touch()
     image = ["--image", images.node_image().name] if offline else []
-    log.run(["kind", "create", "cluster", "--config", config.path, "--wait", f"{READY}s", *image], env={"KIND_CLUSTER_NAME": ""})
+    log.run(
+        ["kind", "create", "cluster", "--config", config.path, "--wait", f"{READY}s", *image],
+        env={"KIND_CLUSTER_NAME": ""},
+    )
     made = Mark(offline, config.digest, images.node_image().key if offline else "")
     subprocess.run(
         ["docker", "exec", "-i", control_plane(config.name), "tee", MARK],
@@ -179,7 +184,9 @@ def repair(config: Config, offline: bool, log: Log) -> None:
                 log.run([*kubectl(config), "wait", "--for=condition=Ready", "node", "--all", f"--timeout={READY}s"])
                 return
             time.sleep(1)
-    print(f"      the cluster {config.name} does not come back: making it anew, what was stored in it is gone", flush=True)
+    print(
+        f"      the cluster {config.name} does not come back: making it anew, what was stored in it is gone", flush=True
+    )
     remove(config.name)
     create(config, offline, log)
 
@@ -190,7 +197,9 @@ def remove(name: str) -> None:
         for node in containers(name):
             output("docker", "rm", "-f", "-v", node)
     else:
-        result = subprocess.run(["kind", "delete", "cluster", "--name", name], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ["kind", "delete", "cluster", "--name", name], capture_output=True, text=True, check=False
+        )
         if result.returncode:
             raise Failure(f"kind cannot remove the cluster {name}: {result.stderr.strip()}")
     _unfinished(name).unlink(missing_ok=True)
@@ -200,7 +209,9 @@ def has_images(config: Config, group: list[images.Image]) -> bool:
     """Does every node have these very builds?"""
     look = "; ".join(f"cat /kind/loaded/{i.folder}; ctr -n k8s.io images ls -q name=={i.name}" for i in group)
     expected = [line for image in group for line in (image.key, image.name)]
-    return all(output("docker", "exec", node, "sh", "-c", look).splitlines() == expected for node in containers(config.name))
+    return all(
+        output("docker", "exec", node, "sh", "-c", look).splitlines() == expected for node in containers(config.name)
+    )
 
 
 def load_images(config: Config, group: list[images.Image], log: Log) -> None:
@@ -218,7 +229,7 @@ def has_crictl(config: Config) -> bool:
 
 
 def add_crictl(config: Config, log: Log) -> None:
-    """crictl onto every node: `kind load` asks it what is there. Not part of the node image, which need not wait for it."""
+    """crictl onto every node: `kind load` asks it what is there. The node image does not wait for its build."""
     for node in containers(config.name):
         log.run(["docker", "cp", BIN / "crictl", f"{node}:/usr/local/bin/crictl"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 _SKIPPED = {"__pycache__"}
 
@@ -22,3 +23,8 @@ def files(folder: Path) -> dict[str, str]:
 def key(*parts: object) -> str:
     """The first 16 hex digits of the SHA-256 of JSON-able parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of a TOML file with tuples for its lists, to make a hashable record of."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}

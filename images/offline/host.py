@@ -44,7 +44,7 @@ def mirror() -> str:
             return site.rstrip("/")
     raise Failure(
         "which Debian archive to take packages from is not known on "
-        f"{os_release().get('PRETTY_NAME')}: set DEBIAN_MIRROR to the address of one, like `DEBIAN_MIRROR=… make cluster`"
+        f"{os_release().get('PRETTY_NAME')}: set DEBIAN_MIRROR to the address of one"
     )
 
 
@@ -59,7 +59,9 @@ def install(*packages: str, why: str) -> None:
     wanted = " ".join(packages)
     if not is_debian() or suite not in SUITES:
         name = os_release().get("PRETTY_NAME", "this distribution")
-        raise Failure(f"{why}: missing, and {name} is not one that this installs on. Install {wanted}, then run it again")
+        raise Failure(
+            f"{why}: missing, and {name} is not one that this installs on. Install {wanted}, then run it again"
+        )
     if os.geteuid() != 0:
         raise Failure(f"{why}: missing. As root: apt-get install {wanted}, or run `sudo make cluster`")
     folder = TEMPORARY / f"apt-{packages[0]}"
@@ -121,7 +123,9 @@ def start_engine(log: Log) -> None:
     else:
         _remove_stale_pid_files()
         with log.path.open("ab") as file:
-            process = subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+            process = subprocess.Popen(
+                ["dockerd"], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
         ENGINE_PID.write_text(str(process.pid))
     deadline = time.monotonic() + 60
     while not engine_answers():
@@ -133,7 +137,10 @@ def start_engine(log: Log) -> None:
 
 def _remove_stale_pid_files() -> None:
     """A killed engine or a restarted machine leaves them, and the number may by now be another process's."""
-    for file, name in ((Path("/run/docker.pid"), "dockerd"), (Path("/run/docker/containerd/containerd.pid"), "containerd")):
+    for file, name in (
+        (Path("/run/docker.pid"), "dockerd"),
+        (Path("/run/docker/containerd/containerd.pid"), "containerd"),
+    ):
         if file.exists() and process_name(file.read_text().strip()) != name:
             file.unlink()
 
@@ -172,7 +179,9 @@ def check_disk() -> None:
     for place in places:
         free = shutil.disk_usage(place).free / 2**30
         if free < DISK:
-            raise Failure(f"{place} has {free:.1f} GiB free and a cluster needs {DISK}: make room, for example `docker system prune`")
+            raise Failure(
+                f"{place} has {free:.1f} GiB free and a cluster needs {DISK}: make room (`docker system prune`)"
+            )
 
 
 def check_port(address: str, port: int) -> None:
@@ -183,7 +192,8 @@ def check_port(address: str, port: int) -> None:
             listener.bind((address, port))
         except OSError as error:
             owner = output("sh", "-c", f"ss -Hltnp 'sport = :{port}' 2>/dev/null | grep -o 'users:.*'")
+            why = ", ".join(filter(None, (error.strerror, owner)))
             raise Failure(
-                f"port {port} of {address} cannot be mapped to the cluster ({error.strerror}{', ' + owner if owner else ''}): "
+                f"port {port} of {address} cannot be mapped to the cluster ({why}): "
                 "stop what listens there, or change hostPort in the kind configuration"
             ) from None

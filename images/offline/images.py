@@ -13,7 +13,7 @@ from pathlib import Path
 
 from images.offline import content, host, tools
 from images.offline.paths import BIN, OFFLINE, TEMPORARY
-from images.offline.steps import Failure, Log
+from images.offline.steps import Log
 
 LABEL = "mlops.offline.key"
 # Debian's name for the certificates this machine trusts, a company's own among them; pip and Python look there too.
@@ -23,9 +23,8 @@ SLIM = [
     *("path-exclude=/usr/share/man/*", "path-exclude=/usr/share/info/*", "path-exclude=/usr/share/locale/*"),
     *("path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright"),
 ]
-KEEP_NO_ARCHIVES = (
-    """echo 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };' > "$1/etc/apt/apt.conf.d/docker-clean" """
-).strip()
+CLEAN = 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb || true"; };'
+KEEP_NO_ARCHIVES = f"""echo '{CLEAN}' > "$1/etc/apt/apt.conf.d/docker-clean\""""
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,7 @@ class Image:
 def load() -> dict[str, Image]:
     """The list of images.toml, by name, in its order."""
     entries = tomllib.loads((OFFLINE / "images.toml").read_text())
-    return {name: Image(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-            for name, entry in entries.items()}  # fmt: skip
+    return {name: Image(name, **content.tuples(entry)) for name, entry in entries.items()}
 
 
 @cache
@@ -120,7 +118,9 @@ def build_base(image: Image, log: Log) -> None:
     with tempfile.TemporaryDirectory(dir=TEMPORARY, prefix=f"{image.suite}-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        certificates = [f"--customize-hook=copy-in {CERTIFICATES} {CERTIFICATES.parent}"] if CERTIFICATES.exists() else []
+        certificates = (
+            [f"--customize-hook=copy-in {CERTIFICATES} {CERTIFICATES.parent}"] if CERTIFICATES.exists() else []
+        )
         log.run(
             [
                 *("mmdebstrap", "--variant=minbase", "--include=ca-certificates", "--dpkgopt=force-unsafe-io"),
@@ -153,4 +153,3 @@ def build(images: list[Image], log: Log) -> None:
         # The default frontend is the engine's own; provenance would make an index of every image.
         command = ["docker", "buildx", "build", "--provenance=false", "--load", *contexts, "--label", label, *tags]
         log.run([*command, first.source], retries=1)
-

@@ -77,8 +77,7 @@ def version(text: str) -> tuple[int, ...]:
 def load() -> dict[str, Tool]:
     """The list of tools.toml, by name, in its order."""
     entries = tomllib.loads((OFFLINE / "tools.toml").read_text())
-    return {name: Tool(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-            for name, entry in entries.items()}  # fmt: skip
+    return {name: Tool(name, **content.tuples(entry)) for name, entry in entries.items()}
 
 
 def sums() -> dict[str, tuple[str, str]]:
@@ -138,7 +137,7 @@ def build(tool: Tool, log: Log) -> None:
     temporary = TEMPORARY / tool.name
     go = go_command()
     compiler = f"-gcflags=all=-dwarf=false {tool.compile}"  # the linker drops debug information anyway
-    command = [go, "build", *FLAGS, compiler, "-ldflags", tool.ldflags, "-o", temporary, tool.package]
+    command: list[str | Path] = [go, "build", *FLAGS, compiler, "-ldflags", tool.ldflags, "-o", temporary, tool.package]
     log.run(command, cwd=tool.folder, env=ENV, retries=2)
     _install(tool, temporary)
 
@@ -155,7 +154,7 @@ def write_sums(cache: Path) -> None:
     """Write tools.sha256 for the archives of a folder that were built from today's sources."""
     tools = load()
     lines = [
-        "# What TOOL_CACHE may hold: sha256, file, key of the sources it was built from (`make tool-sums` writes this).",
+        "# What TOOL_CACHE may hold: sha256, file, key of its sources. `make tool-cache` writes this.",
         *(
             f"{hashlib.sha256((cache / f'{name}.zst').read_bytes()).hexdigest()}  {name}.zst  {tool.key}"
             for name, tool in sorted(tools.items())

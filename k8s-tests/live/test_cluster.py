@@ -7,9 +7,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from conftest import Namespace, wait_for
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
+
+from conftest import Namespace, wait_for
 
 ROOT = Path(__file__).parents[2]
 INGRESS = 30080  # the NodePort that kind-config.yaml maps to 127.0.0.1:8080
@@ -93,7 +94,9 @@ def test_pods_of_different_nodes_talk_with_their_own_addresses(namespace: Namesp
         pytest.skip("one node: `make cluster KIND_CONFIG=kind-config-multinode.yaml` has three")
     address = namespace.serve("server", "hello", node=nodes[0])
     for number, node in enumerate(nodes[1:]):
-        code = GET.format(f"http://{address}:8080") + "; import socket; print(socket.gethostbyname(socket.gethostname()))"
+        code = (
+            GET.format(f"http://{address}:8080") + "; import socket; print(socket.gethostbyname(socket.gethostname()))"
+        )
         answer, own = namespace.output(f"client-{number}", code, node=node).splitlines()
         assert answer == f"hello {own}", node
 
@@ -122,9 +125,7 @@ def test_node_port_through_the_mapped_port(api: client.ApiClient, namespace: Nam
 
 def test_volume_survives_its_pod(namespace: Namespace) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}}
-    namespace.create(
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec}
-    )
+    namespace.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec})
     namespace.output("writer", "open('/data/kept', 'w').write('still here')", claim="data")
     namespace.core.delete_namespaced_pod("writer", namespace.name)
     assert namespace.output("reader", "print(open('/data/kept').read())", claim="data") == "still here"
