@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .PHONY: help demo test test-k8s lint cluster down tool-cache bench lock screenshots clean
 
 help:  ## what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(READY)  ## the loop on this machine: train, promote, serve, see (ONCE=1: stop after the first prediction)
 	@$(BIN)/mlops demo $(if $(ONCE),--once) $(ARGS)

@@ -130,52 +130,29 @@ def add_images(steps: Steps) -> None:
         )
 
 
-def up(config_path: Path) -> None:
-    """A running cluster with metrics-server, and in the offline case with all images that the charts refer to."""
-    config, choice, cache = cluster.read_config(config_path), wanted(), tool_cache()
-    steps = Steps(LOGS)
-    if host.engine_installed() and not host.engine_answers():
-        host.start_engine(Log(LOGS / "container-engine.log"))
-        steps.say("container engine started")
-    found = cluster.find(config, choice)
-    offline = found.offline if found else choice
-    if offline is None:
-        offline = not cluster.registry_answers()
-        print(
-            "       no container registry answers: building images from packages (OFFLINE=0 would insist on pulling)"
-            if offline
-            else "       a container registry answers: pulling images (OFFLINE=1 would build them from packages)",
-            flush=True,
-        )
-    if not found:
-        cluster.check_room(config)
-
-    steps.add("container engine", host.start_engine, there=host.engine_answers)
-    steps.add(
-        "packages",
-        lambda _: host.install(*host.builders_missing(), why="what base images are built with"),
-        after=["container engine"],
-        there=lambda: not offline or not host.builders_missing(),
-    )
-    add_tools(steps, offline, cache)
-    needed = [program("kind")]
-    needed.append(
-        "program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl")
-    )
-    if offline:
-        add_images(steps)
-        needed.append(images.node_image().step)
-    name = f"cluster {config.name} ({config.nodes} node{'s'[: config.nodes > 1]})"
+def choose_path(found: cluster.Mark | None, choice: bool | None) -> bool:
+    """Offline or not: as the cluster there was made, as OFFLINE says, or as a container registry answers."""
     if found:
-        steps.add(
-            name,
-            lambda log: cluster.repair(config, offline, log),
-            after=needed,
-            there=lambda: cluster.healthy(config),
-        )
+        return found.offline
+    if choice is not None:
+        return choice
+    if cluster.registry_answers():
+        print("       a container registry answers: pulling images (OFFLINE=1 would build them)", flush=True)
+        return False
+    print("       no container registry answers: building images from packages (OFFLINE=0 would pull)", flush=True)
+    return True
+
+
+def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None, offline: bool) -> None:
+    """Steps for the cluster itself, the images that are loaded into it, and metrics-server."""
+    name = f"cluster {config.name} ({config.nodes} node{'s'[: config.nodes > 1]})"
+    kubectl = "program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl")
+    needed = [program("kind"), kubectl, *([images.node_image().step] if offline else [])]
+    if found:
+        repair = partial(cluster.repair, config, offline)
+        steps.add(name, repair, after=needed, there=partial(cluster.healthy, config))
     else:
-        steps.add(name, lambda log: cluster.create(config, offline, log), after=needed)
-    loaded = [name]
+        steps.add(name, partial(cluster.create, config, offline), after=needed)
     if offline:
         for group in images.load_groups():
             steps.add(
@@ -187,12 +164,40 @@ def up(config_path: Path) -> None:
             )
         steps.add(
             "crictl on the nodes",
-            lambda log: cluster.add_crictl(config, log),
+            partial(cluster.add_crictl, config),
             after=[name, program("crictl")],
-            there=lambda: cluster.has_crictl(config),
+            there=partial(cluster.has_crictl, config),
         )
-        loaded.append("loading metrics-server")
-    steps.add("metrics-server", lambda log: cluster.install_metrics_server(config, log), after=loaded)
+    steps.add(
+        "metrics-server",
+        partial(cluster.install_metrics_server, config),
+        after=[name, *(["loading metrics-server"] if offline else [])],
+    )
+
+
+def up(config_path: Path) -> None:
+    """A running cluster with metrics-server, and in the offline case with all images that the charts refer to."""
+    config, choice, cache = cluster.read_config(config_path), wanted(), tool_cache()
+    steps = Steps(LOGS)
+    if host.engine_installed() and not host.engine_answers():
+        host.start_engine(Log(LOGS / "container-engine.log"))  # now, as a stopped engine keeps stopped clusters
+        steps.say("container engine started")
+    found = cluster.find(config, choice)
+    offline = choose_path(found, choice)
+    if not found:
+        cluster.check_room(config)
+
+    steps.add("container engine", host.start_engine, there=host.engine_answers)
+    steps.add(
+        "packages",
+        lambda _: host.install(*host.builders_missing(), why="what base images are built with"),
+        after=["container engine"],
+        there=lambda: not offline or not host.builders_missing(),
+    )
+    add_tools(steps, offline, cache)
+    if offline:
+        add_images(steps)
+    add_cluster(steps, config, found, offline)
     steps.run()
 
     if found and found.offline and found.image != images.node_image().key:

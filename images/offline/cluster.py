@@ -144,10 +144,12 @@ def create(config: Config, offline: bool, log: Log) -> None:
     STATE.mkdir(parents=True, exist_ok=True)
     _unfinished(config.name).touch()
     image = ["--image", images.node_image().name] if offline else []
-    log.run(
-        ["kind", "create", "cluster", "--config", config.path, "--wait", f"{READY}s", *image],
-        env={"KIND_CLUSTER_NAME": ""},
-    )
+    command = ["kind", "create", "cluster", "--config", config.path, "--wait", f"{READY}s", *image]
+    try:
+        log.run(command)
+    except Failure as failure:
+        cure = "" if offline else "\nIf it could not pull its image: OFFLINE=1 builds it from packages"
+        raise Failure(f"{failure}{cure}") from None
     made = Mark(offline, config.digest, images.node_image().key if offline else "")
     subprocess.run(
         ["docker", "exec", "-i", control_plane(config.name), "tee", MARK],

@@ -15,7 +15,7 @@ from pathlib import Path
 
 # How many steps of a kind run at once. A Go build uses all cores by itself.
 SLOTS = {"go": 1, "docker": 2, "": 4}
-STILL_EVERY = 10.0  # seconds between two lines of progress
+STILL_EVERY = 20.0  # seconds between two lines of progress
 
 
 class Failure(Exception):

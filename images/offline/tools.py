@@ -13,7 +13,7 @@ from pathlib import Path
 
 from images.offline import content, host
 from images.offline.paths import BIN, KEYS, OFFLINE, TEMPORARY
-from images.offline.steps import Failure, Log, output
+from images.offline.steps import Log, output
 
 SUMS = OFFLINE / "tools.sha256"
 USER_TOOLS = ("kind", "kubectl", "helm", "skaffold")  # what people call themselves
@@ -162,10 +162,3 @@ def write_sums(cache: Path) -> None:
         ),
     ]
     SUMS.write_text("\n".join(lines) + "\n")
-
-
-def check_user_tools() -> None:
-    """Raises Failure when a program that people call themselves does not run."""
-    for name in USER_TOOLS:
-        if not output(name, "version", *(["--client"] if name == "kubectl" else [])):
-            raise Failure(f"{name} does not run: remove {BIN / name} and run `make cluster` again")
