@@ -144,7 +144,7 @@ def create(config: Config, offline: bool, log: Log) -> None:
     STATE.mkdir(parents=True, exist_ok=True)
     _unfinished(config.name).touch()
     image = ["--image", images.node_image().name] if offline else []
-    command = ["kind", "create", "cluster", "--config", config.path, "--wait", f"{READY}s", *image]
+    command: list[str | Path] = ["kind", "create", "cluster", "--config", config.path, "--wait", f"{READY}s", *image]
     try:
         log.run(command)
     except Failure as failure:
