@@ -40,7 +40,12 @@ def mirror() -> str:
         return named.rstrip("/")
     for line in output("apt-get", "indextargets", "--format", "$(SITE)|$(RELEASE)|$(CREATED_BY)").splitlines():
         site, release, created_by = line.split("|")
-        if is_debian() and created_by == "Packages" and "security" not in release and release.startswith(SUITES):
+        if (
+            is_debian()
+            and created_by == "Packages"
+            and "security" not in release
+            and release.startswith((*SUITES, "stable"))
+        ):
             return site.rstrip("/")
     raise Failure(
         "which Debian archive to take packages from is not known on "
