@@ -185,7 +185,8 @@ def up(config_path: Path) -> None:
     found = cluster.find(config, choice)
     offline = choose_path(found, choice)
     if not found:
-        cluster.check_room(config)
+        from_source = offline and not cache and not BIN.exists()
+        cluster.check_room(config, host.DISK_FROM_SOURCE if from_source else host.DISK)
 
     steps.add("container engine", host.start_engine, there=host.engine_answers)
     steps.add(

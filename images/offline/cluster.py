@@ -132,9 +132,9 @@ def registry_answers() -> bool:
         return False
 
 
-def check_room(config: Config) -> None:
-    """Raises Failure when a new cluster has no room: disk, ports."""
-    host.check_disk()
+def check_room(config: Config, disk: int) -> None:
+    """Raises Failure when a new cluster has no room: `disk` GiB, ports."""
+    host.check_disk(disk)
     for address, port in config.ports:
         host.check_port(address, port)
 

@@ -76,7 +76,7 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 2**40 - 2**30, 2**30))
     with pytest.raises(Failure, match=r"has 1\.0 GiB free and a cluster needs \d+: make room"):
-        host.check_disk()
+        host.check_disk(12)
 
 
 def test_an_unsupported_distribution_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
