@@ -113,9 +113,7 @@ def find(config: Config, wanted: bool | None) -> Mark | None:
             return None
         raise Failure(f"there is a kind cluster {config.name} that `make cluster` did not make. {renew}")
     if found.config != config.digest:
-        raise Failure(
-            f"the cluster {config.name} ({len(nodes)} nodes) was made from another configuration than this. {renew}"
-        )
+        raise Failure(f"the cluster {config.name} was made from another configuration than this. {renew}")
     if wanted is not None and found.offline != wanted:
         raise Failure(f"the cluster {config.name} was made with OFFLINE={int(found.offline)}. {renew}")
     return found
