@@ -36,7 +36,6 @@ class Log:
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        stdin: int | None = subprocess.DEVNULL,
         retries: int = 0,
     ) -> None:
         """Run a command with its output in this log, again up to `retries` times.
@@ -51,7 +50,12 @@ class Log:
                 begin = log.tell()
                 try:
                     with subprocess.Popen(
-                        words, cwd=cwd, env={**os.environ, **(env or {})}, stdin=stdin, stdout=log, stderr=log
+                        words,
+                        cwd=cwd,
+                        env={**os.environ, **(env or {})},
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
                     ) as process:
                         _running.add(process)
                         code = process.wait()
