@@ -40,7 +40,7 @@ class Gate:
 class Resources:
     """Of the Kubernetes Job that trains the model, in Kubernetes' own units."""
 
-    cpu: str = "500m"
+    cpu: str = "250m"
     memory: str = "1Gi"
 
 

@@ -1,0 +1,7 @@
+{{/* What is reached from outside: name in the address, chart, port. Another service is another line. */}}
+{{- define "ingress.routes" -}}
+mlflow: {chart: mlflow, port: 5000}
+prefect: {chart: prefect-server, port: 4200}
+api: {chart: model-api, port: 8086}
+ui: {chart: ui, port: 8501}
+{{- end }}

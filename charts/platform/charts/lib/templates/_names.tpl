@@ -1,0 +1,77 @@
+{{/* The name of a chart's objects, <release>-<chart>. Where another chart is meant: (list . "mlflow"). */}}
+{{- define "lib.name" -}}
+{{- if kindIs "slice" . -}}
+{{ (index . 0).Release.Name }}-{{ index . 1 }}
+{{- else -}}
+{{ .Release.Name }}-{{ .Chart.Name }}
+{{- end -}}
+{{- end }}
+
+{{/* The labels that select a chart's pods. */}}
+{{- define "lib.selector" -}}
+app.kubernetes.io/name: {{ if kindIs "slice" . }}{{ index . 1 }}{{ else }}{{ .Chart.Name }}{{ end }}
+app.kubernetes.io/instance: {{ if kindIs "slice" . }}{{ (index . 0).Release.Name }}{{ else }}{{ .Release.Name }}{{ end }}
+{{- end }}
+
+{{/* All labels of an object. */}}
+{{- define "lib.labels" -}}
+{{ include "lib.selector" . }}
+app.kubernetes.io/component: {{ .Chart.Name }}
+app.kubernetes.io/part-of: mlops
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* The metadata of an object. */}}
+{{- define "lib.metadata" -}}
+name: {{ include "lib.name" . }}
+namespace: {{ .Release.Namespace }}
+labels:
+  {{- include "lib.labels" . | nindent 2 }}
+{{- end }}
+
+{{/* An image reference; the tag is the chart's version where none is set. (list . image) with image {repository, tag}. */}}
+{{- define "lib.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- with $root.Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- end }}
+
+{{/* The Secret with the platform's passwords and keys. */}}
+{{- define "lib.secret" -}}
+{{ .Values.global.existingSecret | default (printf "%s-credentials" .Release.Name) }}
+{{- end }}
+
+{{/* An environment variable from that Secret. (list . NAME key) */}}
+{{- define "lib.secretEnv" -}}
+- name: {{ index . 1 }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "lib.secret" (index . 0) }}
+      key: {{ index . 2 }}
+{{- end }}
+
+{{/* The address of a service for people: by the ingress. (list . "mlflow") */}}
+{{- define "lib.url" -}}
+{{- with (index . 0).Values.global.ingress -}}
+{{- $default := ternary 443 80 (eq .scheme "https") -}}
+{{ .scheme }}://{{ index $ 1 }}.{{ .domain }}{{ if ne (int .port) $default }}:{{ .port }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{/* A database URL in the environment: of our PostgreSQL or from the Secret of another. (list . NAME database scheme) */}}
+{{- define "lib.databaseEnv" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values.global.databaseSecret }}
+- name: {{ index $ 1 }}
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: {{ index $ 2 }}-url}
+{{- else }}
+{{- $password := print (index . 1) "_PASSWORD" }}
+{{ include "lib.secretEnv" (list $root $password "postgres-password") }}
+- name: {{ index . 1 }}
+  value: {{ index . 3 }}://mlops:$({{ $password }})@{{ include "lib.name" (list $root "postgres") }}:5432/{{ index . 2 | replace "-" "_" }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,69 @@
+{{/* The head of a NetworkPolicy about the chart's own pods. Edges follow as `ingress:` and `egress:`. */}}
+{{- define "lib.policy" -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "lib.metadata" . | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "lib.selector" . | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+{{- end }}
+
+{{/* Peers: pods of these charts. (list . "ui" "ingress") */}}
+{{- define "lib.pods" -}}
+{{- $root := first . -}}
+{{- range rest . }}
+- podSelector:
+    matchLabels:
+      {{- include "lib.selector" (list $root .) | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* An egress rule to a chart's port. (list . "mlflow" 5000) */}}
+{{- define "lib.egress" -}}
+- to:
+  {{- include "lib.pods" (list (index . 0) (index . 1)) | nindent 2 }}
+  ports:
+  - {port: {{ index . 2 }}, protocol: TCP}
+{{- end }}
+
+{{/* An egress rule to the cluster's DNS. */}}
+{{- define "lib.dns" -}}
+- to:
+  - namespaceSelector: {}
+    podSelector:
+      matchLabels:
+        k8s-app: kube-dns
+  ports:
+  - {port: 53, protocol: UDP}
+  - {port: 53, protocol: TCP}
+{{- end }}
+
+{{/* Egress rules to the database that replaces SQLite, if there is one. */}}
+{{- define "lib.databaseEgress" -}}
+{{- if .Values.global.postgres }}
+{{- include "lib.egress" (list . "postgres" 5432) }}
+{{- else if .Values.global.databaseSecret }}
+- ports:
+  - {port: 5432, protocol: TCP}
+{{- end }}
+{{- end }}
+
+{{/* Egress rules to addresses outside the cluster. */}}
+{{- define "lib.outside" -}}
+{{- range . }}
+- to:
+  - ipBlock: {cidr: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{/* The peer that is an ingress controller of the cluster, if it is not ours. */}}
+{{- define "lib.otherController" -}}
+{{- with .Values.global.ingress.controllerNamespace }}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,33 @@
+{{/* Variables of both containers. */}}
+{{- define "mlflow.env" -}}
+- {name: MLFLOW_AUTH_CONFIG_PATH, value: /config/basic_auth.ini}
+{{- if or .Values.global.postgres .Values.global.databaseSecret }}
+{{- include "lib.databaseEnv" (list . "MLFLOW_BACKEND_STORE_URI" "mlflow" "postgresql") }}
+{{- include "lib.databaseEnv" (list . "MLOPS_AUTH_DATABASE_URI" "mlflow-auth" "postgresql") }}
+{{- else }}
+- {name: MLFLOW_BACKEND_STORE_URI, value: sqlite:////data/mlflow.db}
+- {name: MLOPS_AUTH_DATABASE_URI, value: sqlite:////data/basic_auth.db}
+{{- end }}
+{{ include "lib.secretEnv" (list . "MLFLOW_AUTH_ADMIN_PASSWORD" "mlflow-admin-password") }}
+{{- end }}
+
+{{- define "mlflow.mounts" -}}
+- {name: data, mountPath: /data}
+- {name: config, mountPath: /config}
+- {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{/* Names under which MLflow may be asked: its Service, a port-forward, the ingress. */}}
+{{- define "mlflow.hosts" -}}
+{{- $name := include "lib.name" . -}}
+{{- $public := urlParse (include "lib.url" (list . "mlflow")) -}}
+{{- $hosts := list "localhost:*" "127.0.0.1:*" $name (print $name ":*") (print $name "." .Release.Namespace "*") $public.host -}}
+{{- join "," (concat $hosts .Values.allowedHosts) -}}
+{{- end }}
+
+{{/* Origins of the pages that may send requests: MLflow's own, as browsers name it. */}}
+{{- define "mlflow.origins" -}}
+{{- $origins := list "http://localhost:5000" "http://127.0.0.1:5000" (include "lib.url" (list . "mlflow")) -}}
+{{- range .Values.allowedHosts }}{{ $origins = concat $origins (list (print "http://" .) (print "https://" .)) }}{{ end -}}
+{{- join "," $origins -}}
+{{- end }}

@@ -1,0 +1,84 @@
+"""Run before the MLflow server starts: the databases get this version's tables, the accounts the Secret's passwords.
+
+It writes to the databases themselves, which nobody else has open then: so there is no moment at which the server runs
+with other accounts than these.
+
+Accounts: `admin`; `reader` (the API and the pages) reads everything and writes the experiment `feedback`; `trainer`
+(the training Jobs) writes every experiment and model.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+from pathlib import Path
+
+FEEDBACK = "feedback"
+
+
+def prepare_tracking(uri: str) -> str:
+    """Create or migrate the tracking database; returns the id of the experiment `feedback`, which it makes."""
+    from mlflow.entities import ViewType
+    from mlflow.store.db import utils
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    engine = utils.create_sqlalchemy_engine_with_retry(uri)
+    utils._safe_initialize_tables(engine)
+    utils._upgrade_db(engine)
+    engine.dispose()
+    store = Tracking(uri, "mlflow-artifacts:/")
+    found = store.search_experiments(ViewType.ALL, filter_string=f"name = '{FEEDBACK}'")
+    if not found:
+        return str(store.create_experiment(FEEDBACK))
+    if found[0].lifecycle_stage == "deleted":
+        store.restore_experiment(found[0].experiment_id)
+    return str(found[0].experiment_id)
+
+
+def prepare_accounts(uri: str, passwords: dict[str, str], feedback: str) -> None:
+    """Create the accounts, or set their passwords anew, and give them their rights."""
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore as Accounts
+
+    store = Accounts()
+    store.init_db(uri)
+    for name, password in passwords.items():
+        is_admin = name == "admin"
+        if not store.has_user(name):
+            store.create_user(name, password, is_admin=is_admin)
+        elif not store.authenticate_user(name, password):
+            store.update_user(name, password, is_admin=is_admin)
+    store.grant_user_permission("reader", "experiment", feedback, "EDIT")
+    for kind in ("experiment", "registered_model"):
+        store.grant_user_permission("trainer", kind, "*", "EDIT")
+
+
+def write_configuration(path: Path, uri: str) -> None:
+    """MLflow's own file of the account plugin: what nobody was granted is readable for those who log in."""
+    config = configparser.ConfigParser(interpolation=None)
+    config["mlflow"] = {
+        "default_permission": "READ",
+        "database_uri": uri,
+        "admin_username": "admin",
+        "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+        # a password's hash takes 50 ms to compute, too much for every request
+        "auth_cache_ttl_seconds": "60",
+    }
+    with path.open("w") as file:
+        config.write(file)
+
+
+def main() -> None:
+    environment = os.environ
+    uri = environment["MLOPS_AUTH_DATABASE_URI"]
+    passwords = {
+        "admin": environment["MLFLOW_AUTH_ADMIN_PASSWORD"],
+        "reader": environment["READER_PASSWORD"],
+        "trainer": environment["TRAINER_PASSWORD"],
+    }
+    write_configuration(Path(environment["MLFLOW_AUTH_CONFIG_PATH"]), uri)  # first: importing mlflow's accounts reads it
+    feedback = prepare_tracking(environment["MLFLOW_BACKEND_STORE_URI"])
+    prepare_accounts(uri, passwords, feedback)
+
+
+if __name__ == "__main__":
+    main()
