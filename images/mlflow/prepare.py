@@ -75,7 +75,8 @@ def main() -> None:
         "reader": environment["READER_PASSWORD"],
         "trainer": environment["TRAINER_PASSWORD"],
     }
-    write_configuration(Path(environment["MLFLOW_AUTH_CONFIG_PATH"]), uri)  # first: importing mlflow's accounts reads it
+    # first, as importing MLflow's accounts reads it
+    write_configuration(Path(environment["MLFLOW_AUTH_CONFIG_PATH"]), uri)
     feedback = prepare_tracking(environment["MLFLOW_BACKEND_STORE_URI"])
     prepare_accounts(uri, passwords, feedback)
 

@@ -7,16 +7,16 @@
 {{- end -}}
 {{- end }}
 
-{{/* The labels that select a chart's pods. */}}
+{{/* The labels that select a chart's pods. Not by app.kubernetes.io/name, which Prefect sets itself on its Jobs' pods. */}}
 {{- define "lib.selector" -}}
-app.kubernetes.io/name: {{ if kindIs "slice" . }}{{ index . 1 }}{{ else }}{{ .Chart.Name }}{{ end }}
+app.kubernetes.io/component: {{ if kindIs "slice" . }}{{ index . 1 }}{{ else }}{{ .Chart.Name }}{{ end }}
 app.kubernetes.io/instance: {{ if kindIs "slice" . }}{{ (index . 0).Release.Name }}{{ else }}{{ .Release.Name }}{{ end }}
 {{- end }}
 
 {{/* All labels of an object. */}}
 {{- define "lib.labels" -}}
 {{ include "lib.selector" . }}
-app.kubernetes.io/component: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/part-of: mlops
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}

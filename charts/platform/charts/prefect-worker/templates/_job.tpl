@@ -53,6 +53,16 @@ job_configuration:
           tolerations:
             {{- toYaml . | nindent 12 }}
           {{- end }}
+          initContainers:
+          - name: network
+            image: {{ "{{ image }}" | quote }}
+            imagePullPolicy: IfNotPresent
+            command: [python, -m, flows.reachable, "http://{{ include "lib.name" (list . "prefect-server") }}:4200/api/health"]
+            resources:
+              requests: {cpu: 10m, memory: 32Mi}
+              limits: {memory: 64Mi}
+            securityContext:
+              {{- include "lib.container" . | nindent 14 }}
           containers:
           - name: prefect-job
             image: {{ "{{ image }}" | quote }}
