@@ -42,9 +42,13 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
     Args:
         model: only this model; by default all that are registered.
     """
-    with Registry(timeout=settings.timeout) as registry, httpx.Client(timeout=settings.timeout) as http:
+    with (
+        Registry(timeout=settings.timeout) as registry,
+        httpx.Client(timeout=settings.timeout) as http,
+        settings.prefect_client() as prefect_http,
+    ):
         mlflow = _finding("mlflow", lambda: _mlflow(registry))
-        prefect = _finding("prefect", lambda: _prefect(http, settings))
+        prefect = _finding("prefect", lambda: _prefect(prefect_http))
         api = _finding("api", lambda: _service(http, f"{settings.api_url}/livez", "the model API", "MLOPS_API_URL"))
         yield mlflow
         yield prefect
@@ -62,11 +66,16 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
 
         yield _finding("models", models)
         for item in found:
-            yield from _examine_model(registry, http, settings, item, api.ok, prefect.ok)
+            yield from _examine_model(registry, http, prefect_http if prefect.ok else None, settings, item, api.ok)
 
 
 def _examine_model(
-    registry: Registry, http: httpx.Client, settings: PlatformSettings, model: RegisteredModel, api: bool, prefect: bool
+    registry: Registry,
+    http: httpx.Client,
+    prefect: httpx.Client | None,
+    settings: PlatformSettings,
+    model: RegisteredModel,
+    api: bool,
 ) -> Iterator[Finding]:
     name = model.name
     bundles: list[Bundle] = []
@@ -76,8 +85,8 @@ def _examine_model(
         return f"version {model.aliases[PRODUCTION]}, served by {bundles[0].serving}"
 
     if prefect:
-        yield _finding(f"{name}: deployment", lambda: _deployment(http, settings, name))
-        yield _finding(f"{name}: last training", lambda: _last_training(http, settings, name))
+        yield _finding(f"{name}: deployment", lambda: _deployment(prefect, name))
+        yield _finding(f"{name}: last training", lambda: _last_training(prefect, name))
     yield _finding(f"{name}: ledger", lambda: _ledger(registry, model))
     production = _finding(f"{name}: production", bundle)
     yield production
@@ -108,10 +117,10 @@ def _mlflow(registry: Registry) -> str:
     return f"MLflow {version} at {registry.uri}"
 
 
-def _prefect(http: httpx.Client, settings: PlatformSettings) -> str:
-    url = settings.prefect_url
+def _prefect(http: httpx.Client) -> str:
+    url = str(http.base_url).rstrip("/")
     try:
-        version = http.get(f"{url}/admin/version").raise_for_status().json()
+        version = http.get("/admin/version").raise_for_status().json()
     except httpx.HTTPStatusError as error:
         raise Sick(f"Prefect at {url} answers {error.response.status_code}", "set PREFECT_API_AUTH_STRING") from error
     except (httpx.HTTPError, ValueError) as error:
@@ -154,8 +163,8 @@ def _models(registry: Registry, name: str) -> list[RegisteredModel]:
     return found
 
 
-def _deployment(http: httpx.Client, settings: PlatformSettings, name: str) -> str:
-    answer = http.get(f"{settings.prefect_url}/deployments/name/train/{name}")
+def _deployment(http: httpx.Client, name: str) -> str:
+    answer = http.get(f"/deployments/name/train/{name}")
     if answer.status_code == 404:
         raise Sick(
             f"Prefect has no deployment train/{name}",
@@ -172,18 +181,18 @@ def _deployment(http: httpx.Client, settings: PlatformSettings, name: str) -> st
     return f"train/{name} is ready"
 
 
-def _last_training(http: httpx.Client, settings: PlatformSettings, name: str) -> str:
+def _last_training(http: httpx.Client, name: str) -> str:
     body: dict[str, Any] = {
         "flows": {"name": {"any_": ["train"]}},
         "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},
         "sort": "END_TIME_DESC",
         "limit": 200,
     }
-    runs = http.post(f"{settings.prefect_url}/flow_runs/filter", json=body).raise_for_status().json()
+    runs = http.post("/flow_runs/filter", json=body).raise_for_status().json()
     mine = [run for run in runs if run.get("parameters", {}).get("model") == name]
     if not mine:
         return "none that Prefect knows of"
-    last, ui = mine[0], settings.prefect_url.removesuffix("/api")
+    last, ui = mine[0], str(http.base_url).rstrip("/").removesuffix("/api")
     if last["state"]["type"] != "COMPLETED":
         raise Sick(
             f"the run {last['name']} {last['state']['type'].lower()}: {last['state'].get('message') or 'no message'}",

@@ -216,6 +216,22 @@ def doctor(model: str) -> None:
         raise click.ClickException(f"{failed} check{'s' if failed > 1 else ''} failed")
 
 
+@main.command()
+@click.argument("model")
+@click.option("--seconds", default=600.0, show_default=True, help="How long the training may take.")
+def loop(model: str, seconds: float) -> None:
+    """Run the loop once on the platform as it is: train, gate, promote, predict, scrape; prints each stage's time."""
+    settings = PlatformSettings()
+    settings.export()
+    from app.cli.loop import Loop, LoopError
+
+    try:
+        for stage in Loop(settings, model, seconds).run():
+            _say(f"{stage.name:8} {stage.seconds:6.1f} s  {stage.detail}")
+    except LoopError as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _report(decision: dict[str, Any]) -> None:
     """Print a decision; a refused one ends the command with exit code 3."""
     at = f" (check: {decision['check']})" if decision["check"] else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import httpx
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.registry.client import RegistrySettings
@@ -27,6 +28,11 @@ class PlatformSettings(BaseSettings):
     @property
     def prefect_url(self) -> str:
         return os.environ.get("PREFECT_API_URL", PREFECT_DEFAULT)
+
+    def prefect_client(self) -> httpx.Client:
+        """A client of Prefect's REST API with the account of PREFECT_API_AUTH_STRING, "user:password", if it is set."""
+        user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        return httpx.Client(base_url=self.prefect_url, auth=(user, password) if user else None, timeout=self.timeout)
 
     def export(self) -> None:
         """Set the variables that MLflow's and Prefect's own clients read, so that they use these services too."""

@@ -41,13 +41,10 @@ spec:
   - {port: 53, protocol: TCP}
 {{- end }}
 
-{{/* Egress rules to the database that replaces SQLite, if there is one. */}}
+{{/* An egress rule to the PostgreSQL that replaces SQLite, if it is ours; egressCIDRs lets one outside be reached. */}}
 {{- define "lib.databaseEgress" -}}
 {{- if .Values.global.postgres }}
 {{- include "lib.egress" (list . "postgres" 5432) }}
-{{- else if .Values.global.databaseSecret }}
-- ports:
-  - {port: 5432, protocol: TCP}
 {{- end }}
 {{- end }}
 

@@ -1,0 +1,152 @@
+"""`mlops loop`, which `helm test` runs: the whole loop once, on the platform as it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import httpx
+
+from app.cli.settings import PlatformSettings
+from app.registry.bundle import fetch_bundle
+from app.registry.client import PRODUCTION, Registry
+from app.registry.ledger import Decision, Ledger
+from app.registry.predictor import example_difference
+
+T = TypeVar("T")
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+class LoopError(Exception):
+    """A stage did not come to its end; the message says why."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that is done: what came of it, and how long it took."""
+
+    name: str
+    detail: str
+    seconds: float
+
+
+class Loop:
+    """One round of a model.
+
+    Args:
+        model: its name.
+        seconds: how long the training may take, from the request to its end.
+    """
+
+    def __init__(self, settings: PlatformSettings, model: str, seconds: float) -> None:
+        self.settings, self.model, self.seconds = settings, model, seconds
+        self.registry = Registry(retry_for=30)
+        self.api = httpx.Client(base_url=settings.api_url, timeout=settings.timeout)
+        self.prefect = settings.prefect_client()
+
+    def run(self) -> Iterator[Stage]:
+        """The stages, each as it is done.
+
+        Raises:
+            LoopError: a stage failed.
+        """
+        stages: list[tuple[str, Callable[[], str]]] = [
+            ("train", self._train),
+            ("gate", self._gate),
+            ("promote", self._promote),
+            ("predict", self._predict),
+            ("scrape", self._scrape),
+        ]
+        for name, stage in stages:
+            begun = time.monotonic()
+            try:
+                detail = stage()
+            except (httpx.HTTPError, KeyError, ValueError) as error:
+                raise LoopError(f"{name}: {type(error).__name__}: {error}") from error
+            yield Stage(name, detail, time.monotonic() - begun)
+
+    def _train(self) -> str:
+        deployment = self._get(f"/deployments/name/train/{self.model}")
+        body = {
+            "parameters": {"model": self.model, "who": "mlops loop", "cause": "mlops loop"},
+            "state": {"type": "SCHEDULED", "name": "Scheduled"},
+        }
+        answer = self.prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=body)
+        self.flow_run = answer.raise_for_status().json()["id"]
+
+        def ended() -> dict[str, Any] | None:
+            run = self._get(f"/flow_runs/{self.flow_run}")
+            return run if run["state"]["type"] in ENDED else None
+
+        run = self._await(ended, self.seconds, lambda: "the flow run has not ended; see Prefect's page")
+        state = run["state"]
+        if state["type"] != "COMPLETED":
+            raise LoopError(f"the flow run {run['name']} ended as {state['name']}: {state.get('message')}")
+        return f"flow run {run['name']}, {run['total_run_time']:.0f} s of it in the flow"
+
+    def _gate(self) -> str:
+        made = [v for v in self.registry.versions(self.model) if v.tags.get("flow_run_id") == self.flow_run]
+        if not made:
+            raise LoopError("the flow run registered no version")
+        self.version = made[0].version
+
+        def decided() -> Decision | None:
+            recent = Ledger(self.registry, self.model).history(20)
+            return next((d for d in recent if d.version == self.version), None)
+
+        decision = self._await(decided, 30, lambda: f"the promotion ledger says nothing of version {self.version}")
+        if decision.refused:
+            raise LoopError(f"version {decision.version} was refused by {decision.check}: {decision.reason}")
+        return f"version {self.version}: {decision.reason}"
+
+    def _promote(self) -> str:
+        alias = next(m for m in self.registry.models() if m.name == self.model).aliases.get(PRODUCTION)
+        if alias != self.version:
+            raise LoopError(f"the alias {PRODUCTION} is at version {alias}, promoted was {self.version}")
+        return f"{PRODUCTION} is version {alias}"
+
+    def _predict(self) -> str:
+        def taken_up() -> dict[str, Any] | None:
+            answer = self.api.get(f"/models/{self.model}")
+            info = answer.json() if answer.is_success else {}
+            return info if info.get("version") == self.version else None
+
+        self._await(taken_up, 60, lambda: f"the API does not serve version {self.version}; see its log")
+        with TemporaryDirectory() as folder:
+            bundle = fetch_bundle(self.registry, self.registry.version(self.model, self.version), Path(folder))
+
+        def predicted() -> dict[str, Any] | None:
+            answer = self.api.post(f"/models/{self.model}/predict", json=bundle.example).raise_for_status().json()
+            return answer if answer["version"] == self.version else None  # another replica may be a poll behind
+
+        said = self._await(predicted, 30, lambda: f"a replica does not take up version {self.version}")["prediction"]
+        difference = example_difference(bundle, said)
+        if difference:
+            raise LoopError(f"the API's answer is not the estimator's: {difference}")
+        return f"{said}, as the estimator says"
+
+    def _scrape(self) -> str:
+        needed = (f'mlops_model_info{{model="{self.model}"', "mlops_requests_total{", "http_requests_total{")
+        text = self.api.get("/metrics").raise_for_status().text
+        missing = [name for name in needed if name not in text]
+        if missing:
+            raise LoopError(f"/metrics of the API has no {', '.join(missing)}")
+        return f"{sum(not line.startswith('#') for line in text.splitlines())} series from the API"
+
+    def _get(self, path: str) -> dict[str, Any]:
+        answer = self.prefect.get(path)
+        if answer.status_code == 404:
+            raise LoopError(f"Prefect does not know {path}: is the model's file in flows/models of the worker's image?")
+        return answer.raise_for_status().json()
+
+    def _await(self, look: Callable[[], T | None], seconds: float, problem: Callable[[], str]) -> T:
+        deadline = time.monotonic() + seconds
+        while (found := look()) is None:
+            if time.monotonic() > deadline:
+                raise LoopError(f"after {seconds:.0f} s: {problem()}")
+            time.sleep(0.5)
+        return found
