@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-k8s lint cluster down tool-cache bench lock screenshots clean
+.PHONY: help demo up test test-k8s lint cluster images push down tool-cache bench lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,11 +19,19 @@ help:  ## what can be made
 demo: $(READY)  ## the loop on this machine: train, promote, serve, see (ONCE=1: stop after the first prediction)
 	@$(BIN)/mlops demo $(if $(ONCE),--once) $(ARGS)
 
+# What `kubectl`, `helm` and the like are called by: those that `make cluster` made, where there are none on PATH.
+TOOLS := PATH="$(CURDIR)/.tools/bin:$$PATH"
+
+up: cluster images  ## a kind cluster with everything on it: ends with a prediction
+	@$(TOOLS) helm upgrade --install mlops charts/platform --namespace mlops --create-namespace \
+	  --kube-context kind-mlops --wait --timeout 10m $(ARGS)
+	@$(PYTHON) -B -m images.predict
+
 test: $(READY) lint  ## every test that needs no cluster
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-k8s: $(READY)  ## every test that needs the cluster
-	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest k8s-tests/live -p no:xdist $(ARGS)
+	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -p no:xdist $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy
@@ -34,6 +42,12 @@ CLUSTER := $(PYTHON) -B -m images.offline
 
 cluster:  ## a kind cluster (OFFLINE=auto|0|1, TOOL_CACHE=DIR, KIND_CONFIG=kind-config-multinode.yaml)
 	@$(CLUSTER) up --config $(KIND_CONFIG)
+
+images:  ## the platform's images; onto the kind cluster's nodes where it runs
+	@$(TOOLS) $(PYTHON) -B -m images.build build --load
+
+push:  ## push the images: REGISTRY=registry.example.com/team, then helm install --set global.imageRegistry=...
+	@$(PYTHON) -B -m images.build push $(REGISTRY)
 
 down:  ## remove the cluster (ALL=1: images and programs too)
 	@$(CLUSTER) down --config $(KIND_CONFIG) $(if $(ALL),--all)

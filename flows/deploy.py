@@ -29,9 +29,14 @@ from flows import model as models
 from flows.serve import deployments
 
 TAG = "mlops"
-ZOMBIES = "Crash runs without heartbeat"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = [f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry")]
+# The worker's name of a pod's condition -> the message of the state, and whether it replaces one that says less.
+DIAGNOSES = {
+    "ImagePullError": ("The image of the Job cannot be pulled: see the run's log for its name and the answer.", False),
+    "OOMKilled": ("The Job needed more memory than its model file's resources allow, and was killed.", True),
+    "Evicted": ("The Job's pod was evicted by its node: see the run's log for the reason.", True),
+}
 
 log = logging.getLogger("mlops.deploy")
 
@@ -102,35 +107,54 @@ def job_variables(deployment: RunnerDeployment, image: str) -> dict[str, Any]:
     return variables
 
 
-async def ensure_zombie_automation(client: PrefectClient, seconds: int) -> None:
-    """Runs whose process is gone without a word, as with a lost node, do not stay Running for ever."""
-    automation = AutomationCore(
-        name=ZOMBIES,
-        description="From the platform's code: flows/deploy.py.",
-        enabled=True,
-        trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            for_each={"prefect.resource.id"},
-            after={HEARTBEAT},
-            expect={HEARTBEAT, *ENDS},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=seconds),
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name="Crashed",
-                state=StateType.CRASHED,
-                message=f"Nothing was heard of the run for {seconds} s: its pod or node is gone.",
-                force=False,
-            )
-        ],
+def automations(heartbeat_seconds: int) -> list[AutomationCore]:
+    """What ends a run that cannot end itself, as Crashed and with the reason."""
+    silent = EventTrigger(
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        for_each={"prefect.resource.id"},
+        after={HEARTBEAT},
+        expect={HEARTBEAT, *ENDS},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=heartbeat_seconds),
     )
-    found = await client.read_automations_by_name(ZOMBIES)
-    if found:
-        await client.update_automation(found[0].id, automation)
-    else:
-        await client.create_automation(automation)
+    gone = f"Nothing was heard of the run for {heartbeat_seconds} s: its pod or node is gone."
+    return [
+        _crash("Crash runs without heartbeat", silent, gone, force=False),
+        *(
+            _crash(f"Crash runs whose pod has {diagnosis}", _diagnosed(diagnosis), message, force)
+            for diagnosis, (message, force) in DIAGNOSES.items()
+        ),
+    ]
+
+
+def _diagnosed(diagnosis: str) -> EventTrigger:
+    """When the worker sees a pod in this condition; it says so in the labels of the event."""
+    return EventTrigger(
+        match={"kubernetes.diagnosis": diagnosis},
+        for_each={"prefect.resource.id"},
+        expect={"prefect.kubernetes.pod.*"},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=timedelta(0),
+    )
+
+
+def _crash(name: str, trigger: EventTrigger, message: str, force: bool) -> AutomationCore:
+    action = ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=force)
+    return AutomationCore(
+        name=name, description="From flows/deploy.py.", enabled=True, tags=[TAG], trigger=trigger, actions=[action]
+    )
+
+
+async def ensure_automations(client: PrefectClient, wanted: list[AutomationCore]) -> None:
+    """Create these, or bring them to what they are here."""
+    for automation in wanted:
+        found = await client.read_automations_by_name(automation.name)
+        if found:
+            await client.update_automation(found[0].id, automation)
+        else:
+            await client.create_automation(automation)
 
 
 async def bootstrap(client: PrefectClient, model: str) -> FlowRun | None:
@@ -158,7 +182,7 @@ async def deploy(wanted: list[RunnerDeployment], pool: str, template: dict[str, 
         await wait_for_server(client, settings.server_seconds)
         await ensure_work_pool(client, pool, template, settings.concurrency)
         await ensure_deployments(client, wanted, pool, settings.image)
-        await ensure_zombie_automation(client, settings.heartbeat_seconds)
+        await ensure_automations(client, automations(settings.heartbeat_seconds))
         if settings.bootstrap_model:
             await bootstrap(client, settings.bootstrap_model)
 

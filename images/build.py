@@ -139,6 +139,20 @@ def _copy_without(source: IO[bytes], target: IO[bytes], digests: set[str]) -> No
             new.addfile(member, old.extractfile(member) if member.isreg() else None)
 
 
+def restart(references: list[str]) -> list[str]:
+    """Restart what runs an image whose name was given to another build; returns the names."""
+    kubectl = ["kubectl", "--context", f"kind-{CLUSTER}"]
+    selector = ["--selector", "app.kubernetes.io/part-of=mlops"]
+    listed = run([*kubectl, "get", "deployments", "--all-namespaces", *selector, "-o", "json"])
+    restarted = []
+    for item in json.loads(listed)["items"]:
+        name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
+        if {container["image"] for container in item["spec"]["template"]["spec"]["containers"]} & set(references):
+            run([*kubectl, "--namespace", namespace, "rollout", "restart", f"deployment/{name}"])
+            restarted.append(name)
+    return restarted
+
+
 def size(reference: str) -> int:
     """Bytes of all layers, unpacked."""
     return int(run(["docker", "image", "inspect", "-f", "{{.Size}}", reference]))
@@ -169,6 +183,8 @@ def make(chosen: list[str], also: list[str], to_cluster: bool) -> None:
         loaded = load(references)
         what = ", ".join(loaded) if loaded else "they are there"
         print(f"  onto the cluster's nodes: {what}: {time.monotonic() - started:.0f} s")
+        if restarted := restart(loaded) if loaded else []:
+            print(f"  restarted {', '.join(restarted)}")
     print(f"  images: {time.monotonic() - begun:.0f} s")
 
 
