@@ -6,8 +6,6 @@ job_configuration:
   env: {{ "{{ env }}" | quote }}
   labels: {{ "{{ labels }}" | quote }}
   annotations: {{ "{{ annotations }}" | quote }}
-  pod_watch_timeout_seconds: {{ "{{ pod_watch_timeout_seconds }}" | quote }}
-  job_watch_timeout_seconds: {{ "{{ job_watch_timeout_seconds }}" | quote }}
   stream_output: false # Prefect's own logs say the same; the pod's go to kubectl logs
   job_manifest:
     apiVersion: batch/v1
@@ -108,6 +106,4 @@ variables:
     command: {type: string, title: Command, description: "By default what runs the flow."}
     namespace: {type: string, title: Namespace, default: {{ .Release.Namespace }}}
     finished_job_ttl: {type: integer, title: Seconds that a finished Job is kept, default: {{ .Values.jobs.ttlSecondsAfterFinished }}}
-    pod_watch_timeout_seconds: {type: integer, title: Seconds that the pod may take to start, default: {{ .Values.jobs.startSeconds }}}
-    job_watch_timeout_seconds: {type: integer, title: Seconds that the Job may take}
 {{- end }}

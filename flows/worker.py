@@ -1,0 +1,71 @@
+"""The Prefect worker of the platform: Prefect's own for Kubernetes, which also removes the Jobs of ended runs.
+
+A run may end while its Job does not: its image cannot be pulled, nothing was heard of it, it was cancelled while no
+worker ran. Kubernetes would keep such a Job's pod, and the compute that is reserved for it, for ever.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from kubernetes_asyncio import client, config
+from kubernetes_asyncio.client.exceptions import ApiException
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+from prefect_kubernetes import KubernetesWorker
+
+RUN_LABEL = "prefect.io/flow-run-id"
+GRACE = timedelta(seconds=20)  # for a process that has reported its end and is about to leave
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+async def delete_jobs_of_ended_runs(batch: client.BatchV1Api, prefect: PrefectClient, namespace: str) -> list[str]:
+    """Delete the Jobs that still have a pod although their flow run ended a while ago; returns their names."""
+    deleted = []
+    for job in (await batch.list_namespaced_job(namespace, label_selector=RUN_LABEL)).items:
+        if not job.status.active:
+            continue
+        try:
+            run = await prefect.read_flow_run(UUID(job.metadata.labels[RUN_LABEL]))
+        except ObjectNotFound:
+            continue  # of another Prefect server
+        if run.state and run.state.is_final() and datetime.now(UTC) - run.state.timestamp > GRACE:
+            await batch.delete_namespaced_job(job.metadata.name, namespace, propagation_policy="Background")
+            deleted.append(job.metadata.name)
+    return deleted
+
+
+class Worker(KubernetesWorker):
+    """Looks for such Jobs whenever it reports to Prefect, every 30 s."""
+
+    async def sync_with_backend(self) -> None:
+        await super().sync_with_backend()
+        async with client.ApiClient() as api, get_client() as prefect:
+            try:
+                deleted = await delete_jobs_of_ended_runs(client.BatchV1Api(api), prefect, NAMESPACE_FILE.read_text())
+            except ApiException as error:
+                self._logger.warning("the Jobs of ended runs cannot be removed: %s %s", error.status, error.reason)
+            else:
+                for name in deleted:
+                    self._logger.info("Deleted the Job %s: its flow run has ended", name)
+
+
+async def run(pool: str, name: str) -> None:
+    config.load_incluster_config()
+    await Worker(work_pool_name=pool, name=name).start(with_healthcheck=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
+    parser.add_argument("--work-pool", default="k8s")
+    parser.add_argument("--name", required=True, help="as Prefect's page shows it")
+    arguments = parser.parse_args()
+    asyncio.run(run(arguments.work_pool, arguments.name))
+
+
+if __name__ == "__main__":
+    main()
