@@ -40,7 +40,7 @@ class Gate:
 class Resources:
     """Of the Kubernetes Job that trains the model, in Kubernetes' own units."""
 
-    cpu: str = "250m"
+    cpu: str = "100m"
     memory: str = "1Gi"
 
 

@@ -98,9 +98,14 @@ variables:
   properties:
     name: {type: string, title: Name, description: "Of the Job; by default the flow run's."}
     image: {type: string, title: Image, default: {{ include "lib.image" (list . .Values.image) | quote }}}
-    cpu: {type: string, title: CPU request, default: 250m}
+    cpu: {type: string, title: CPU request, default: 100m}
     memory: {type: string, title: Memory, description: "Request and limit.", default: 1Gi}
-    env: {type: object, title: Environment, additionalProperties: {type: string}}
+    env:
+      type: object
+      title: Environment
+      additionalProperties: {type: string}
+      default: # an evicted pod's run ends and says so, rather than to start again somewhere
+        PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR: crash
     labels: {type: object, title: Labels, additionalProperties: {type: string}}
     annotations: {type: object, title: Annotations, additionalProperties: {type: string}}
     command: {type: string, title: Command, description: "By default what runs the flow."}
