@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-LOCKS := api ui mlflow flows
+LOCKS := api api-skops ui mlflow flows
 
 # Imports are compiled once and kept: without bytecode each server starts some ten seconds later.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,8 +43,8 @@ CLUSTER := $(PYTHON) -B -m images.offline
 cluster:  ## a kind cluster (OFFLINE=auto|0|1, TOOL_CACHE=DIR, KIND_CONFIG=kind-config-multinode.yaml)
 	@$(CLUSTER) up --config $(KIND_CONFIG)
 
-images:  ## the platform's images; onto the kind cluster's nodes where it runs
-	@$(TOOLS) $(PYTHON) -B -m images.build build --load
+images:  ## the platform's images (IMAGES=api-skops: that one); onto the kind cluster's nodes where it runs
+	@$(TOOLS) $(PYTHON) -B -m images.build build --load $(IMAGES)
 
 push:  ## push the images: REGISTRY=registry.example.com/team, then helm install --set global.imageRegistry=...
 	@$(PYTHON) -B -m images.build push $(REGISTRY)

@@ -1,7 +1,7 @@
 """`make images` and `make push`: the platform's own images, images/<name>/Dockerfile, as mlops/<name>:<version>.
 
 build   builds them; --load: and brings them onto the nodes of the kind cluster, if it runs
-push    tags and pushes what was built to a registry, for `global.imageRegistry`
+push    builds them, tags and pushes them to a registry, for `global.imageRegistry`
 sizes   the table of the README
 """
 
@@ -32,8 +32,11 @@ class BuildError(Exception):
     """A command failed; the message says which, and what it printed."""
 
 
+VARIANTS = {"api-skops": "api"}  # images from another's Dockerfile, with their own lock; built when asked for
+
+
 def names() -> list[str]:
-    """The images, by the folders that have a Dockerfile here."""
+    """The images of an installation, by the folders that have a Dockerfile here."""
     return sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile"))
 
 
@@ -67,7 +70,10 @@ def build(name: str, also: Iterable[str] = ()) -> None:
     arguments = [word for key in PASSED if key in os.environ for word in ("--build-arg", key)]
     if name == "flows":
         arguments += ["--build-arg", f"MLOPS_GIT_SHA={commit()}"]
-    command = ["docker", "buildx", "build", "--provenance=false", "--load", "-f", f"images/{name}/Dockerfile"]
+    if name in VARIANTS:
+        arguments += ["--build-arg", f"LOCK={name}"]
+    dockerfile = f"images/{VARIANTS.get(name, name)}/Dockerfile"
+    command = ["docker", "buildx", "build", "--provenance=false", "--load", "-f", dockerfile]
     run([*command, *arguments, *tags, "."])
 
 
@@ -161,7 +167,7 @@ def size(reference: str) -> int:
 def sizes() -> str:
     """The table of the README, MB of 10^6 bytes, unpacked."""
     base = size(BASE)
-    found = {tag(name): size(tag(name)) / 1e6 for name in names()}
+    found = {tag(name): size(tag(name)) / 1e6 for name in [*names(), *VARIANTS]}
     rows = [f"| `{reference}` | {mb:.0f} MB | {mb - base / 1e6:.0f} MB |" for reference, mb in found.items()]
     return "\n".join(["| image | size | above the Python base |", "|---|---|---|", *rows])
 
@@ -190,7 +196,8 @@ def make(chosen: list[str], also: list[str], to_cluster: bool) -> None:
 
 def push(registry: str) -> None:
     """Push the images under the registry's name. Raises BuildError when it refuses."""
-    for name in names():
+    for name in [*names(), *VARIANTS]:
+        build(name)
         there = f"{registry.rstrip('/')}/{tag(name)}"
         run(["docker", "tag", tag(name), there])
         run(["docker", "push", there])
@@ -207,9 +214,9 @@ def main() -> None:
     parser.add_argument("--load", action="store_true", help="onto the nodes of the kind cluster")
     parser.add_argument("--tag", action="append", default=[], help="build: a further tag, as skaffold asks for")
     arguments = parser.parse_intermixed_args()
-    unknown = set(arguments.names) - set(names()) if arguments.command == "build" else set()
+    unknown = set(arguments.names) - {*names(), *VARIANTS} if arguments.command == "build" else set()
     if unknown:
-        parser.error(f"there is no image {', '.join(sorted(unknown))}; known are: {', '.join(names())}")
+        parser.error(f"there is no image {', '.join(sorted(unknown))}; known are: {', '.join([*names(), *VARIANTS])}")
     try:
         if arguments.command == "build":
             make(arguments.names or names(), arguments.tag, arguments.load)

@@ -79,8 +79,14 @@ class SkopsPredictor:
 
     def __init__(self, path: Path, features: Sequence[Feature]) -> None:
         # imported here: 70 MB of memory that models in ONNX do not need
-        import pandas as pd
-        from skops import io
+        try:
+            import pandas as pd
+            from skops import io
+        except ModuleNotFoundError as error:
+            raise BundleError(
+                f"the version is served by scikit-learn itself, and this image has no {error.name}: "
+                "install with --set model-api.image.repository=mlops/api-skops"
+            ) from error
 
         untrusted = io.get_untrusted_types(file=path)
         foreign = [name for name in untrusted if name.split(".")[0] not in ("sklearn", "numpy", "scipy")]
