@@ -1,0 +1,132 @@
+"""What the worker pod tells a Prefect server, against a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, TypeVar
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Completed, Crashed
+
+from app.registry.client import Registry
+from app.testing import free_port
+from flows import deploy, reachable
+from flows.serve import deployments
+
+TEMPLATE: dict[str, Any] = {
+    "job_configuration": {"job_manifest": {"kind": "Job"}},
+    "variables": {"type": "object", "properties": {}},
+}
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+@pytest.fixture
+def wanted() -> list[RunnerDeployment]:
+    return deployments()
+
+
+async def everything(client: PrefectClient, wanted: list[RunnerDeployment], image: str) -> None:
+    await deploy.ensure_work_pool(client, "k8s", TEMPLATE, 3)
+    await deploy.ensure_deployments(client, wanted, "k8s", image)
+    await deploy.ensure_automations(client, deploy.automations(100))
+
+
+def test_registering_twice_is_registering_once(platform: Registry, wanted: list[RunnerDeployment]) -> None:
+    async def work() -> None:
+        async with get_client() as client:
+            await everything(client, wanted, "mlops/flows:1")
+            await everything(client, wanted, "mlops/flows:2")
+            found = {d.name: d for d in await client.read_deployments()}
+            assert set(found) == {"iris", "diabetes", "promote", "rollback"}
+            assert found["iris"].job_variables == {"image": "mlops/flows:2", "cpu": "100m", "memory": "1Gi"}
+            assert found["iris"].work_pool_name == "k8s"
+            assert found["promote"].job_variables == {"image": "mlops/flows:2"}
+            names = [automation.name for automation in await client.read_automations()]
+            assert len(names) == len(set(names)) == 1 + len(deploy.DIAGNOSES)
+            assert (await client.read_work_pool("k8s")).concurrency_limit == 3
+
+    run(work())
+
+
+def test_the_deployment_of_a_model_that_is_gone_is_deleted_and_others_are_left(
+    platform: Registry, wanted: list[RunnerDeployment]
+) -> None:
+    @flow(name="somebody-elses")
+    def other() -> None: ...
+
+    theirs = other.to_deployment("nightly", work_pool_name="k8s")
+
+    async def work() -> None:
+        async with get_client() as client:
+            await everything(client, wanted, "")
+            await theirs.aapply()  # type: ignore[union-attr]
+            await deploy.ensure_deployments(client, [d for d in wanted if d.name != "diabetes"], "k8s", "")
+            with pytest.raises(ObjectNotFound):
+                await client.read_deployment_by_name("train/diabetes")
+            assert (await client.read_deployment_by_name("somebody-elses/nightly")).tags == []
+
+    run(work())
+
+
+def test_the_first_training_is_asked_for_once_and_again_only_when_it_failed(
+    platform: Registry, wanted: list[RunnerDeployment]
+) -> None:
+    async def work() -> None:
+        async with get_client() as client:
+            await everything(client, wanted, "")
+            first = await deploy.bootstrap(client, "iris")
+            assert first
+            assert first.parameters["model"] == "iris"
+            assert await deploy.bootstrap(client, "iris") is None  # it is scheduled
+            await client.set_flow_run_state(first.id, Crashed(), force=True)
+            second = await deploy.bootstrap(client, "iris")
+            assert second
+            assert second.id != first.id
+            await client.set_flow_run_state(second.id, Completed(), force=True)
+            assert await deploy.bootstrap(client, "iris") is None
+
+    run(work())
+
+
+def test_what_ends_runs_ends_them_as_crashed_with_a_reason() -> None:
+    for automation in deploy.automations(100):
+        (action,) = automation.actions
+        assert action.state == StateType.CRASHED  # type: ignore[union-attr]
+        assert action.message  # type: ignore[union-attr]
+
+
+def test_a_server_that_does_not_come_up_is_named(platform: Registry) -> None:
+    async def work() -> None:
+        address = f"http://127.0.0.1:{free_port()}/api"
+        async with PrefectClient(address) as client:
+            with pytest.raises(TimeoutError, match=address):
+                await deploy.wait_for_server(client, 0)
+
+    run(work())
+
+
+def test_reachable_takes_any_answer_and_names_the_problem_where_there_is_none() -> None:
+    class Refuses(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert reachable.wait(f"http://127.0.0.1:{server.server_port}/", 0) == ""
+        server.shutdown()
+    assert "refused" in reachable.wait(f"http://127.0.0.1:{free_port()}/", 0)
