@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 from namespace import Namespace, wait_for
+from release import Platform, run
 
 CONTEXT = os.environ.get("KUBE_CONTEXT", "kind-mlops")
 REPORTS = Path(__file__).parent / "reports"
@@ -44,11 +45,21 @@ def namespace(api: client.ApiClient, request: pytest.FixtureRequest) -> Iterator
         core.delete_namespace(made.name)
 
 
+@pytest.fixture(scope="session")
+def platform(api: client.ApiClient) -> Platform:
+    """The platform, ready; installed by `make up` where it is not there."""
+    platform = Platform("mlops", api)
+    if not platform.installed:
+        print(run(["make", "up"], 2400))
+    platform.ready()
+    return platform
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A failing test leaves the report of its namespace in the output and in reports/."""
     result = yield
-    namespace = item.funcargs.get("namespace")
+    namespace = item.funcargs.get("namespace") or item.funcargs.get("platform")
     if result.when == "call" and result.failed and isinstance(namespace, Namespace):
         report = namespace.report()
         REPORTS.mkdir(exist_ok=True)

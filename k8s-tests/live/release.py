@@ -1,0 +1,92 @@
+"""The platform as it is installed on the cluster, and what tests ask of it."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+from kubernetes import client
+from namespace import Namespace, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTEXT = os.environ.get("KUBE_CONTEXT", "kind-mlops")
+CHART = "charts/platform"
+INGRESS = "http://127.0.0.1:8080"
+ACCOUNTS = {"mlflow": "mlflow-admin-password", "prefect": "prefect-auth-string"}
+PORTS = {"mlflow": 5000, "prefect-server": 4200, "model-api": 8086, "ui": 8501}
+
+
+def run(command: list[str], seconds: float = 600, env: dict[str, str] | None = None) -> str:
+    """What a command prints, run in the repository's root. Fails with all of it when the command does."""
+    merged = {**os.environ, **(env or {})}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, env=merged)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@dataclass
+class Platform(Namespace):
+    """The release `mlops` in the namespace `mlops`."""
+
+    release: str = "mlops"
+
+    @property
+    def namespace(self) -> str:
+        return self.name
+
+    @property
+    def installed(self) -> bool:
+        listed = subprocess.run(self._helm("status", self.release), cwd=ROOT, capture_output=True, text=True)
+        return listed.returncode == 0 and "STATUS: deployed" in listed.stdout
+
+    @cached_property
+    def credentials(self) -> dict[str, str]:
+        """The Secret with all passwords and keys, decoded."""
+        found = self.core.read_namespaced_secret(f"{self.release}-credentials", self.name).data
+        return {key: base64.b64decode(value).decode() for key, value in found.items()}
+
+    def client(self, name: str, account: bool = True) -> httpx.Client:
+        """A client of mlflow, prefect, api or ui through the ingress, by default with the admin's account."""
+        auth = None
+        if account and name in ACCOUNTS:
+            secret = self.credentials[ACCOUNTS[name]]
+            auth = ("admin", secret.removeprefix("admin:"))
+        # the name goes into the header, as Python's resolver does not know *.localhost
+        return httpx.Client(base_url=INGRESS, headers={"Host": f"{name}.localhost:8080"}, auth=auth, timeout=30)
+
+    def pods(self, component: str) -> list[Any]:
+        """The pods of a chart."""
+        labels = f"app.kubernetes.io/component={component},app.kubernetes.io/instance={self.release}"
+        return list(self.core.list_namespaced_pod(self.name, label_selector=labels).items)
+
+    def deployments(self) -> list[Any]:
+        labels = f"app.kubernetes.io/instance={self.release}"
+        return list(client.AppsV1Api(self.api).list_namespaced_deployment(self.name, label_selector=labels).items)
+
+    def ready(self, seconds: float = 300) -> None:
+        """Wait until every Deployment has all its pods, of its newest revision."""
+
+        def done() -> bool:
+            found = self.deployments()
+            return bool(found) and all(
+                d.status.observed_generation >= d.metadata.generation
+                and (d.status.updated_replicas or 0) == d.spec.replicas == (d.status.available_replicas or 0)
+                and d.status.replicas == d.spec.replicas
+                for d in found
+            )
+
+        wait_for(done, f"the Deployments of {self.release}", seconds)
+
+    def helm(self, command: str, *arguments: str, seconds: float = 600) -> str:
+        """What `helm COMMAND ... -n mlops` prints."""
+        return run(self._helm(command, *arguments), seconds)
+
+    def _helm(self, command: str, *arguments: str) -> list[str]:
+        return ["helm", command, *arguments, "--namespace", self.name, "--kube-context", CONTEXT]

@@ -1,0 +1,141 @@
+"""Nobody who asks the API notices a promotion, a new release, a pod that goes or MLflow being away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kubernetes import client
+from kubernetes.stream import stream
+from load import Load
+from namespace import wait_for
+from release import Platform
+from runs import registry_of, restart, runs_of, scale, settled
+
+from app.registry.client import PRODUCTION, Registry
+from app.registry.promotion import promote
+
+TAKE_UP = 30  # seconds within which every replica has a new version
+AWAY = 60  # seconds without MLflow
+CALM = 5  # seconds of load before and after
+READY = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8086/readyz').read().decode())"
+
+
+@pytest.fixture(autouse=True)
+def api_settled(platform: Platform) -> Iterator[None]:
+    """The API's pods are as they should be, before and after."""
+    wait_for(lambda: settled(platform, "model-api"), "the API's pods", 120)
+    yield
+    wait_for(lambda: settled(platform, "model-api"), "the API's pods", 120)
+
+
+def _load(platform: Platform) -> Load:
+    return Load("api.localhost:8080")
+
+
+def _calm() -> None:
+    time.sleep(CALM)  # the load itself is what is waited for
+
+
+def _production(registry: Registry) -> str:
+    found = registry.version_by_alias("iris", PRODUCTION)
+    assert found
+    return found.version
+
+
+@pytest.fixture
+def newcomer(platform: Platform, tmp_path: Path) -> str:
+    """A version that was registered after the one in production, and not tried yet."""
+    with runs_of(platform, tmp_path) as runs:
+        run = runs.start("train/iris", {"promote": False})
+        runs.wait(run, "COMPLETED", seconds=180)
+    with registry_of(platform, "reader") as registry:
+        (version,) = [v.version for v in registry.versions("iris") if v.tags.get("flow_run_id") == run]
+    return version
+
+
+def _versions_of_pods(platform: Platform) -> dict[str, str]:
+    """What each pod of the API says it serves, asked in the pod."""
+    core = client.CoreV1Api(platform.api)
+    said = {}
+    for pod in platform.pods("model-api"):
+        name, command = pod.metadata.name, ["python", "-c", READY]
+        called = stream(
+            core.connect_get_namespaced_pod_exec, name, platform.namespace, command=command, stdout=True, stderr=True
+        )
+        said[name] = called
+    return said
+
+
+def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path))
+    with registry_of(platform) as registry:
+        before = _production(registry)
+        try:
+            with _load(platform) as load:
+                _calm()
+                decision = promote(registry, "iris", newcomer, who="live test", why="promotion under load")
+                moved = time.monotonic()
+                assert decision.outcome == "promoted", decision
+                time.sleep(TAKE_UP)
+                _calm()
+            pods = _versions_of_pods(platform)
+        finally:
+            if _production(registry) != before:
+                promote(registry, "iris", before, who="live test", why="as it was before the test")
+    load.check()
+    answers = sorted(load.answers, key=lambda answer: answer.at)
+    assert {answer.version for answer in answers if answer.at < moved} == {before}
+    assert {answer.version for answer in answers if answer.at - answer.took > moved + TAKE_UP} == {newcomer}
+    assert {answer.version for answer in answers} == {before, newcomer}
+    last = max(answer.at for answer in answers if answer.version == before)
+    print(f"the last answer of version {before} came {last - moved:.1f} s after the alias was moved")
+    assert len(pods) >= 2
+    assert all(f'"iris":"{newcomer}"' in said.replace(" ", "").replace("'", '"') for said in pods.values()), pods
+
+
+def test_a_rolling_update(platform: Platform) -> None:
+    before = {pod.metadata.uid for pod in platform.pods("model-api")}
+    with _load(platform) as load:
+        _calm()
+        restart(platform, "model-api")
+        _calm()
+    load.check()
+    assert not before & {pod.metadata.uid for pod in platform.pods("model-api")}
+
+
+def test_a_pod_that_is_deleted(platform: Platform) -> None:
+    core = client.CoreV1Api(platform.api)
+    leaving = platform.pods("model-api")[0].metadata
+    with _load(platform) as load:
+        _calm()
+        core.delete_namespaced_pod(leaving.name, platform.namespace)
+
+        def replaced() -> bool:
+            gone = all(pod.metadata.uid != leaving.uid for pod in platform.pods("model-api"))
+            return gone and settled(platform, "model-api")
+
+        wait_for(replaced, "the pod replaced", 120)
+        _calm()
+    load.check()
+
+
+def test_mlflow_is_away_for_a_minute(platform: Platform) -> None:
+    with platform.client("api") as api:
+        try:
+            with _load(platform) as load:
+                scale(platform, "mlflow", 0)
+                away = time.monotonic()
+                wait_for(lambda: not api.get("/models").json()["registry"]["ok"], "the API missing MLflow", 60)
+                time.sleep(max(0.0, AWAY - (time.monotonic() - away)))
+                assert all(_ready(pod) for pod in platform.pods("model-api"))
+        finally:
+            scale(platform, "mlflow", 1)
+        load.check()
+        wait_for(lambda: api.get("/models").json()["registry"]["ok"], "the API finding MLflow again", 60)
+
+
+def _ready(pod: client.V1Pod) -> bool:
+    return any(condition.type == "Ready" and condition.status == "True" for condition in pod.status.conditions)

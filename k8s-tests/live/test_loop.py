@@ -1,0 +1,82 @@
+"""The loop on the platform as `helm install` leaves it: trained, promoted and served without anyone having clicked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from release import Platform
+from runs import Runs, registry_of, restart, runs_of
+
+from app.registry.promotion import history
+from flows import model as models
+
+FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
+STAGES = ["train", "gate", "promote", "predict", "scrape"]
+
+
+@pytest.fixture
+def runs(platform: Platform, tmp_path: Path) -> Iterator[Runs]:
+    with runs_of(platform, tmp_path) as runs:
+        yield runs
+
+
+def _bootstraps(runs: Runs) -> dict[str, str]:
+    """State by name of the runs that nobody asked for."""
+    found = runs.request("POST", "/flow_runs/filter", {"flow_runs": {"name": {"like_": "bootstrap-"}}})
+    return {run["name"]: run["state_name"] for run in found}
+
+
+def test_the_first_prediction_needs_no_clicks(platform: Platform) -> None:
+    answer = platform.client("api").get("/predict", params=FLOWER)
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert (said["prediction"], said["model"]) == ("setosa", "iris")
+
+
+def test_the_bootstrap_run_trained_and_promoted_version_1(platform: Platform, runs: Runs) -> None:
+    assert _bootstraps(runs) == {"bootstrap-iris-1": "Completed"}
+    with registry_of(platform) as registry:
+        first = history(registry, "iris")[-1]
+        assert (first.version, first.previous, first.outcome, first.who) == ("1", None, "promoted", "bootstrap")
+        found = runs.request("POST", "/flow_runs/filter", {"flow_runs": {"name": {"any_": ["bootstrap-iris-1"]}}})
+        assert registry.version("iris", "1").tags["flow_run_id"] == found[0]["id"]
+
+
+def test_what_is_in_production_is_what_is_served(platform: Platform) -> None:
+    """Version 1 after the install; later whatever was promoted since."""
+    with registry_of(platform) as registry:
+        production = registry.version_by_alias("iris", "production")
+        assert production
+    assert platform.client("api").get("/models/iris").json()["version"] == production.version
+
+
+def test_bootstrap_does_not_run_again_when_the_worker_does(platform: Platform, runs: Runs) -> None:
+    before = {run["id"] for run in runs.request("POST", "/flow_runs/filter", {})}
+    registered = runs.request("GET", "/deployments/name/train/iris")["updated"]
+    restart(platform, "prefect-worker")
+    assert runs.request("GET", "/deployments/name/train/iris")["updated"] > registered  # it did its work again
+    assert _bootstraps(runs) == {"bootstrap-iris-1": "Completed"}
+    assert {run["id"] for run in runs.request("POST", "/flow_runs/filter", {})} == before
+
+
+def test_every_flow_is_a_deployment_of_the_work_pool_with_its_models_resources(runs: Runs) -> None:
+    flows = {flow["id"]: flow["name"] for flow in runs.request("POST", "/flows/filter", {})}
+    found = {f"{flows[d['flow_id']]}/{d['name']}": d for d in runs.request("POST", "/deployments/filter", {})}
+    assert set(found) == {"train/iris", "train/diabetes", "promote/promote", "rollback/rollback"}
+    assert {deployment["work_pool_name"] for deployment in found.values()} == {"k8s"}
+    for name in ("iris", "diabetes"):
+        variables, resources = found[f"train/{name}"]["job_variables"], models.get(name).resources
+        assert (variables["cpu"], variables["memory"]) == (resources.cpu, resources.memory)
+    pool = runs.request("GET", "/work_pools/k8s")
+    assert (pool["type"], pool["status"]) == ("kubernetes", "READY")
+
+
+def test_helm_test_runs_the_loop_and_prints_the_time_of_each_stage(platform: Platform) -> None:
+    printed = platform.helm("test", platform.release, "--logs", "--timeout", "5m")
+    timed = re.findall(rf"^\s*({'|'.join(STAGES)})\b.*?(\d+\.\d+) s\b", printed, re.M)
+    assert [stage for stage, _ in timed] == STAGES, printed
+    assert sum(float(seconds) for _, seconds in timed) > 5, printed  # a training takes longer than that
+    print(printed)
