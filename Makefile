@@ -27,8 +27,9 @@ up: cluster images  ## a kind cluster with everything on it: ends with a predict
 	  --kube-context kind-mlops --wait --timeout 10m $(ARGS)
 	@$(PYTHON) -B -m images.predict
 
-test: $(READY) lint  ## every test that needs no cluster
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) lint  ## every test that needs no cluster (and helm, which it builds where there is none)
+	@$(CLUSTER) tool helm
+	@$(TOOLS) $(BIN)/python -m pytest $(ARGS)
 
 test-k8s: $(READY)  ## every test that needs the cluster
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -p no:xdist $(ARGS)

@@ -2,6 +2,7 @@
 
 up      a running cluster; skips what is there
 down    removes the cluster and stops the engine that `up` started; --all: images and programs too
+tool    one program of tools.toml that people call themselves (helm), into .tools/bin where PATH has none
 pack    compresses the programs of .tools/bin into a folder that TOOL_CACHE can name, and lists their sums
 """
 
@@ -240,6 +241,17 @@ def remove(config: cluster.Config, everything: bool) -> None:
         print("Stopped the container engine that `make cluster` started")
 
 
+def tool(name: str) -> None:
+    """Make one program of those that people call themselves. Raises Failure for others."""
+    if name not in tools.USER_TOOLS:
+        raise Failure(f"there is no program {name!r} to make by itself; known are: {', '.join(tools.USER_TOOLS)}")
+    found, cache = tools.load()[name], tool_cache() if shutil.which("zstd") else None
+    if not _have(found):
+        steps = Steps(LOGS)
+        steps.add(program(name), partial(make_program, found, cache, steps), kind="go")
+        steps.run()
+
+
 def pack(folder: Path) -> None:
     """Compress what .tools/bin has into a folder for TOOL_CACHE and write the sums of all that is in it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -256,8 +268,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m images.offline", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("command", choices=["up", "down", "pack"])
-    parser.add_argument("folder", nargs="?", type=Path, help="pack: where to")
+    parser.add_argument("command", choices=["up", "down", "tool", "pack"])
+    parser.add_argument("folder", nargs="?", type=Path, help="tool: its name; pack: where to")
     parser.add_argument("--config", type=Path, default=ROOT / "kind-config.yaml")
     parser.add_argument("--all", action="store_true")
     arguments = parser.parse_args()
@@ -269,6 +281,8 @@ def main() -> None:
                 up(arguments.config)
             elif arguments.command == "down":
                 down(arguments.config, arguments.all)
+            elif arguments.command == "tool":
+                tool(str(arguments.folder or ""))
             else:
                 pack(arguments.folder or parser.error("pack wants a folder"))
     except Failure as failure:

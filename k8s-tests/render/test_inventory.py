@@ -1,0 +1,86 @@
+"""What an installation consists of: every object by kind and name, and nothing else."""
+
+from __future__ import annotations
+
+from chart import Manifest, helm, render_chart, title
+
+from conftest import PROFILES
+
+SERVICES = ("mlflow", "model-api", "prefect-server", "ui")
+ACCOUNTS = (*SERVICES, "prefect-worker")
+COMMON = {
+    "Secret/mlops-credentials",
+    "NetworkPolicy/mlops-default-deny",
+    "NetworkPolicy/mlops-loop",
+    "NetworkPolicy/mlops-training",
+    "Pod/mlops-loop",
+    "ServiceAccount/mlops-training",
+    "ConfigMap/mlops-prefect-worker",
+    "Role/mlops-prefect-worker",
+    "RoleBinding/mlops-prefect-worker",
+    "PersistentVolumeClaim/mlops-mlflow",
+    "PersistentVolumeClaim/mlops-prefect-server",
+    "HorizontalPodAutoscaler/mlops-model-api",
+    "PodDisruptionBudget/mlops-model-api",
+    *(f"Service/mlops-{name}" for name in SERVICES),
+    *(f"{kind}/mlops-{name}" for name in ACCOUNTS for kind in ("Deployment", "ServiceAccount", "NetworkPolicy")),
+}
+TRAEFIK = {
+    f"{kind}/mlops-ingress" for kind in ("ConfigMap", "Deployment", "NetworkPolicy", "Service", "ServiceAccount")
+}
+POSTGRES = {
+    f"{kind}/mlops-postgres"
+    for kind in ("ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Service", "ServiceAccount", "StatefulSet")
+}
+EXPECTED = {
+    "defaults": COMMON | TRAEFIK,
+    "postgres": COMMON | TRAEFIK | POSTGRES,
+    "external": COMMON - {"Secret/mlops-credentials", "HorizontalPodAutoscaler/mlops-model-api"}
+    | {f"Ingress/mlops-{name}" for name in ("api", "mlflow", "prefect", "ui")},
+    "development": COMMON,
+}
+
+
+def test_every_object_is_known(profile: str, manifests: list[Manifest]) -> None:
+    titles = [title(manifest) for manifest in manifests]
+    assert len(titles) == len(set(titles))
+    assert set(titles) == EXPECTED[profile]
+
+
+def test_every_object_is_in_the_namespace_and_labelled(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        metadata = manifest["metadata"]
+        assert metadata["namespace"] == "mlops", title(manifest)
+        labels = metadata["labels"]
+        assert labels["app.kubernetes.io/part-of"] == "mlops", title(manifest)
+        assert {"app.kubernetes.io/name", "app.kubernetes.io/instance", "helm.sh/chart"} <= set(labels), title(manifest)
+
+
+def test_another_release_name_shares_no_object() -> None:
+    other = helm("template", "second", "charts/platform", "--namespace", "mlops")
+    assert other.returncode == 0, other.stderr
+    assert "name: mlops-" not in other.stdout
+
+
+def test_it_renders_for_the_oldest_supported_kubernetes() -> None:
+    for minor in (34, 35, 36):
+        assert render_chart({}, "--kube-version", f"1.{minor}.0")
+
+
+def test_notes_say_the_next_commands() -> None:
+    done = helm("install", "mlops", "charts/platform", "--namespace", "mlops", "--dry-run=client")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.split("NOTES:")[1]
+    for service, port in (("ui", 8501), ("model-api", 8086), ("mlflow", 5000), ("prefect-server", 4200)):
+        assert f"kubectl -n mlops port-forward svc/mlops-{service} {port}" in notes
+    for name in ("ui", "api", "mlflow", "prefect"):
+        assert f"http://{name}.localhost:8080" in notes
+    assert "jsonpath='{.data.mlflow-admin-password}' | base64 -d" in notes
+    assert "jsonpath='{.data.prefect-auth-string}' | base64 -d" in notes
+    assert "prefect deployment run train/iris" in notes
+    assert "curl 'http://api.localhost:8080/predict?sepal_length=5.1" in notes
+    assert "helm test mlops -n mlops" in notes
+
+
+def test_all_profiles_are_in_the_inventory() -> None:
+    assert set(PROFILES) == set(EXPECTED)
