@@ -55,6 +55,12 @@ def platform(api: client.ApiClient) -> Platform:
     return platform
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What removes the release comes last, the cluster's own tests first."""
+    order = {"test_cluster.py": 0, "test_loop.py": 1, "test_data.py": 3}
+    items.sort(key=lambda item: order.get(item.path.name, 2))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A failing test leaves the report of its namespace in the output and in reports/."""

@@ -133,7 +133,7 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
                 lines.append(f"    state: {_compact(container.state)}  last: {_compact(container.last_state)}")
             try:
                 log = self.core.read_namespaced_pod_log(pod.metadata.name, self.name, tail_lines=30)
-                lines += [f"    | {line}" for line in log.splitlines()]
+                lines += [f"    | {line}" for line in (log or "").splitlines()]
             except ApiException as error:
                 lines.append(f"    | no log: {error.reason}")
         lines.append("--- events")

@@ -19,7 +19,7 @@ from kubernetes import client
 from namespace import wait_for
 from release import Platform
 
-from app.registry.client import Registry
+from app.registry.client import PRODUCTION, Registry
 
 CONTEXT = os.environ.get("KUBE_CONTEXT", "kind-mlops")
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -70,6 +70,13 @@ def registry_of(platform: Platform, account: str = "admin") -> Iterator[Registry
         Registry(f"http://127.0.0.1:{port}", account, password, timeout=30, retry_for=30) as registry,
     ):
         yield registry
+
+
+def production(registry: Registry) -> str:
+    """The version of iris that is in production."""
+    found = registry.version_by_alias("iris", PRODUCTION)
+    assert found
+    return found.version
 
 
 def scale(platform: Platform, component: str, replicas: int) -> None:
@@ -237,3 +244,12 @@ def runs_of(platform: Platform, home: Path) -> Iterator[Runs]:
             yield runs
         finally:
             runs.clean()
+
+
+def new_version(platform: Platform, runs: Runs) -> str:
+    """Train iris without promoting it; the version."""
+    run = runs.start("train/iris", {"promote": False})
+    runs.wait(run, "COMPLETED", seconds=180)
+    with registry_of(platform, "reader") as registry:
+        (version,) = [v.version for v in registry.versions("iris") if v.tags.get("flow_run_id") == run]
+    return version

@@ -12,9 +12,8 @@ from kubernetes.stream import stream
 from load import Load
 from namespace import wait_for
 from release import Platform
-from runs import registry_of, restart, runs_of, scale, settled
+from runs import new_version, production, registry_of, restart, runs_of, scale, settled
 
-from app.registry.client import PRODUCTION, Registry
 from app.registry.promotion import promote
 
 TAKE_UP = 30  # seconds within which every replica has a new version
@@ -39,21 +38,11 @@ def _calm() -> None:
     time.sleep(CALM)  # the load itself is what is waited for
 
 
-def _production(registry: Registry) -> str:
-    found = registry.version_by_alias("iris", PRODUCTION)
-    assert found
-    return found.version
-
-
 @pytest.fixture
 def newcomer(platform: Platform, tmp_path: Path) -> str:
     """A version that was registered after the one in production, and not tried yet."""
     with runs_of(platform, tmp_path) as runs:
-        run = runs.start("train/iris", {"promote": False})
-        runs.wait(run, "COMPLETED", seconds=180)
-    with registry_of(platform, "reader") as registry:
-        (version,) = [v.version for v in registry.versions("iris") if v.tags.get("flow_run_id") == run]
-    return version
+        return new_version(platform, runs)
 
 
 def _versions_of_pods(platform: Platform) -> dict[str, str]:
@@ -72,7 +61,7 @@ def _versions_of_pods(platform: Platform) -> dict[str, str]:
 def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path))
     with registry_of(platform) as registry:
-        before = _production(registry)
+        before = production(registry)
         try:
             with _load(platform) as load:
                 _calm()
@@ -83,7 +72,7 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
                 _calm()
             pods = _versions_of_pods(platform)
         finally:
-            if _production(registry) != before:
+            if production(registry) != before:
                 promote(registry, "iris", before, who="live test", why="as it was before the test")
     load.check()
     answers = sorted(load.answers, key=lambda answer: answer.at)

@@ -47,6 +47,8 @@ def trained(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Tra
         printed = runs.cli("deployment", "run", "train/iris", "--watch", "--watch-timeout", "180", seconds=240)
         found = re.search(r"UUID: ([0-9a-f-]{36})", printed)
         assert found, printed
+        # the run ends a moment before its pod does
+        wait_for(lambda: [job for job in runs.jobs(found[1]) if job.status.succeeded], "the Job's end")
         (job,), (pod,) = runs.jobs(found[1]), runs.pods(found[1])
         return Trained(found[1], printed, job, pod)
 

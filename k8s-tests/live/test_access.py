@@ -1,0 +1,291 @@
+"""Who may do what: network, Kubernetes API, MLflow and Prefect without or with too small an account, files, secrets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from kubernetes import client
+from kubernetes.stream import stream
+from namespace import IMAGE, RESTRICTED, wait_for
+from release import CONTEXT, PORTS, Platform
+
+# From -> the components it may reach. Whoever is not named may reach nothing.
+EDGES = {
+    "ingress": {"mlflow", "prefect-server", "model-api", "ui"},
+    "ui": {"mlflow", "model-api"},
+    "model-api": {"mlflow"},
+    "mlflow": set(),
+    "prefect-server": set(),
+    "prefect-worker": {"prefect-server", "kubernetes"},
+    "training": {"mlflow", "prefect-server"},
+    "loop": {"mlflow", "prefect-server", "model-api"},
+    "stranger": set(),
+}
+# Prints what of {name: [host, port]} can be connected to, after the policies have had time to be put in place for this
+# pod: until then a connection may be refused that is allowed, and for the first moment the other way round.
+PROBE = """
+import json, socket, sys, time
+targets, expected = json.loads(sys.argv[1]), set(json.loads(sys.argv[2]))
+def reach():
+    found = set()
+    for name, (host, port) in targets.items():
+        try:
+            socket.create_connection((host, port), timeout=1.5).close()
+            found.add(name)
+        except OSError:
+            pass
+    return found
+deadline, same = time.monotonic() + 60, 0
+while time.monotonic() < deadline and same < 2:
+    found = reach()
+    same = same + 1 if found == expected else 0
+print(json.dumps(sorted(found)))
+"""
+ROLE = {
+    ("batch", "jobs", ""): {"get", "list", "watch", "create", "patch", "delete"},
+    ("", "pods", ""): {"get", "list", "watch"},
+    ("", "pods", "log"): {"get"},
+    ("", "events", ""): {"get", "list", "watch"},
+}
+VERBS = ("get", "list", "watch", "create", "update", "patch", "delete")
+RESOURCES = [
+    *ROLE,
+    *(("", name, "") for name in ("secrets", "configmaps", "services", "serviceaccounts", "nodes", "namespaces")),
+    ("", "pods", "exec"),
+    ("apps", "deployments", ""),
+    ("rbac.authorization.k8s.io", "roles", ""),
+]
+
+
+def targets(platform: Platform) -> dict[str, tuple[str, int]]:
+    """Addresses rather than names: whether DNS may be asked is another edge."""
+    services = {s.metadata.name: s.spec.cluster_ip for s in platform.core.list_namespaced_service(platform.name).items}
+    found = {name: (services[f"{platform.release}-{name}"], port) for name, port in PORTS.items()}
+    api = platform.core.read_namespaced_service("kubernetes", "default").spec.cluster_ip
+    return {**found, "kubernetes": (api, 443)}
+
+
+@pytest.fixture(scope="module")
+def reached(platform: Platform) -> Iterator[dict[str, set[str]]]:
+    """For each source, what it reached: one pod each, with the labels of the source, all at once."""
+    names = {source: f"reach-{source}" for source in EDGES}
+    addresses = json.dumps(targets(platform))
+    for source, name in names.items():
+        labels = {"app.kubernetes.io/component": source, "app.kubernetes.io/instance": platform.release}
+        if source in PORTS:
+            labels["mlops-test"] = "not-in-a-service"
+        command = ["python3", "-c", PROBE, addresses, json.dumps(sorted(EDGES[source]))]
+        container = {
+            "name": "main",
+            "image": IMAGE,
+            "imagePullPolicy": "IfNotPresent",
+            "command": command,
+            "resources": {"limits": {"memory": "64Mi"}, "requests": {"cpu": "1m"}},
+            "securityContext": RESTRICTED,
+            # never ready: a Service must not send it requests that are meant for the real pods
+            "readinessProbe": {"exec": {"command": ["false"]}},
+        }
+        spec = {"containers": [container], "restartPolicy": "Never", "enableServiceLinks": False}
+        platform.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec})
+    try:
+        for name in names.values():
+            platform.finished(name)
+        yield {source: set(json.loads(platform.logs(name))) for source, name in names.items()}
+    finally:
+        for name in names.values():
+            platform.core.delete_namespaced_pod(name, platform.name, grace_period_seconds=0)
+
+
+@pytest.mark.parametrize("source", EDGES)
+def test_the_network_has_these_edges_and_no_other(source: str, reached: dict[str, set[str]]) -> None:
+    assert reached[source] == EDGES[source]
+
+
+def test_another_namespace_reaches_nothing(platform: Platform, namespace: Any) -> None:
+    printed = namespace.output(
+        "stranger",
+        PROBE.replace("sys.argv[1]", repr(json.dumps(targets(platform)))).replace("sys.argv[2]", "'[\"kubernetes\"]'"),
+    )
+    assert set(json.loads(printed)) - {"kubernetes"} == set()
+
+
+def test_accounts_may_do_what_the_role_says_and_nothing_else(platform: Platform) -> None:
+    review = client.AuthorizationV1Api(platform.api)
+    accounts = [a.metadata.name for a in platform.core.list_namespaced_service_account(platform.name).items]
+    assert len(accounts) >= 7
+    wrong = []
+    for account in accounts:
+        for place in (platform.name, "kube-system"):
+            for group, resource, sub in RESOURCES:
+                for verb in VERBS:
+                    attributes = {
+                        "group": group,
+                        "resource": resource,
+                        "subresource": sub,
+                        "verb": verb,
+                        "namespace": place,
+                    }
+                    body = {
+                        "spec": {
+                            "user": f"system:serviceaccount:{platform.name}:{account}",
+                            "groups": ["system:serviceaccounts", "system:authenticated"],
+                            "resourceAttributes": attributes,
+                        }
+                    }
+                    allowed = review.create_subject_access_review(body).status.allowed
+                    is_worker = account == f"{platform.release}-prefect-worker" and place == platform.name
+                    if allowed != (is_worker and verb in ROLE.get((group, resource, sub), set())):
+                        wrong.append((account, place, verb, resource, sub, allowed))
+    assert not wrong
+
+
+# -- accounts of MLflow and Prefect ----------------------------------------------------------------------------------
+
+# What anybody may see: that the server lives, its page without data, and the login.
+MLFLOW_OPEN = {"/health", "/version", *(f"/{api}/3.0/mlflow/server-info" for api in ("api", "ajax-api"))}
+PREFECT_OPEN = {"/api/health", "/api/ready"}
+
+
+def mlflow_routes() -> list[tuple[str, str]]:
+    """(method, path) of every route of MLflow's server of this version, with examples for parameters."""
+    code = """
+import json, os, re, tempfile
+folder = tempfile.mkdtemp()
+os.environ.update(MLFLOW_BACKEND_STORE_URI=f"sqlite:///{folder}/m.db", MLFLOW_FLASK_SERVER_SECRET_KEY="x" * 32,
+    _MLFLOW_SERVER_FILE_STORE=f"sqlite:///{folder}/m.db", _MLFLOW_SERVER_ARTIFACT_ROOT=folder,
+    _MLFLOW_SERVER_SERVE_ARTIFACTS="true")
+from mlflow.server import app
+rules = [(m, re.sub("<[^>]+>", "1", r.rule)) for r in app.url_map.iter_rules() for m in r.methods - {"HEAD", "OPTIONS"}]
+print("ROUTES" + json.dumps(sorted(set(rules))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "ROUTES" in done.stdout, done.stderr
+    return [(m, p) for m, p in json.loads(done.stdout.split("ROUTES")[1])]
+
+
+def _open_routes(http: httpx.Client, routes: list[tuple[str, str]]) -> set[str]:
+    """Routes that neither ask for an account nor are missing."""
+    found = set()
+    for method, path in routes:
+        status = http.request(method, path).status_code
+        if status not in (401, 403, 404, 405):
+            found.add(path)
+    return found
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_every_route_of_mlflow_asks_for_an_account(platform: Platform, password: str) -> None:
+    routes = mlflow_routes()
+    assert len(routes) > 100
+    with platform.client("mlflow", account=False) as http:
+        if password:
+            http.auth = httpx.BasicAuth("admin", password)
+        assert _open_routes(http, routes) <= MLFLOW_OPEN
+
+
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_every_route_of_prefect_asks_for_an_account(platform: Platform, password: str) -> None:
+    with platform.client("prefect") as http:
+        described = http.get("/openapi.json")
+        paths = described.raise_for_status().json()["paths"]
+    routes = [
+        (method.upper(), path.replace("{", "").replace("}", "")) for path, item in paths.items() for method in item
+    ]
+    assert len(routes) > 100
+    with platform.client("prefect", account=False) as http:
+        if password:
+            http.auth = httpx.BasicAuth("admin", password)
+        assert _open_routes(http, routes) <= PREFECT_OPEN
+
+
+def _mlflow_as(platform: Platform, account: str) -> httpx.Client:
+    http = platform.client("mlflow", account=False)
+    http.auth = httpx.BasicAuth(account, platform.credentials[f"mlflow-{account}-password"])
+    return http
+
+
+def test_the_reader_reads_everything_and_writes_only_feedback(platform: Platform) -> None:
+    api = "/api/2.0/mlflow"
+    with _mlflow_as(platform, "reader") as http:
+        version = http.get(f"{api}/registered-models/alias", params={"name": "iris", "alias": "production"})
+        assert version.status_code == 200, version.text
+        iris = http.get(f"{api}/experiments/get-by-name", params={"experiment_name": "iris"}).json()["experiment"]
+        feedback = http.get(f"{api}/experiments/get-by-name", params={"experiment_name": "feedback"}).json()[
+            "experiment"
+        ]
+        alias = {"name": "iris", "alias": "production", "version": "1"}
+        for method, path, body in (
+            ("POST", "registered-models/alias", alias),
+            ("DELETE", "registered-models/delete", {"name": "iris"}),
+            ("POST", "runs/create", {"experiment_id": iris["experiment_id"]}),
+            ("POST", "experiments/delete", {"experiment_id": iris["experiment_id"]}),
+            ("POST", "users/create", {"username": "more", "password": "x" * 20}),
+        ):
+            answer = http.request(method, f"{api}/{path}", json=body)
+            assert answer.status_code == 403, f"{path}: {answer.status_code} {answer.text[:200]}"
+        run = http.post(f"{api}/runs/create", json={"experiment_id": feedback["experiment_id"]})
+        assert run.status_code == 200, run.text
+        http.post(f"{api}/runs/delete", json={"run_id": run.json()["run"]["info"]["run_id"]})
+
+
+def test_the_trainer_manages_no_accounts(platform: Platform) -> None:
+    with _mlflow_as(platform, "trainer") as http:
+        made = http.post("/api/2.0/mlflow/users/create", json={"username": "more", "password": "x" * 20})
+        assert made.status_code == 403, made.text
+        changed = http.patch("/api/2.0/mlflow/users/update-password", json={"username": "admin", "password": "x" * 20})
+        assert changed.status_code == 403, changed.text
+
+
+# -- secrets and pods ------------------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_shown_anywhere(platform: Platform) -> None:
+    secrets = {key: value.removeprefix("admin:") for key, value in platform.credentials.items()}
+    shown: dict[str, str] = {}
+    get = ["kubectl", "--context", CONTEXT, "-n", platform.name, "get", "-o", "yaml"]
+    for kind in ("pods", "jobs", "configmaps", "deployments", "events"):
+        shown[kind] = subprocess.run([*get, kind], capture_output=True, text=True, check=True).stdout
+    shown["helm get values"] = platform.helm("get", "values", platform.release, "--all")
+    shown["helm get notes"] = platform.helm("get", "notes", platform.release)
+    for pod in platform.core.list_namespaced_pod(platform.name).items:
+        for container in [*(pod.spec.init_containers or []), *pod.spec.containers]:
+            try:
+                log = platform.core.read_namespaced_pod_log(pod.metadata.name, platform.name, container=container.name)
+            except client.ApiException:
+                continue  # it has not started
+            shown[f"log of {pod.metadata.name}/{container.name}"] = log
+    assert len(shown) > 10
+    assert not [(place, key) for place, text in shown.items() for key, value in secrets.items() if value in text]
+
+
+LOOK = """
+import json, os, pathlib
+def writable(folder):
+    try:
+        pathlib.Path(folder, ".probe").touch()
+        return True
+    except OSError:
+        return False
+print(json.dumps({"uid": os.getuid(), "writes": [f for f in ("/", "/srv", "/opt/venv", "/usr") if writable(f)],
+    "token": os.path.exists("/var/run/secrets/kubernetes.io/serviceaccount/token")}))
+"""
+
+
+@pytest.mark.parametrize("component", ["mlflow", "prefect-server", "prefect-worker", "model-api", "ui"])
+def test_pods_are_nobody_on_a_read_only_root(platform: Platform, component: str) -> None:
+    pod = wait_for(lambda: platform.pods(component), f"a pod of {component}")[0].metadata.name
+    printed = stream(
+        platform.core.connect_get_namespaced_pod_exec,
+        *(pod, platform.name),
+        command=["python", "-c", LOOK],
+        stdout=True,
+        stderr=True,
+    )
+    found = json.loads(printed.replace("'", '"').replace("True", "true").replace("False", "false"))
+    assert found == {"uid": 10001, "writes": [], "token": component == "prefect-worker"}

@@ -1,0 +1,248 @@
+"""The four addresses in a browser, as people use them; what they looked like is kept in reports/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from namespace import wait_for
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from release import Platform
+from runs import Runs, new_version, production, registry_of, runs_of
+
+from app.registry.promotion import promote
+from app.testing import CHROMIUM, CHROMIUM_FLAGS
+from conftest import REPORTS
+
+PATIENCE = 60_000  # ms
+PORT = 8080
+# What the console of others' pages says although nothing is wrong.
+LISTED = [
+    r"status of 401 .*http://prefect\.localhost:8080/api/",  # Prefect's page asks before the login
+    r"^Error\n.*onResponse .*prefect\.localhost",  # and says so again
+    r"status of 404 .*favicon",
+]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
+
+
+@dataclass
+class Visitor:
+    """Someone at a browser: a page, and what it did beside showing something."""
+
+    page: Page
+    folder: Path
+    test: str
+    elsewhere: set[str] = field(default_factory=set)  # hosts that are none of the platform's
+    errors: list[str] = field(default_factory=list)
+    sockets: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        self.page.on("request", lambda request: self._asked(request.url))
+        self.page.on("console", lambda said: said.type == "error" and self._complained(said))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("websocket", lambda socket: self.sockets.append(socket.url))
+
+    def _asked(self, url: str) -> None:
+        parts = urlsplit(url)
+        ours = (parts.hostname or "").endswith(".localhost") and parts.port == PORT
+        if not ours and parts.scheme not in ("data", "blob"):
+            self.elsewhere.add(parts.hostname or url)
+
+    def _complained(self, said: Any) -> None:
+        text = f"{said.text} {said.location.get('url', '')}"
+        if not any(re.search(listed, text, re.S) for listed in LISTED):
+            self.errors.append(text)
+
+    def go(self, name: str, path: str = "/") -> Page:
+        self.page.goto(f"http://{name}.localhost:{PORT}{path}")
+        return self.page
+
+    def picture(self, name: str) -> None:
+        """Keep what the page looks like."""
+        self.page.wait_for_timeout(1000)  # charts and lists are drawn after their data came
+        self.page.screenshot(path=self.folder / f"{self.test}_{name}.png")
+
+    def check(self) -> None:
+        assert self.elsewhere == set(), "the page asked hosts that are not the platform's"
+        assert self.errors == [], "the console of the browser"
+
+
+@pytest.fixture
+def visitor(request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
+    """Opens browsers with a profile of their own; options are Playwright's of a context."""
+    test = request.node.name.removeprefix("test_")
+    opened: list[tuple[BrowserContext, Visitor]] = []
+    REPORTS.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+
+        def visit(**options: Any) -> Visitor:
+            context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+            page = context.new_page()
+            page.set_default_timeout(PATIENCE)
+            expect.set_options(timeout=PATIENCE)
+            someone = Visitor(page, REPORTS, test)
+            someone.watch()
+            opened.append((context, someone))
+            return someone
+
+        yield visit
+        for _, someone in opened:
+            someone.picture("end")
+        browser.close()
+
+
+@pytest.fixture
+def runs(platform: Platform, tmp_path: Path) -> Iterator[Runs]:
+    with runs_of(platform, tmp_path) as runs:
+        yield runs
+
+
+@pytest.fixture
+def newcomer(platform: Platform, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A version that is not in production; what is, is again at the end."""
+    monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path))
+    version = new_version(platform, runs)
+    with registry_of(platform) as registry:
+        before = production(registry)
+        yield version
+        if production(registry) != before:
+            promote(registry, "iris", before, who="live test", why="as it was before the test")
+
+
+def _mlflow_account(platform: Platform) -> dict[str, Any]:
+    return {"http_credentials": {"username": "admin", "password": platform.credentials["mlflow-admin-password"]}}
+
+
+def test_a_flower_is_predicted_and_labelled(platform: Platform, visitor: Callable[..., Visitor]) -> None:
+    """The page and its websocket, the API behind it, and feedback that MLflow stores; then the run it links to."""
+    someone = visitor(**_mlflow_account(platform))
+    page = someone.go("ui")
+    for name, value in {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}.items():
+        page.locator(f"input[aria-label^='{name} ']").fill(str(value))
+    page.get_by_role("button", name="Predict", exact=True).click()
+    expect(page.locator(".st-key-answer").get_by_role("heading", name="virginica")).to_be_visible()
+    page.get_by_role("button", name="virginica", exact=True).click()
+    expect(page.get_by_text("Stored: virginica. The prediction was right.")).to_be_visible()
+    someone.picture("predicted")
+    assert someone.sockets == ["ws://ui.localhost:8080/_stcore/stream"]
+    link = page.locator(".st-key-answer").get_by_role("link", name=re.compile("^run "))
+    page.goto(link.get_attribute("href") or "")
+    expect(page.get_by_text("accuracy", exact=True).first).to_be_visible()
+    assert urlsplit(page.url).netloc == "mlflow.localhost:8080"
+    someone.check()
+
+
+def test_live_figures_follow_the_traffic(platform: Platform, visitor: Callable[..., Visitor]) -> None:
+    someone = visitor()
+    page = someone.go("ui")
+    page.get_by_role("link", name="Live").click()
+    expect(page.get_by_role("heading", name="Feature drift")).to_be_visible()
+    expect(page.get_by_text("Requests per second")).to_be_visible()
+    someone.check()
+
+
+def test_a_version_is_promoted_and_rolled_back_with_the_admins_password(
+    platform: Platform, newcomer: str, visitor: Callable[..., Visitor]
+) -> None:
+    api = platform.client("api")
+    before = api.get("/models/iris").json()["version"]
+    someone = visitor()
+    page = someone.go("ui")
+    page.get_by_role("link", name="Models").click()
+    choice = page.get_by_role("combobox", name="Version to promote")
+    choice.click()
+    page.get_by_role("option", name=f"version {newcomer}", exact=True).click()
+    page.get_by_role("button", name="Promote", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Your name").fill("Ada")
+    dialog.get_by_label("Why").fill("seen in a browser")
+    dialog.get_by_label("Password").fill("not the password")
+    dialog.get_by_role("button", name="Yes, promote").click()
+    expect(dialog.get_by_text(re.compile("401|password|account", re.I)).last).to_be_visible()
+    someone.picture("refused")
+    dialog.get_by_label("Password").fill(platform.credentials["mlflow-admin-password"])
+    dialog.get_by_role("button", name="Yes, promote").click()
+    expect(page.get_by_text(f"Version {newcomer} is in production:")).to_be_visible()
+    wait_for(lambda: api.get("/models/iris").json()["version"] == newcomer, f"version {newcomer} served", 30)
+    expect(page.get_by_role("cell", name="Ada").first).to_be_visible()
+    someone.picture("promoted")
+
+    page.get_by_role("button", name="Roll back", exact=True).click()
+    dialog.get_by_label("Your name").fill("Ada")
+    dialog.get_by_label("Password").fill(platform.credentials["mlflow-admin-password"])
+    dialog.get_by_role("button", name="Yes, roll back").click()
+    expect(page.get_by_text(f"Version {before} is in production:")).to_be_visible()
+    wait_for(lambda: api.get("/models/iris").json()["version"] == before, f"version {before} served", 30)
+    someone.check()
+
+
+def test_mlflow_shows_runs_and_versions_to_who_has_the_password(
+    platform: Platform, visitor: Callable[..., Visitor]
+) -> None:
+    stranger = visitor()
+    refused = stranger.page.goto(f"http://mlflow.localhost:{PORT}/")
+    assert refused
+    assert refused.status == 401
+
+    someone = visitor(**_mlflow_account(platform))
+    page = someone.go("mlflow")
+    page.get_by_text("Model training", exact=True).click()
+    page.get_by_role("link", name="Experiments", exact=True).first.click()
+    page.get_by_role("link", name="iris", exact=True).first.click()
+    expect(page.get_by_text("accuracy", exact=True).first).to_be_visible()
+    someone.picture("runs")
+    someone.go("mlflow", "/#/models/iris")
+    expect(page.get_by_text("Version 1", exact=True)).to_be_visible()
+    expect(page.get_by_text("production", exact=True).first).to_be_visible()
+    someone.check()
+
+
+def test_prefect_shows_runs_and_starts_one_after_the_login(
+    platform: Platform, runs: Runs, visitor: Callable[..., Visitor]
+) -> None:
+    someone = visitor()
+    page = someone.go("prefect")
+    page.get_by_role("textbox").fill(platform.credentials["prefect-auth-string"])
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Deployments", exact=True).click()
+    page.get_by_role("link", name="iris", exact=True).first.click()
+    page.get_by_placeholder("Search by run name").fill("bootstrap-iris")
+    first = page.get_by_role("link", name="bootstrap-iris-1").first
+    expect(first).to_be_visible()
+    someone.picture("deployment")
+
+    known = _runs_of_iris(runs)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Quick run", exact=True).click()
+    (started,) = wait_for(lambda: _runs_of_iris(runs) - known, "the run of the button", 30)
+    someone.picture("started")
+    state = runs.wait(started, "COMPLETED", seconds=180)
+    assert state.name == "Completed"
+
+    first.click()
+    expect(page.get_by_text(re.compile("registered version 1 of iris"))).to_be_visible()
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
+    someone.check()
+
+
+def _runs_of_iris(runs: Runs) -> set[str]:
+    chosen = {"deployments": {"name": {"any_": ["iris"]}}}
+    return {run["id"] for run in runs.request("POST", "/flow_runs/filter", chosen)}
+
+
+def test_the_apis_documentation_predicts(visitor: Callable[..., Visitor]) -> None:
+    someone = visitor()
+    page = someone.go("api", "/docs")
+    page.get_by_text("Predict one row with iris", exact=True).first.click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table").get_by_text('"prediction"').first).to_be_visible()
+    expect(page.locator(".live-responses-table .response-col_status").filter(has_text="200").first).to_be_visible()
+    someone.check()

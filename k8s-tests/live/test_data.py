@@ -1,0 +1,76 @@
+"""What people made stays: through upgrades, and when the release is removed and installed again. Runs last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from load import FLOWER
+from namespace import wait_for
+from release import CHART, Platform
+from runs import registry_of, runs_of
+
+SERVICES = ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "ingress")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What must be the same afterwards."""
+
+    credentials: dict[str, str]
+    versions: dict[str, list[str]]
+    aliases: dict[str, dict[str, str]]
+    experiments: dict[str, int]  # name -> runs
+    flow_runs: set[str]
+
+
+def kept(platform: Platform, home: Path) -> Kept:
+    """Read from the Secret, MLflow and Prefect as they are now."""
+    platform.__dict__.pop("credentials", None)  # read anew
+    with registry_of(platform) as registry, runs_of(platform, home) as runs:
+        models = registry.models()
+        names = ("iris", "promotions")
+        found: list[dict[str, Any]] = runs.request("POST", "/flow_runs/filter", {})
+        return Kept(
+            credentials=platform.credentials,
+            versions={m.name: [v.version for v in registry.versions(m.name)] for m in models},
+            aliases={m.name: m.aliases for m in models},
+            experiments={name: len(registry.search_runs(name, {})) for name in names},
+            flow_runs={run["id"] for run in found if run["state_type"] not in ("SCHEDULED", "PENDING", "RUNNING")},
+        )
+
+
+def predicts(platform: Platform) -> bool:
+    with platform.client("api") as http:
+        answer = http.get(FLOWER)
+        return answer.status_code == 200 and answer.json()["prediction"] == "setosa"
+
+
+def assert_the_same(before: Kept, after: Kept) -> None:
+    assert after.credentials == before.credentials
+    assert after.versions == before.versions
+    assert after.aliases == before.aliases
+    assert after.experiments == before.experiments
+    assert before.flow_runs <= after.flow_runs
+    assert before.versions["iris"], "there was nothing to keep"
+
+
+def test_two_upgrades_keep_everything(platform: Platform, tmp_path: Path) -> None:
+    before = kept(platform, tmp_path)
+    for retention in (80, 90):  # a change, so that Prefect's server is replaced
+        options = ["--reset-then-reuse-values", "--set", f"prefect-server.retentionDays={retention}", "--wait"]
+        platform.helm("upgrade", platform.release, CHART, *options, "--timeout", "5m")
+    platform.ready()
+    assert_the_same(before, kept(platform, tmp_path))
+    assert predicts(platform)
+
+
+def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_path: Path) -> None:
+    before = kept(platform, tmp_path)
+    platform.helm("uninstall", platform.release, "--wait")
+    wait_for(lambda: not [p for p in SERVICES if platform.pods(p)], "no pod of the release is left")
+    platform.helm("install", platform.release, CHART, "--create-namespace", "--wait", "--timeout", "5m")
+    platform.ready()
+    assert_the_same(before, kept(platform, tmp_path))
+    wait_for(lambda: predicts(platform), "a prediction", 60)
