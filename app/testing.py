@@ -121,9 +121,9 @@ def serving(peer: Peer) -> Iterator[Peer]:
         server.server_close()
 
 
-def shell_commands(page: Path) -> list[str]:
-    """The lines of a Markdown page's sh blocks."""
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
+def shell_commands(page: Path, fence: str = "sh") -> list[str]:
+    """The lines of a Markdown page's sh blocks, which are for the demo; bash blocks are for Kubernetes."""
+    blocks = re.findall(rf"```{fence}\n(.*?)```", page.read_text(), re.S)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
