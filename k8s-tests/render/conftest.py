@@ -1,39 +1,10 @@
-"""The profiles that the render tests go through."""
+"""Fixtures of the render tests."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from chart import Manifest, render_chart
-
-PROFILES: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "postgres": {"postgres": {"enabled": True}},
-    "external": {
-        "global": {
-            "imageRegistry": "registry.example.com/team",
-            "imagePullSecrets": ["pull"],
-            "storageClass": "fast",
-            "existingSecret": "ours",
-            "databaseSecret": "database",
-            "ingress": {"scheme": "https", "domain": "ml.example.com", "port": 443, "controllerNamespace": "nginx"},
-        },
-        "ingress": {"className": "nginx"},
-        "mlflow": {
-            "artifacts": {
-                "destination": "s3://bucket/mlflow",
-                "endpointUrl": "https://s3.example.com",
-                "existingSecret": "s3",
-            },
-            "egressCIDRs": ["203.0.113.0/24"],
-            "allowedHosts": ["mlflow.internal:443"],
-        },
-        "model-api": {"autoscaling": {"enabled": False}, "replicas": 3},
-        "prefect-worker": {"bootstrap": {"enabled": False}, "jobs": {"secret": "data", "egressCIDRs": ["0.0.0.0/0"]}},
-    },
-    "development": {"global": {"devSync": True}, "ingress": {"enabled": False}},
-}
+from profiles import PROFILES
 
 
 @pytest.fixture(params=PROFILES)

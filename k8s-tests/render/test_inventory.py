@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from chart import Manifest, helm, render_chart, title
-
-from conftest import PROFILES
+from profiles import PROFILES
 
 SERVICES = ("mlflow", "model-api", "prefect-server", "ui")
 ACCOUNTS = (*SERVICES, "prefect-worker")

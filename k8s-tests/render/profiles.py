@@ -1,0 +1,33 @@
+"""The installations that the render tests go through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "postgres": {"postgres": {"enabled": True}},
+    "external": {
+        "global": {
+            "imageRegistry": "registry.example.com/team",
+            "imagePullSecrets": ["pull"],
+            "storageClass": "fast",
+            "existingSecret": "ours",
+            "databaseSecret": "database",
+            "ingress": {"scheme": "https", "domain": "ml.example.com", "port": 443, "controllerNamespace": "nginx"},
+        },
+        "ingress": {"className": "nginx"},
+        "mlflow": {
+            "artifacts": {
+                "destination": "s3://bucket/mlflow",
+                "endpointUrl": "https://s3.example.com",
+                "existingSecret": "s3",
+            },
+            "egressCIDRs": ["203.0.113.0/24"],
+            "allowedHosts": ["mlflow.internal:443"],
+        },
+        "model-api": {"autoscaling": {"enabled": False}, "replicas": 3},
+        "prefect-worker": {"bootstrap": {"enabled": False}, "jobs": {"secret": "data", "egressCIDRs": ["0.0.0.0/0"]}},
+    },
+    "development": {"global": {"devSync": True}, "ingress": {"enabled": False}},
+}
