@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCKS := api api-skops ui mlflow flows
+ALONE := dev checkov
 
 # Imports are compiled once and kept: without bytecode each server starts some ten seconds later.
 unexport PYTHONDONTWRITEBYTECODE
@@ -64,10 +65,10 @@ screenshots: $(READY)  ## docs/images/ from the pages of a running demo
 
 # --universal: one file for every platform and Python; the images' locks take their versions from dev's.
 lock: $(READY)  ## compile requirements/ from pyproject.toml
-	@for group in dev $(LOCKS); do \
+	@for group in $(ALONE) $(LOCKS); do \
 	  echo "requirements/$$group.txt"; \
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	    $$([ $$group = dev ] || echo -c requirements/dev.txt) --group $$group -o requirements/$$group.txt pyproject.toml || exit 1; \
+	    $$([[ " $(ALONE) " = *" $$group "* ]] || echo -c requirements/dev.txt) --group $$group -o requirements/$$group.txt pyproject.toml || exit 1; \
 	done
 
 clean:  ## remove .venv and the demo's data, not the cluster
