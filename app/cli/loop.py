@@ -70,7 +70,11 @@ class Loop:
             yield Stage(name, detail, time.monotonic() - begun)
 
     def _train(self) -> str:
-        deployment = self._get(f"/deployments/name/train/{self.model}")
+        # right after an install the worker may not have told Prefect yet
+        missing = (
+            f"Prefect has no deployment train/{self.model}; is the model's file in flows/models of the worker's image?"
+        )
+        deployment = self._await(self._deployment, 120, lambda: missing)
         body = {
             "parameters": {"model": self.model, "who": "mlops loop", "cause": "mlops loop"},
             "state": {"type": "SCHEDULED", "name": "Scheduled"},
@@ -137,11 +141,12 @@ class Loop:
             raise LoopError(f"/metrics of the API has no {', '.join(missing)}")
         return f"{sum(not line.startswith('#') for line in text.splitlines())} series from the API"
 
+    def _deployment(self) -> dict[str, Any] | None:
+        answer = self.prefect.get(f"/deployments/name/train/{self.model}")
+        return None if answer.status_code == 404 else dict(answer.raise_for_status().json())
+
     def _get(self, path: str) -> dict[str, Any]:
-        answer = self.prefect.get(path)
-        if answer.status_code == 404:
-            raise LoopError(f"Prefect does not know {path}: is the model's file in flows/models of the worker's image?")
-        return answer.raise_for_status().json()
+        return dict(self.prefect.get(path).raise_for_status().json())
 
     def _await(self, look: Callable[[], T | None], seconds: float, problem: Callable[[], str]) -> T:
         deadline = time.monotonic() + seconds

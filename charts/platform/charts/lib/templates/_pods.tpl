@@ -1,9 +1,12 @@
-{{/* What every pod has: Pod Security "restricted", no token, no variables of other Services. (list . uid) */}}
+{{/*
+What every pod has: Pod Security "restricted", no variables of other Services.
+(dict "root" . "uid" 10001), and "token" true for the pod that asks the Kubernetes API, "account" for another account.
+*/}}
 {{- define "lib.pod" -}}
-{{- $root := index . 0 -}}
-{{- $uid := index . 1 -}}
-serviceAccountName: {{ include "lib.name" $root }}
-automountServiceAccountToken: false
+{{- $root := .root -}}
+{{- $uid := .uid -}}
+serviceAccountName: {{ .account | default (include "lib.name" $root) }}
+automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
