@@ -4,35 +4,66 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from images.offline import tools
+
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "platform"
+PREBUILT = ROOT.parent / "shared" / "bin"
 RELEASE = NAMESPACE = "mlops"
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 Manifest = dict[str, Any]
 
 
+class Loader(yaml.CSafeLoader):
+    """YAML in which no key comes twice: of two, one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"twice: {', '.join(sorted(twice))}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+@cache
+def program() -> str:
+    """helm: of PATH if it is new enough, of .tools/bin, or made now, from TOOL_CACHE or by Go."""
+    helm = tools.load()["helm"]
+    if not helm.on_path() and not helm.built():
+        env = {**({"TOOL_CACHE": str(PREBUILT)} if PREBUILT.is_dir() else {}), **os.environ}
+        made = subprocess.run([sys.executable, "-B", "-m", "images.offline", "tool", "helm"], cwd=ROOT, env=env)
+        assert made.returncode == 0, "no helm, and none could be made: see .tools/logs"
+    return helm.on_path() or str(helm.path)
+
+
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run helm, of PATH or of .tools/bin."""
-    path = f"{os.environ['PATH']}:{ROOT / '.tools' / 'bin'}"
-    program = shutil.which("helm", path=path)
-    assert program, "there is no helm: `make test` makes one, or run `python -m images.offline tool helm`"
-    return subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    """Run helm in the checkout."""
+    return subprocess.run([program(), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def template(values: dict[str, Any] | None = None, *options: str) -> subprocess.CompletedProcess[str]:
     """`helm template` with values: a nested dict, as in values.yaml."""
-    pairs = [f"--set-json={key}={json.dumps(value)}" for key, value in _flat(values or {})]
-    return helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, *pairs, *options)
+    return helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, *_set(values), *options)
+
+
+def notes(values: dict[str, Any] | None = None) -> str:
+    """What `helm install` prints for people."""
+    done = helm("install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=client", *_set(values))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\nNOTES:\n")[1]
+
+
+def _set(values: dict[str, Any] | None) -> list[str]:
+    return [f"--set-json={key}={json.dumps(value)}" for key, value in _flat(values or {})]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -44,16 +75,41 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield name, value
 
 
-def render_chart(values: dict[str, Any] | None = None, *options: str) -> list[Manifest]:
-    """The manifests. Fails with helm's message when there are none."""
-    return list(_render(json.dumps(values or {}, sort_keys=True), options))
+def render_chart(
+    values: dict[str, Any] | None = None, show_only: Sequence[str] = (), kube_version: str = ""
+) -> list[Manifest]:
+    """The manifests, of the templates `show_only` where given; shared by all tests, so not to be changed.
+
+    Fails with helm's message when there are none.
+    """
+    return list(_manifests(*_key(values, show_only, kube_version)))
+
+
+def rendered_text(values: dict[str, Any] | None = None) -> str:
+    """What helm printed for render_chart(values): the same passwords, as they are generated anew by each rendering."""
+    return _text(*_key(values))
+
+
+def _key(
+    values: dict[str, Any] | None, show_only: Sequence[str] = (), kube_version: str = ""
+) -> tuple[str, tuple[str, ...]]:
+    options = [f"--show-only={path}" for path in show_only]
+    return json.dumps(values or {}, sort_keys=True), (
+        *options,
+        *([f"--kube-version={kube_version}"] if kube_version else []),
+    )
 
 
 @cache
-def _render(values: str, options: tuple[str, ...]) -> tuple[Manifest, ...]:
+def _text(values: str, options: tuple[str, ...]) -> str:
     done = template(json.loads(values), *options)
     assert done.returncode == 0, done.stderr
-    return tuple(manifest for manifest in yaml.safe_load_all(done.stdout) if manifest)
+    return done.stdout
+
+
+@cache
+def _manifests(values: str, options: tuple[str, ...]) -> tuple[Manifest, ...]:
+    return tuple(manifest for manifest in yaml.load_all(_text(values, options), Loader) if manifest)
 
 
 def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:

@@ -8,78 +8,178 @@ from typing import Any
 
 import pytest
 from chart import Manifest, pods, render_chart
-from pod_security import violations
+from pod_security import HANDLERS, SELINUX_TYPES, SYSCTLS, VOLUMES, violations
 
 
 def test_every_pod_is_restricted(manifests: list[Manifest]) -> None:
     found = {name: violations(pod) for name, pod in pods(manifests).items()}
+    assert len(found) >= 7
+    assert "training Job" in found
     assert not {name: problems for name, problems in found.items() if problems}
 
 
-def _pod(field: str, value: Any) -> Callable[[Any], None]:
-    return lambda spec: spec.__setitem__(field, value)
+Change = Callable[[Any], None]
 
 
-def _shared(field: str, value: Any) -> Callable[[Any], None]:
-    return lambda spec: spec["securityContext"].__setitem__(field, value)
+def _set(field: str, value: Any) -> Change:
+    """Give a field of a pod's spec, or of a container, a value."""
+    return lambda owner: owner.__setitem__(field, value)
 
 
-def _own(field: str, value: Any, kind: str = "containers") -> Callable[[Any], None]:
-    return lambda spec: spec[kind][0]["securityContext"].__setitem__(field, value)
+def _context(field: str, value: Any) -> Change:
+    """Give a field of a securityContext a value; without one, take it away."""
+
+    def change(owner: Any) -> None:
+        context = owner.setdefault("securityContext", {})
+        context.pop(field, None)
+        if value is not None:
+            context[field] = value
+
+    return change
 
 
-def _container(field: str, value: Any) -> Callable[[Any], None]:
-    return lambda spec: spec["containers"][0].__setitem__(field, value)
+def _volume(kind: str) -> Change:
+    return lambda spec: spec.setdefault("volumes", []).append({"name": "bad", kind: {}})
 
 
-def _without(field: str) -> Callable[[Any], None]:
-    return lambda spec: spec["containers"][0]["securityContext"].pop(field)
+# What the standard forbids in a pod's spec, in both a pod's and a container's securityContext, and in a container:
+# name -> (change, the start of the violation's path and words that are in it).
+OF_POD: dict[str, tuple[Change, str]] = {
+    "host network": (_set("hostNetwork", True), "hostNetwork:"),
+    "host processes": (_set("hostPID", True), "hostPID:"),
+    "host memory": (_set("hostIPC", True), "hostIPC:"),
+    "unsafe sysctl": (
+        _context("sysctls", [{"name": "kernel.msgmax", "value": "1"}]),
+        "securityContext.sysctls: kernel.m",
+    ),
+    "sysctl of 1.37": (
+        _context("sysctls", [{"name": "net.ipv4.tcp_notsent_lowat", "value": "1"}]),
+        "securityContext.sysctls: net.ipv4.tcp_notsent_lowat",
+    ),
+    **{
+        f"volume {kind}": (
+            _volume(kind),
+            f"volumes[bad]: {kind}",
+        )
+        for kind in (
+            *("hostPath", "gcePersistentDisk", "awsElasticBlockStore", "gitRepo", "nfs", "iscsi", "glusterfs", "rbd"),
+            *("flexVolume", "cinder", "cephfs", "flocker", "fc", "azureFile", "vsphereVolume", "quobyte", "azureDisk"),
+            *("portworxVolume", "photonPersistentDisk", "scaleIO", "storageos"),
+        )
+    },
+}
+OF_CONTEXT: dict[str, tuple[Change, str]] = {
+    "root by uid": (_context("runAsUser", 0), "securityContext.runAsUser:"),
+    "root allowed": (_context("runAsNonRoot", False), "securityContext.runAsNonRoot:"),
+    "seccomp off": (_context("seccompProfile", {"type": "Unconfined"}), "securityContext.seccompProfile:"),
+    "apparmor off": (_context("appArmorProfile", {"type": "Unconfined"}), "securityContext.appArmorProfile:"),
+    "selinux type": (_context("seLinuxOptions", {"type": "spc_t"}), "securityContext.seLinuxOptions.type: spc_t"),
+    "selinux user": (_context("seLinuxOptions", {"user": "system_u"}), "securityContext.seLinuxOptions: user"),
+    "selinux role": (_context("seLinuxOptions", {"role": "system_r"}), "securityContext.seLinuxOptions: user and role"),
+    "windows host process": (
+        _context("windowsOptions", {"hostProcess": True}),
+        "securityContext.windowsOptions.hostProcess:",
+    ),
+}
+OF_CONTAINER: dict[str, tuple[Change, str]] = {
+    "no context": (lambda container: container.pop("securityContext"), "securityContext.allowPrivilegeEscalation:"),
+    "privileged": (_context("privileged", True), "securityContext.privileged:"),
+    "escalation": (_context("allowPrivilegeEscalation", True), "securityContext.allowPrivilegeEscalation:"),
+    "no word on escalation": (_context("allowPrivilegeEscalation", None), "securityContext.allowPrivilegeEscalation:"),
+    "capabilities kept": (_context("capabilities", None), "securityContext.capabilities.drop:"),
+    "one capability dropped": (_context("capabilities", {"drop": ["NET_RAW"]}), "securityContext.capabilities.drop:"),
+    "capability added": (
+        _context("capabilities", {"drop": ["ALL"], "add": ["NET_BIND_SERVICE", "CHOWN"]}),
+        "securityContext.capabilities.add: CHOWN",
+    ),
+    "proc mount": (_context("procMount", "Unmasked"), "securityContext.procMount:"),
+    "host port": (_set("ports", [{"containerPort": 80, "hostPort": 80}]), "ports: hostPort 80"),
+    **{
+        f"{field} {kind}": (_set(field, {kind: {"host": "peer", "port": 80}}), f"{field}.{kind}.host:")
+        for field in HANDLERS
+        for kind in ("httpGet", "tcpSocket")
+    },
+    **{
+        f"{hook} {kind}": (
+            _set("lifecycle", {hook: {kind: {"host": "127.0.0.1", "port": 80}}}),
+            f"lifecycle.{hook}.{kind}.host:",
+        )
+        for hook in ("postStart", "preStop")
+        for kind in ("httpGet", "tcpSocket")
+    },
+}
+KINDS = ("containers", "initContainers", "ephemeralContainers")
 
 
-MUTANTS: dict[str, tuple[Callable[[Any], None], str]] = {
-    "host network": (_pod("hostNetwork", True), "hostNetwork"),
-    "host processes": (_pod("hostPID", True), "hostPID"),
-    "host memory": (_pod("hostIPC", True), "hostIPC"),
-    "host path": (_pod("volumes", [{"name": "v", "hostPath": {"path": "/"}}]), "hostPath"),
-    "nfs": (_pod("volumes", [{"name": "v", "nfs": {"server": "s", "path": "/"}}]), "nfs"),
-    "unsafe sysctl": (_shared("sysctls", [{"name": "kernel.msgmax", "value": "1"}]), "sysctls"),
-    "root by uid": (_shared("runAsUser", 0), "runAsUser"),
-    "root by the container's uid": (_own("runAsUser", 0), "runAsUser"),
-    "root allowed": (_shared("runAsNonRoot", False), "runAsNonRoot"),
-    "root allowed in a container": (_own("runAsNonRoot", False), "runAsNonRoot"),
-    "no word on root": (lambda spec: spec["securityContext"].pop("runAsNonRoot"), "runAsNonRoot"),
-    "privileged": (_own("privileged", True), "privileged"),
-    "escalation": (_own("allowPrivilegeEscalation", True), "allowPrivilegeEscalation"),
-    "no word on escalation": (_without("allowPrivilegeEscalation"), "allowPrivilegeEscalation"),
-    "capabilities kept": (_without("capabilities"), "capabilities.drop"),
-    "one capability dropped": (_own("capabilities", {"drop": ["NET_RAW"]}), "capabilities.drop"),
-    "capability added": (_own("capabilities", {"drop": ["ALL"], "add": ["NET_ADMIN"]}), "NET_ADMIN"),
-    "no seccomp": (lambda spec: spec["securityContext"].pop("seccompProfile"), "seccompProfile"),
-    "seccomp off": (_shared("seccompProfile", {"type": "Unconfined"}), "seccompProfile"),
-    "seccomp off in a container": (_own("seccompProfile", {"type": "Unconfined"}), "seccompProfile"),
-    "apparmor off": (_own("appArmorProfile", {"type": "Unconfined"}), "appArmorProfile"),
-    "selinux type": (_shared("seLinuxOptions", {"type": "spc_t"}), "seLinuxOptions"),
-    "selinux user": (_own("seLinuxOptions", {"user": "system_u"}), "seLinuxOptions"),
-    "proc mount": (_own("procMount", "Unmasked"), "procMount"),
-    "windows host process": (_shared("windowsOptions", {"hostProcess": True}), "hostProcess"),
-    "host port": (_container("ports", [{"containerPort": 80, "hostPort": 80}]), "hostPort"),
-    "probe of another host": (_container("livenessProbe", {"httpGet": {"host": "peer", "port": 80}}), "host"),
-    "hook to another host": (_container("lifecycle", {"preStop": {"tcpSocket": {"host": "peer", "port": 80}}}), "host"),
-    "init container": (_own("privileged", True, "initContainers"), "initContainers[prepare]"),
+def every_pod() -> dict[str, Manifest]:
+    """Copies of the pod templates, each with a container of every kind."""
+    found = copy.deepcopy(pods(render_chart({"postgres": {"enabled": True}})))
+    for pod in found.values():
+        pod["spec"].setdefault("initContainers", [copy.deepcopy(pod["spec"]["containers"][0])])
+        pod["spec"]["ephemeralContainers"] = [{**copy.deepcopy(pod["spec"]["containers"][0]), "name": "debug"}]
+    return found
+
+
+@pytest.mark.parametrize("offence", [*OF_POD, *OF_CONTEXT])
+def test_an_offence_of_a_pod_is_caught(offence: str) -> None:
+    change, place = (OF_POD | OF_CONTEXT)[offence]
+    for name, pod in every_pod().items():
+        assert not violations(pod), name
+        change(pod["spec"])
+        assert any(problem.startswith(place) for problem in violations(pod)), f"{name}: {violations(pod)}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("offence", [*OF_CONTEXT, *OF_CONTAINER])
+def test_an_offence_of_a_container_is_caught(offence: str, kind: str) -> None:
+    change, place = (OF_CONTEXT | OF_CONTAINER)[offence]
+    for name, pod in every_pod().items():
+        container = pod["spec"][kind][-1]
+        change(container)
+        found = violations(pod)
+        assert any(problem.startswith(f"{kind}[{container['name']}].{place}") for problem in found), f"{name}: {found}"
+        assert all(problem.startswith(f"{kind}[{container['name']}]") for problem in found), f"{name}: {found}"
+
+
+@pytest.mark.parametrize("field", ["runAsNonRoot", "seccompProfile"])
+def test_without_a_word_of_the_pod_each_container_has_to_say_it(field: str) -> None:
+    said = {"runAsNonRoot": True, "seccompProfile": {"type": "Localhost", "localhostProfile": "mine.json"}}[field]
+    for name, pod in every_pod().items():
+        pod["spec"]["securityContext"].pop(field)
+        every = [container for kind in KINDS for container in pod["spec"][kind]]
+        found = violations(pod)
+        assert len(found) == len(every), f"{name}: {found}"
+        assert all(f"securityContext.{field}" in problem for problem in found), f"{name}: {found}"
+        for container in every:
+            container["securityContext"][field] = said
+        assert not violations(pod), name
+
+
+def test_annotations_of_old_apparmor_count() -> None:
+    for name, pod in every_pod().items():
+        for value, admitted in (("unconfined", False), ("runtime/default", True), ("localhost/mine", True)):
+            pod["metadata"]["annotations"] = {"container.apparmor.security.beta.kubernetes.io/x": value}
+            assert (not violations(pod)) is admitted, f"{name}: {value}"
+
+
+ADMITTED: dict[str, Change] = {
+    "the one capability": lambda spec: spec["containers"][0]["securityContext"].update(
+        {"capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}}
+    ),
+    "safe sysctls": _context("sysctls", [{"name": name, "value": "1"} for name in sorted(SYSCTLS)]),
+    "every volume": _set("volumes", [{"name": kind.lower(), kind: {}} for kind in sorted(VOLUMES)]),
+    "no volume": lambda spec: spec.pop("volumes", None),
+    "default proc": lambda spec: spec["containers"][0]["securityContext"].update(procMount="Default"),
+    "apparmor": _context("appArmorProfile", {"type": "RuntimeDefault"}),
+    "host fields that say no": lambda spec: spec.update(hostNetwork=False, hostPID=False, hostIPC=False),
+    "a host port of 0": lambda spec: spec["containers"][0].update(ports=[{"containerPort": 80, "hostPort": 0}]),
+    "a probe of the pod itself": lambda spec: spec["containers"][0].update(livenessProbe={"tcpSocket": {"port": 80}}),
+    **{f"selinux {kind or 'empty'}": _context("seLinuxOptions", {"type": kind}) for kind in sorted(SELINUX_TYPES)},
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_an_offence_is_caught(mutant: str) -> None:
-    change, named = MUTANTS[mutant]
-    pod = copy.deepcopy(pods(render_chart())["Deployment/mlops-mlflow"])
-    assert not violations(pod)
-    change(pod["spec"])
-    found = violations(pod)
-    assert any(named in problem for problem in found), found
-
-
-def test_the_annotation_of_old_apparmor_is_caught() -> None:
-    pod = copy.deepcopy(pods(render_chart())["Deployment/mlops-mlflow"])
-    pod["metadata"]["annotations"] = {"container.apparmor.security.beta.kubernetes.io/mlflow": "unconfined"}
-    assert violations(pod)
+@pytest.mark.parametrize("name", ADMITTED)
+def test_what_the_standard_allows_is_admitted(name: str) -> None:
+    for title, pod in every_pod().items():
+        ADMITTED[name](pod["spec"])
+        assert not violations(pod), title

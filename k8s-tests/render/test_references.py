@@ -1,0 +1,211 @@
+"""What one manifest names, another one is: accounts, volumes, keys of Secrets, addresses, the notes' commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from chart import Manifest, containers, named, notes, pods, render_chart, title
+from network import selects
+from profiles import PROFILES
+
+# The keys of the Secret that global.existingSecret replaces (docs/security.md) and of global.databaseSecret.
+KEYS = {
+    *("mlflow-admin-password", "mlflow-flask-key", "mlflow-reader-password", "mlflow-trainer-password"),
+    *("prefect-auth-string", "feedback-key", "postgres-password"),
+}
+DATABASE_KEYS = {"mlflow-url", "mlflow-auth-url", "prefect-url"}
+ADDRESS = re.compile(r"(mlops-[a-z-]+):(\d+)")
+
+
+def names(manifests: list[Manifest], kind: str) -> set[str]:
+    return {m["metadata"]["name"] for m in manifests if m["kind"] == kind}
+
+
+def ports_of(service: Manifest) -> set[int]:
+    return {port["port"] for port in service["spec"]["ports"]}
+
+
+def test_accounts_exist(manifests: list[Manifest]) -> None:
+    for name, pod in pods(manifests).items():
+        account = pod["spec"]["serviceAccountName"]
+        # `default` is in every namespace; the pod of `helm test` takes it and has no token
+        assert account in names(manifests, "ServiceAccount") | {"default"}, f"{name}: serviceAccountName {account}"
+
+
+def test_the_role_is_bound_to_the_worker_alone(manifests: list[Manifest]) -> None:
+    (binding,) = [m for m in manifests if m["kind"] == "RoleBinding"]
+    assert binding["roleRef"] == {
+        "apiGroup": "rbac.authorization.k8s.io",
+        "kind": "Role",
+        "name": named(manifests, "Role", "mlops-prefect-worker")["metadata"]["name"],
+    }
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "mlops-prefect-worker", "namespace": "mlops"}]
+    users = [
+        name for name, pod in pods(manifests).items() if pod["spec"]["serviceAccountName"] == binding["roleRef"]["name"]
+    ]
+    assert users == ["Deployment/mlops-prefect-worker"]
+
+
+def test_volumes_exist_and_are_mounted(manifests: list[Manifest]) -> None:
+    for name, pod in pods(manifests).items():
+        volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+        mounted = {mount["name"] for container in containers(pod) for mount in container.get("volumeMounts", [])}
+        assert mounted == set(volumes), f"{name}: volumes against volumeMounts"
+        for container in containers(pod):
+            paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+            assert len(paths) == len(set(paths)), f"{name}: {container['name']}.volumeMounts {paths}"
+        for volume in volumes.values():
+            if source := volume.get("configMap"):
+                assert source["name"] in names(manifests, "ConfigMap"), f"{name}: volumes[{volume['name']}]"
+            if source := volume.get("persistentVolumeClaim"):
+                assert source["claimName"] in names(manifests, "PersistentVolumeClaim"), f"{name}: {volume['name']}"
+            assert "secret" not in volume, f"{name}: volumes[{volume['name']}]"
+
+
+def test_files_that_are_named_are_in_the_mounted_configuration(manifests: list[Manifest]) -> None:
+    for name, pod in pods(manifests).items():
+        folders = {
+            mount["mountPath"]: named(manifests, "ConfigMap", volume["configMap"]["name"])["data"]
+            for volume in pod["spec"].get("volumes", [])
+            if "configMap" in volume
+            for container in containers(pod)
+            for mount in container["volumeMounts"]
+            if mount["name"] == volume["name"]
+        }
+        words = " ".join(
+            word for c in containers(pod) for word in map(str, [*c.get("command", []), *c.get("args", [])])
+        )
+        for folder, files in folders.items():
+            for file in re.findall(rf"{folder}/([\w.-]+)", words):
+                assert file in files, f"{name}: {folder}/{file}"
+
+
+def test_keys_of_secrets_exist(profile: str, manifests: list[Manifest]) -> None:
+    settings = PROFILES[profile].get("global", {})
+    secrets = {m["metadata"]["name"]: set(m["data"]) for m in manifests if m["kind"] == "Secret"}
+    if "mlops-credentials" in secrets:
+        assert secrets["mlops-credentials"] == KEYS
+    secrets |= {
+        name: keys
+        for name, keys in {settings.get("existingSecret"): KEYS, settings.get("databaseSecret"): DATABASE_KEYS}.items()
+        if name
+    }
+    for name, container, variable in variables(manifests):
+        if source := variable.get("valueFrom"):
+            reference = source["secretKeyRef"]
+            where = f"{name}: {container}.env[{variable['name']}]"
+            assert reference["name"] in secrets, f"{where}: there is no Secret {reference['name']}"
+            assert reference["key"] in secrets[reference["name"]], f"{where}: no key {reference['key']}"
+    worker = {variable["name"]: variable.get("value") for name, _, variable in variables(manifests) if "worker" in name}
+    prefix = (
+        "PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_"  # with it Jobs get a reference, no password
+    )
+    assert worker[f"{prefix}KEY"] in secrets[worker[f"{prefix}NAME"]]
+
+
+def test_every_key_of_the_secret_is_used() -> None:
+    used = {
+        variable["valueFrom"]["secretKeyRef"]["key"]
+        for _, _, variable in variables(render_chart(PROFILES["postgres"]))
+        if "valueFrom" in variable
+    }
+    assert used == KEYS
+
+
+def variables(manifests: list[Manifest]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(pod, container, entry) of every environment variable."""
+    for name, pod in pods(manifests).items():
+        for container in containers(pod):
+            for variable in container.get("env", []):
+                yield name, container["name"], variable
+
+
+def test_variables_come_once_and_after_those_they_use(manifests: list[Manifest]) -> None:
+    for name, pod in pods(manifests).items():
+        for container in containers(pod):
+            known: list[str] = []
+            for variable in container.get("env", []):
+                where = f"{name}: {container['name']}.env[{variable['name']}]"
+                assert variable["name"] not in known, f"{where} comes twice"
+                for used in re.findall(r"\$\((\w+)\)", variable.get("value", "")):
+                    assert used in known, f"{where} uses {used}, which is not there yet"
+                known.append(variable["name"])
+
+
+def test_addresses_are_those_of_services(manifests: list[Manifest]) -> None:
+    """In variables, commands, ConfigMaps and Traefik's routes, `mlops-<chart>:<port>` is a Service's."""
+    services = {m["metadata"]["name"]: ports_of(m) for m in manifests if m["kind"] == "Service"}
+    seen = set()
+    for manifest in manifests:
+        for name, port in ADDRESS.findall(yaml.safe_dump(manifest, width=1000)):
+            assert int(port) in services.get(name, set()), f"{title(manifest)}: {name}:{port} is no Service"
+            seen.add(name)
+    assert seen >= {"mlops-mlflow", "mlops-prefect-server", "mlops-model-api"}
+
+
+def test_traefik_routes_every_service_by_its_host() -> None:
+    routes = yaml.safe_load(named(render_chart(), "ConfigMap", "mlops-ingress")["data"]["routes.yaml"])["http"]
+    found = {
+        router["rule"]: routes["services"][router["service"]]["loadBalancer"]["servers"][0]["url"]
+        for router in routes["routers"].values()
+    }
+    assert found == {
+        "Host(`mlflow.localhost`)": "http://mlops-mlflow:5000",
+        "Host(`prefect.localhost`)": "http://mlops-prefect-server:4200",
+        "Host(`api.localhost`)": "http://mlops-model-api:8086",
+        "Host(`ui.localhost`)": "http://mlops-ui:8501",
+    }
+    for router in routes["routers"].values():
+        assert set(router.get("middlewares", [])) <= set(routes["middlewares"])
+
+
+def test_ingress_objects_lead_to_services() -> None:
+    manifests = render_chart(PROFILES["external"])
+    found = {}
+    for ingress in (m for m in manifests if m["kind"] == "Ingress"):
+        assert ingress["spec"]["ingressClassName"] == "nginx", title(ingress)
+        (rule,) = ingress["spec"]["rules"]
+        (path,) = rule["http"]["paths"]
+        backend = path["backend"]["service"]
+        assert backend["port"]["number"] in ports_of(named(manifests, "Service", backend["name"])), title(ingress)
+        found[rule["host"]] = backend["name"]
+    assert found == {
+        "mlflow.ml.example.com": "mlops-mlflow",
+        "prefect.ml.example.com": "mlops-prefect-server",
+        "api.ml.example.com": "mlops-model-api",
+        "ui.ml.example.com": "mlops-ui",
+    }
+
+
+def test_scaling_and_disruption_are_about_a_deployment_that_is_there(manifests: list[Manifest]) -> None:
+    for manifest in manifests:
+        if manifest["kind"] == "HorizontalPodAutoscaler":
+            target = manifest["spec"]["scaleTargetRef"]
+            assert named(manifests, target["kind"], target["name"])["apiVersion"] == target["apiVersion"]
+        if manifest["kind"] == "PodDisruptionBudget":
+            labels = [pod["metadata"]["labels"] for pod in pods(manifests).values()]
+            chosen = [found for found in labels if selects(manifest["spec"]["selector"], found)]
+            assert [found["app.kubernetes.io/component"] for found in chosen] == ["model-api"], title(manifest)
+
+
+def test_commands_of_the_notes_name_what_is_there(profile: str, manifests: list[Manifest]) -> None:
+    values = PROFILES[profile]
+    text = notes(values)
+    for service, port in re.findall(r"svc/(\S+) (\d+)", text):
+        assert int(port) in ports_of(named(manifests, "Service", service)), f"NOTES.txt: svc/{service} {port}"
+    for kind, name in re.findall(r"\b(deployment)/(\S+)", text):
+        assert named(manifests, kind.capitalize(), name), f"NOTES.txt: {kind}/{name}"
+    secrets = names(manifests, "Secret") | {values.get("global", {}).get("existingSecret")}
+    for secret, key in re.findall(r"get secret (\S+) -o jsonpath='\{\.data\.([\w-]+)\}'", text):
+        assert secret in secrets, f"NOTES.txt: secret {secret}"
+        assert key in KEYS, f"NOTES.txt: {key}"
+    assert len(re.findall(r"port-forward svc/", text)) == 4
+    hosts = [host for m in manifests if m["kind"] == "Ingress" for host in [m["spec"]["rules"][0]["host"]]]
+    for host in hosts:
+        assert f"https://{host}" in text, "NOTES.txt"
+    if profile == "development":  # there is no ingress
+        assert "localhost:8080" not in text
+        assert "curl 'http://localhost:8086/predict?" in text
