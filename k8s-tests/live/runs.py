@@ -89,7 +89,7 @@ def scale(platform: Platform, component: str, replicas: int) -> None:
 def settled(platform: Platform, component: str) -> bool:
     """Whether every pod of a Deployment is of its newest revision and ready, and none is on its way out."""
     apps = client.AppsV1Api(platform.api)
-    found = apps.read_namespaced_deployment(f"{platform.release}-{component}", platform.namespace)
+    found: Any = apps.read_namespaced_deployment(f"{platform.release}-{component}", platform.namespace)
     wanted, status = found.spec.replicas, found.status
     return (
         status.observed_generation >= found.metadata.generation

@@ -45,7 +45,7 @@ class Visitor:
 
     def watch(self) -> None:
         self.page.on("request", lambda request: self._asked(request.url))
-        self.page.on("console", lambda said: said.type == "error" and self._complained(said))
+        self.page.on("console", lambda said: self._complained(said))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("websocket", lambda socket: self.sockets.append(socket.url))
 
@@ -57,7 +57,7 @@ class Visitor:
 
     def _complained(self, said: Any) -> None:
         text = f"{said.text} {said.location.get('url', '')}"
-        if not any(re.search(listed, text, re.S) for listed in LISTED):
+        if said.type == "error" and not any(re.search(listed, text, re.S) for listed in LISTED):
             self.errors.append(text)
 
     def go(self, name: str, path: str = "/") -> Page:

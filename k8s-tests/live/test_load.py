@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes import client
@@ -126,5 +127,5 @@ def test_mlflow_is_away_for_a_minute(platform: Platform) -> None:
         wait_for(lambda: api.get("/models").json()["registry"]["ok"], "the API finding MLflow again", 60)
 
 
-def _ready(pod: client.V1Pod) -> bool:
+def _ready(pod: Any) -> bool:
     return any(condition.type == "Ready" and condition.status == "True" for condition in pod.status.conditions)

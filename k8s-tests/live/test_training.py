@@ -108,7 +108,7 @@ def test_the_pod_passes_pod_security_restricted(namespace: Namespace, trained: T
     for place in ("serviceAccountName", "serviceAccount", "nodeName", "priority"):
         spec.pop(place, None)
     labels = trained.pod.metadata.labels
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "training", "labels": labels}, "spec": spec}
+    pod: Any = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "training", "labels": labels}, "spec": spec}
     namespace.core.create_namespaced_pod(namespace.name, pod, dry_run="All")
     spec["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
     with pytest.raises(ApiException, match="violates PodSecurity"):
@@ -177,8 +177,9 @@ def _killed(runs: Runs, run: str) -> None:
 
 
 def _evict(core: client.CoreV1Api, pod: Any) -> None:
-    about = client.V1ObjectMeta(name=pod.metadata.name, namespace=pod.metadata.namespace)
-    core.create_namespaced_pod_eviction(about.name, about.namespace, client.V1Eviction(metadata=about))
+    name, namespace = pod.metadata.name, pod.metadata.namespace
+    about = client.V1ObjectMeta(name=name, namespace=namespace)
+    core.create_namespaced_pod_eviction(name, namespace, client.V1Eviction(metadata=about))
 
 
 def _delete(core: client.CoreV1Api, pod: Any) -> None:
