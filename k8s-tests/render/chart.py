@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Hashable, Iterator, Sequence
@@ -53,6 +54,20 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
 def template(values: dict[str, Any] | None = None, *options: str) -> subprocess.CompletedProcess[str]:
     """`helm template` with values: a nested dict, as in values.yaml."""
     return helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, *_set(values), *options)
+
+
+def refusals(values: dict[str, Any], *options: str) -> dict[str, list[str]]:
+    """What the schemas say against values: chart -> messages. Fails unless it is the schemas that refuse them."""
+    done = template(values, *options)
+    assert done.returncode != 0, f"accepted: {json.dumps(values)}"
+    assert "don't meet the specifications of the schema(s)" in done.stderr, done.stderr
+    found: dict[str, list[str]] = {}
+    for line in done.stderr.splitlines():
+        if chart := re.fullmatch(r"([a-z-]+):", line):
+            found[chart[1]] = []
+        elif line.strip().startswith("- at '"):
+            list(found.values())[-1].append(line.strip())
+    return found
 
 
 def notes(values: dict[str, Any] | None = None) -> str:

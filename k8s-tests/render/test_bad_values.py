@@ -1,14 +1,17 @@
-"""A wrong value is refused before anything is installed, by a message that names it."""
+"""A wrong value is refused before anything is installed, by a chart's schema, in a message that names it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from chart import template
+from chart import refusals, template
 
 BAD: list[tuple[str, Any]] = [
     ("mlfow", {"image": {}}),
+    ("image", "x"),
+    ("replicas", 2),
+    ("global.registry", "registry.example.com"),
     ("global.imageregistry", "x"),
     ("global.imageRegistry", 5),
     ("global.imageRegistry", "https://registry.example.com"),
@@ -29,6 +32,7 @@ BAD: list[tuple[str, Any]] = [
     ("mlflow.replicas", 2),
     ("mlflow.image", "mlops/mlflow:1"),
     ("mlflow.image.tag", "latest"),
+    ("mlflow.image.tag", "a tag"),
     ("mlflow.image.tag", 1.0),
     ("mlflow.image.repository", ""),
     ("mlflow.image.repository", "Mlops/MLflow"),
@@ -49,12 +53,14 @@ BAD: list[tuple[str, Any]] = [
     ("prefect-worker.workPool", "My Pool"),
     ("prefect-worker.bootstrap.enabled", "false"),
     ("prefect-worker.bootstrap.model", "iris"),
+    ("prefect-worker.resources", {"cpu": "100m"}),
     ("prefect-worker.jobs.concurrency", 0),
     ("prefect-worker.jobs.ttlSecondsAfterFinished", 10),
     ("prefect-worker.jobs.egressCIDRs", "0.0.0.0/0"),
     ("prefect-worker.jobs.namespace", "default"),
     ("postgres.enabled", "true"),
-    ("postgres", {"enabled": True, "password": "secret"}),
+    ("postgres.password", "secret"),
+    ("postgres.persistence.size", ""),
     ("model-api.replicas", 0),
     ("model-api.replicas", 2.5),
     ("model-api.pollSeconds", 0),
@@ -70,19 +76,105 @@ BAD: list[tuple[str, Any]] = [
     ("ingress.service.nodePort", 8080),
     ("ingress.image.repository", 3),
 ]
+# Sections and settings that are taken away: what needs them would get nothing.
+EMPTIED = [
+    *("global", "global.defaultModel", "global.ingress.domain", "mlflow.persistence", "mlflow.artifacts"),
+    *("mlflow.image", "mlflow.resources", "mlflow.resources.limits", "prefect-server.resources"),
+    *("prefect-server.persistence", "prefect-server.retentionDays", "prefect-worker.bootstrap", "prefect-worker.jobs"),
+    *("prefect-worker.workPool", "prefect-worker.resources", "model-api.autoscaling", "model-api.resources"),
+    *("model-api.cacheSize", "model-api.pollSeconds", "ui.image", "ui.resources", "ingress.service"),
+    *("ingress.resources", "postgres.persistence", "postgres.resources"),
+]
+# Settings of charts that are off, whose own schemas Helm does not ask.
+OFF: list[tuple[dict[str, Any], str]] = [
+    ({"postgres": {"enable": True}}, "enable"),  # and MLflow would be on SQLite, without a word
+    ({"postgres": {"enabled": False, "password": "x"}}, "password"),
+    ({"ingress": {"enabled": False, "classname": "nginx"}}, "classname"),
+    ({"lib": {"anything": 1}}, "anything"),
+]
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """The values that set one key. PostgreSQL is switched on, as the schema of a chart that is off is not asked."""
+    found: Any = value
+    for part in reversed(key.split(".")):
+        found = {part: found}
+    if key.startswith("postgres.") and key != "postgres.enabled":
+        found["postgres"]["enabled"] = True
+    return dict(found)
+
+
+def place(key: str) -> tuple[str, str]:
+    """The chart whose schema knows a key, and where in that chart's values it is."""
+    first, _, rest = key.partition(".")
+    ours = first in ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "ingress", "postgres")
+    return (first, rest) if ours and rest else ("platform", key)
 
 
 @pytest.mark.parametrize(("key", "value"), BAD, ids=lambda value: str(value)[:40])
 def test_a_bad_value_is_refused_by_name(key: str, value: Any) -> None:
-    nested: Any = value
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    done = template(nested)
-    assert done.returncode != 0, f"{key}={value!r} was accepted"
-    chart, last = key.split(".")[0], key.split(".")[-1]
-    assert last in done.stderr, done.stderr
-    assert "platform" in done.stderr or chart in done.stderr, done.stderr
-    assert "nil pointer" not in done.stderr
+    chart, path = place(key)
+    *above, last = path.split(".")
+    said = refusals(nested(key, value)).get(chart, [])
+    pointer, parent = "/" + "/".join([*above, last]), "".join(f"/{part}" for part in above)
+    found = [
+        message
+        for message in said
+        if message.startswith((f"- at '{pointer}': ", f"- at '{pointer}/"))
+        or message == f"- at '{parent}': additional properties '{last}' not allowed"
+    ]
+    assert found, f"{chart} does not name {pointer}: {said}"
+    assert not [message for message in found if message.endswith("'not' failed")], f"says nothing: {found}"
+
+
+@pytest.mark.parametrize("key", EMPTIED)
+def test_a_section_that_is_taken_away_is_missed_by_name(key: str) -> None:
+    chart, path = place(key)
+    above, _, last = path.rpartition(".")
+    pointer = "".join(f"/{part}" for part in above.split(".") if part)
+    assert f"- at '{pointer}': missing property '{last}'" in refusals(nested(key, None)).get(chart, [])
+
+
+@pytest.mark.parametrize(("values", "key"), OFF, ids=lambda value: str(value)[:40])
+def test_a_typo_in_a_chart_that_is_off_is_refused(values: dict[str, Any], key: str) -> None:
+    chart = next(iter(values))
+    assert f"- at '/{chart}': additional properties '{key}' not allowed" in refusals(values)["platform"]
+
+
+def test_more_pods_at_least_than_at_most_are_refused() -> None:
+    done = template({"model-api": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}})
+    assert done.returncode != 0
+    assert "maxReplicas" in done.stderr
+
+
+def test_a_toleration_of_no_known_field_is_refused() -> None:
+    said = refusals({"ui": {"tolerations": [{"taint": "gpu"}]}})["ui"]
+    assert "- at '/tolerations/0': additional properties 'taint' not allowed" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("global.imageRegistry", "registry.example.com:5000/team/"),
+        ("global.defaultModel", "my-model_2"),
+        ("mlflow.image.tag", "0.1.0-rc1"),
+        ("mlflow.image.tag", "3f2a9c" * 10),  # what skaffold makes
+        ("mlflow.resources.requests.cpu", "0.5"),
+        ("mlflow.resources.limits.cpu", "2"),
+        ("mlflow.persistence.size", "1Ti"),
+        ("mlflow.egressCIDRs", ["2001:db8::/32", "10.0.0.0/8"]),
+        ("mlflow.artifacts.destination", "s3://bucket/a/b"),
+        ("mlflow.nodeSelector", {"kubernetes.io/arch": "amd64"}),
+        ("ui.tolerations", [{"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}]),
+        ("ingress.service.type", "LoadBalancer"),
+        ("ingress.service.nodePort", 0),
+        ("postgres.persistence.size", "500Mi"),
+    ],
+    ids=str,
+)
+def test_a_good_value_is_accepted(key: str, value: Any) -> None:
+    done = template(nested(key, value))
+    assert done.returncode == 0, done.stderr
 
 
 def test_there_are_at_least_fifty() -> None:

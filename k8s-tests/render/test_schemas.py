@@ -1,0 +1,135 @@
+"""The values schemas against the values: closed, complete, explained, and short."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from chart import CHART, refusals
+
+FOLDERS = [CHART, *sorted(path.parent for path in CHART.glob("charts/*/values.yaml"))]
+SUBCHARTS = [folder.name for folder in FOLDERS[1:]]
+KNOBS = 16
+# Maps of people's own keys, which have none of ours.
+OPEN = {"nodeSelector"}
+# postgres.shared is what the other charts learn from that one being on, and no setting.
+INTERNAL = "/shared"
+
+
+def schema(folder: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((folder / "values.schema.json").read_text())
+    return loaded
+
+
+def values(folder: Path) -> dict[str, Any]:
+    """values.yaml; of the umbrella only `global`, as the rest is the subcharts'."""
+    loaded: dict[str, Any] = yaml.safe_load((folder / "values.yaml").read_text())
+    return {"global": loaded["global"]} if folder == CHART else loaded
+
+
+def properties(of: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path, schema) of every property at any depth."""
+    for name, child in of.get("properties", {}).items():
+        yield f"{path}/{name}", child
+        yield from properties(child, f"{path}/{name}")
+
+
+def settings(of: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of every setting of a values.yaml; maps of people's own keys are one setting."""
+    for name, value in of.items():
+        if f"{path}/{name}" == INTERNAL:
+            continue
+        if isinstance(value, dict) and value:
+            yield from settings(value, f"{path}/{name}")
+        else:
+            yield f"{path}/{name}", value
+
+
+charts = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+
+
+@charts
+def test_every_object_of_a_schema_is_closed(folder: Path) -> None:
+    for path, child in [("", schema(folder)), *properties(schema(folder))]:
+        if child.get("type") == "object" and path.rpartition("/")[2] not in {*OPEN, *SUBCHARTS, "lib", "shared"}:
+            assert child.get("additionalProperties") is False, f"{folder.name}: {path or 'the schema'} is open"
+
+
+@charts
+def test_every_property_is_explained(folder: Path) -> None:
+    for path, child in properties(schema(folder)):
+        assert child.get("description"), f"{folder.name}: {path} has no description"
+
+
+@charts
+def test_schema_and_values_have_the_same_settings(folder: Path) -> None:
+    in_schema = {
+        path
+        for path, child in properties(schema(folder))
+        if "properties" not in child
+        and (folder == CHART) == path.startswith("/global/")
+        and path != "/global/postgres"  # which chart postgres sets
+        and not path.startswith(INTERNAL)
+    }
+    in_values = {path for path, _ in settings(values(folder))}
+    assert not in_values - in_schema, f"{folder.name}/values.yaml has settings that its schema does not know"
+    without = {path for path in in_schema - in_values if not path.endswith("/limits/cpu")}
+    if folder.name == "ingress":
+        without.remove("/enabled")  # its default is in the umbrella's values.yaml, as that is what reads it
+    assert not without, f"{folder.name}/values.schema.json has settings without a default"
+
+
+@charts
+def test_there_are_few_settings(folder: Path) -> None:
+    count = len(list(settings(values(folder))))
+    assert count <= KNOBS, f"{folder.name} has {count} settings"
+
+
+def wrong(value: Any) -> Any:
+    """A value of another type."""
+    return ["no"] if isinstance(value, (str, dict)) else "no"
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    for part in reversed(path.strip("/").split("/")):
+        value = {part: value}
+    return dict(value)
+
+
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **one,
+        **{
+            k: merged(one[k], v) if isinstance(v, dict) and isinstance(one.get(k), dict) else v
+            for k, v in other.items()
+        },
+    }
+
+
+def given(folder: Path, paths: dict[str, Any]) -> dict[str, Any]:
+    """The values that set each path of a chart. Charts that are off are switched on: others are not validated."""
+    found: dict[str, Any] = {}
+    for path, value in paths.items():
+        found = merged(found, nested(path if folder == CHART else f"/{folder.name}{path}", value))
+    return merged(found, {} if "/enabled" in paths or folder.name != "postgres" else {"postgres": {"enabled": True}})
+
+
+@charts
+def test_every_setting_has_a_type(folder: Path) -> None:
+    """One wrong value for each setting of values.yaml: the schema names every one of them."""
+    paths = {path: wrong(value) for path, value in settings(values(folder)) if path != "/enabled"}
+    named = " ".join(refusals(given(folder, paths))[folder.name])
+    for path in paths:
+        assert f"at '{path}'" in named, f"{folder.name}: {path} takes {paths[path]!r}"
+
+
+@charts
+def test_an_unknown_key_is_refused_in_every_section(folder: Path) -> None:
+    sections = {path.rpartition("/")[0] for path, _ in settings(values(folder))} - ({""} if folder == CHART else set())
+    found = refusals(given(folder, {f"{section}/unheard-of": 1 for section in sections}))[folder.name]
+    for section in sections:
+        assert f"- at '{section}': additional properties 'unheard-of' not allowed" in found, f"{folder.name}: {section}"

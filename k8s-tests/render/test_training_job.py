@@ -1,0 +1,103 @@
+"""What Prefect itself makes of the base job template: the Job that other tests look at, and what a run may change."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from uuid import uuid4
+
+import kubernetes_validate
+import pytest
+from chart import Manifest, job_template, named, render_chart
+from network import selects
+from pod_security import violations
+from prefect.client.schemas import FlowRun
+from prefect.client.schemas.objects import Flow
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
+from profiles import PROFILES
+
+PASSWORD = "admin:0123456789"  # noqa: S105
+
+
+def made(manifests: list[Manifest], **variables: Any) -> Manifest:
+    """The Job of a flow run, as prefect-kubernetes prepares it from the chart's template."""
+    template = json.loads(named(manifests, "ConfigMap", "mlops-prefect-worker")["data"]["base-job-template.json"])
+    with temporary_settings(
+        {PREFECT_API_AUTH_STRING: PASSWORD, PREFECT_API_URL: "http://mlops-prefect-server:4200/api"}
+    ):
+        configuration = asyncio.run(KubernetesWorkerJobConfiguration.from_template_and_values(template, variables))
+        flow = Flow(id=uuid4(), name="train")
+        configuration.prepare_for_flow_run(FlowRun(id=uuid4(), name="brave-run", flow_id=flow.id), None, flow)
+    job: Manifest = configuration.job_manifest
+    for field in ("parallelism", "completions"):
+        job["spec"]["template"]["spec"].pop(field)
+    return job
+
+
+def container(job: Manifest) -> dict[str, Any]:
+    (found,) = job["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+@pytest.fixture
+def job(manifests: list[Manifest]) -> Manifest:
+    return made(manifests)
+
+
+@pytest.mark.parametrize("version", ["1.34", "1.35", "1.36"])
+def test_it_is_valid_and_restricted(version: str, job: Manifest) -> None:
+    kubernetes_validate.validate(job, version, strict=True)
+    assert not violations(job["spec"]["template"])
+
+
+def test_prefect_changes_the_template_in_names_labels_and_variables_only(
+    manifests: list[Manifest], job: Manifest
+) -> None:
+    ours = job_template(manifests)
+    for each in (ours, job):
+        each["metadata"] = {}
+        each["spec"]["template"]["metadata"] = {}
+        each["spec"]["template"]["spec"]["containers"][0].pop("env")
+    assert job == ours
+
+
+def test_the_policy_of_trainings_is_about_its_pod(manifests: list[Manifest], job: Manifest) -> None:
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    for policy in ("mlops-training", "mlops-default-deny"):
+        assert selects(named(manifests, "NetworkPolicy", policy)["spec"]["podSelector"], labels), f"{policy}: {labels}"
+
+
+def test_the_password_is_only_where_the_worker_replaces_it(job: Manifest) -> None:
+    """Prefect puts it into one variable; with the Secret's name in the worker's environment, that one is replaced."""
+    entries = [entry for entry in container(job)["env"] if entry.get("value") == PASSWORD]
+    assert [entry["name"] for entry in entries] == ["PREFECT_API_AUTH_STRING"]
+    entries[0].pop("value")
+    assert PASSWORD not in json.dumps(job)
+
+
+def test_a_run_that_loses_its_pod_ends_whatever_its_variables(profile: str) -> None:
+    job = made(render_chart(PROFILES[profile]), env={"DATA": "s3://bucket/rows.parquet"})
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+    variables = {entry["name"]: entry.get("value") for entry in container(job)["env"]}
+    assert variables["DATA"] == "s3://bucket/rows.parquet"
+    assert variables["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "crash"
+
+
+def test_a_model_has_its_own_compute() -> None:
+    resources = container(made(render_chart(), cpu="2", memory="3Gi"))["resources"]
+    assert resources == {"requests": {"cpu": "2", "memory": "3Gi"}, "limits": {"memory": "3Gi"}}
+
+
+def test_values_reach_the_job() -> None:
+    job = made(
+        render_chart(
+            PROFILES["external"] | {"prefect-worker": {"jobs": {"ttlSecondsAfterFinished": 900, "secret": "data"}}}
+        )
+    )
+    assert job["spec"]["ttlSecondsAfterFinished"] == 900
+    assert container(job)["envFrom"] == [{"secretRef": {"name": "data"}}]
+    assert container(job)["image"].startswith("registry.example.com/team/mlops/flows:")
+    assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "pull"}]
