@@ -40,7 +40,7 @@ async def delete_jobs_of_ended_runs(batch: client.BatchV1Api, prefect: PrefectCl
 
 
 class Worker(KubernetesWorker):
-    """Looks for such Jobs whenever it reports to Prefect, every 30 s."""
+    """Looks for such Jobs whenever it reports to Prefect."""
 
     async def sync_with_backend(self) -> None:
         await super().sync_with_backend()

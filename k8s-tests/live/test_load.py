@@ -66,6 +66,8 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
         try:
             with _load(platform) as load:
                 _calm()
+                asked = time.monotonic()
+                asked = time.monotonic()
                 decision = promote(registry, "iris", newcomer, who="live test", why="promotion under load")
                 moved = time.monotonic()
                 assert decision.outcome == "promoted", decision
@@ -77,7 +79,7 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
                 promote(registry, "iris", before, who="live test", why="as it was before the test")
     load.check()
     answers = sorted(load.answers, key=lambda answer: answer.at)
-    assert {answer.version for answer in answers if answer.at < moved} == {before}
+    assert {answer.version for answer in answers if answer.at < asked} == {before}
     assert {answer.version for answer in answers if answer.at - answer.took > moved + TAKE_UP} == {newcomer}
     assert {answer.version for answer in answers} == {before, newcomer}
     last = max(answer.at for answer in answers if answer.version == before)
