@@ -16,6 +16,7 @@ from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled
 from prefect_kubernetes import KubernetesWorker
 
 RUN_LABEL = "prefect.io/flow-run-id"
@@ -33,7 +34,11 @@ async def delete_jobs_of_ended_runs(batch: client.BatchV1Api, prefect: PrefectCl
             run = await prefect.read_flow_run(UUID(job.metadata.labels[RUN_LABEL]))
         except ObjectNotFound:
             continue  # of another Prefect server
-        if run.state and run.state.is_final() and datetime.now(UTC) - run.state.timestamp > GRACE:
+        if not run.state or datetime.now(UTC) - run.state.timestamp < GRACE:
+            continue
+        if run.state.is_cancelling():  # its pod never started, so nobody has heard of it
+            await prefect.set_flow_run_state(run.id, Cancelled(), force=True)
+        if run.state.is_final() or run.state.is_cancelling():
             await batch.delete_namespaced_job(job.metadata.name, namespace, propagation_policy="Background")
             deleted.append(job.metadata.name)
     return deleted
