@@ -48,7 +48,9 @@ def test_registering_twice_is_registering_once(platform: Registry, wanted: list[
         async with get_client() as client:
             await everything(client, wanted, "mlops/flows:1")
             await everything(client, wanted, "mlops/flows:2")
-            found = {d.name: d for d in await client.read_deployments()}
+            read = [d for d in await client.read_deployments() if d.name in {w.name for w in wanted}]
+            found = {d.name: d for d in read}
+            assert len(read) == len(found) == len(wanted)
             assert set(found) == {"iris", "diabetes", "promote", "rollback"}
             assert found["iris"].job_variables == {"image": "mlops/flows:2", "cpu": "100m", "memory": "1Gi"}
             assert found["iris"].work_pool_name == "k8s"

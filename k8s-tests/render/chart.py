@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "platform"
 PREBUILT = ROOT.parent / "shared" / "bin"
 RELEASE = NAMESPACE = "mlops"
+KUBERNETES = "1.34.0"  # of `helm template`; without it, a helm that was built by `go install` believes in 1.20
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 Manifest = dict[str, Any]
@@ -51,9 +52,12 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program(), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def template(values: dict[str, Any] | None = None, *options: str) -> subprocess.CompletedProcess[str]:
+def template(
+    values: dict[str, Any] | None = None, *options: str, release: str = RELEASE
+) -> subprocess.CompletedProcess[str]:
     """`helm template` with values: a nested dict, as in values.yaml."""
-    return helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, *_set(values), *options)
+    fixed = ("--namespace", NAMESPACE, "--kube-version", KUBERNETES)
+    return helm("template", release, str(CHART), *fixed, *_set(values), *options)
 
 
 def refusals(values: dict[str, Any], *options: str) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chart import Manifest, helm, notes, title
+from chart import Manifest, notes, template, title
 from profiles import PROFILES
 
 SERVICES = ("mlflow", "model-api", "prefect-server", "ui")
@@ -57,7 +57,7 @@ def test_every_object_is_in_the_namespace_and_labelled(manifests: list[Manifest]
 
 
 def test_another_release_name_shares_no_object() -> None:
-    other = helm("template", "second", "charts/platform", "--namespace", "mlops")
+    other = template(release="second")
     assert other.returncode == 0, other.stderr
     assert "name: mlops-" not in other.stdout
 

@@ -32,8 +32,10 @@ def values(folder: Path) -> dict[str, Any]:
 
 
 def properties(of: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(path, schema) of every property at any depth."""
+    """(path, schema) of every property at any depth, but for those that another chart's schema describes."""
     for name, child in of.get("properties", {}).items():
+        if not child or child.get("description", "").startswith("Settings of all charts: "):
+            continue
         yield f"{path}/{name}", child
         yield from properties(child, f"{path}/{name}")
 
