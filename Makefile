@@ -58,7 +58,7 @@ tool-cache:  ## compress the programs of .tools/bin into DIR, for TOOL_CACHE on 
 	@$(CLUSTER) pack $(DIR)
 
 bench: $(READY)  ## the figures of the README, measured here
-	@$(BIN)/python -m bench $(ARGS)
+	@$(TOOLS) $(BIN)/python -m bench $(ARGS)
 
 screenshots: $(READY)  ## docs/images/ from the pages of a running demo
 	@$(BIN)/python -m bench.screenshots

@@ -1,4 +1,8 @@
-"""`make bench`: the figures of the README, measured here in one run; `make bench ARGS=--demo` adds the demo's."""
+"""`make bench`: the figures of the README, measured here in one run.
+
+`make bench ARGS=--demo` adds the demo's, `make bench ARGS=--platform` those of a platform that it installs on the kind
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ from app.cli.services import Service, mlflow_server, wait_for
 from app.registry.client import Registry
 from app.registry.promotion import promote
 from app.testing import free_port
+from bench import platform
 from bench.load import Load, load
 from flows import dataset
 from flows import model as models
@@ -141,14 +146,14 @@ class Bench:
     def demo(self) -> None:
         """The demo of a fresh clone, then once more."""
         clone = self.folder / "clone"
-        subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)  # noqa: S603, S607
+        subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
         env = {name: value for name, value in os.environ.items() if not name.startswith(("MLOPS_", "MLFLOW_"))}
         ports = " ".join(f"--{name}-port {free_port()}" for name in ("mlflow", "prefect", "api", "ui"))
         for label, goal in (("a fresh clone", "90 s"), ("warm", "30 s")):
             begun = time.perf_counter()
             # the prediction is printed at the end; what follows it is only the stop
-            with subprocess.Popen(  # noqa: S603
-                ["make", "demo", f"ARGS={ports}"],  # noqa: S607
+            with subprocess.Popen(
+                ["make", "demo", f"ARGS={ports}"],
                 cwd=clone,
                 env={**env, "ONCE": "1"},
                 stdout=subprocess.PIPE,
@@ -178,11 +183,14 @@ def _up(service: Service, url: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", action="store_true", help="also time `make demo` on a fresh clone")
+    parser.add_argument("--platform", action="store_true", help="also install and measure the platform on kind")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(Path(scratch))
         if options.demo:
             bench.demo()
+        if options.platform:
+            platform.measure(bench.add, bench.folder)
         server = bench.start_mlflow()
         try:
             onnx, plain = bench.register()

@@ -147,7 +147,13 @@ class Runs:
         return done.stdout
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        answer = self.http.request(method, path, json=body)
+        def served() -> httpx.Response | None:
+            answer = self.http.request(method, path, json=body)
+            return (
+                None if answer.status_code == 503 else answer
+            )  # SQLite was busy; Prefect's own client tries again too
+
+        answer = wait_for(served, f"{method} {path} answered", 60)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
