@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A failing test leaves the report of its namespace in the output and in reports/."""
     result = yield
-    namespace = item.funcargs.get("namespace") or item.funcargs.get("platform")
+    namespace = next((item.funcargs[n] for n in ("namespace", "on_postgres", "platform") if n in item.funcargs), None)
     if result.when == "call" and result.failed and isinstance(namespace, Namespace):
         report = namespace.report()
         REPORTS.mkdir(exist_ok=True)

@@ -1,15 +1,21 @@
-"""What people made stays: through upgrades, and when the release is removed and installed again. Runs last."""
+"""What people made stays: through upgrades, and when the release is removed and installed again; with PostgreSQL, too.
+
+Runs last.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+from kubernetes import client
 from load import FLOWER
 from namespace import wait_for
-from release import CHART, Platform
-from runs import registry_of, runs_of
+from release import CHART, CONTEXT, Platform, run
+from runs import registry_of, restart, runs_of
 
 SERVICES = ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "ingress")
 
@@ -66,11 +72,54 @@ def test_two_upgrades_keep_everything(platform: Platform, tmp_path: Path) -> Non
     assert predicts(platform)
 
 
-def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_path: Path) -> None:
-    before = kept(platform, tmp_path)
+def uninstall(platform: Platform) -> None:
     platform.helm("uninstall", platform.release, "--wait")
     wait_for(lambda: not [p for p in SERVICES if platform.pods(p)], "no pod of the release is left")
-    platform.helm("install", platform.release, CHART, "--create-namespace", "--wait", "--timeout", "5m")
+
+
+def install(platform: Platform, *options: str) -> None:
+    platform.helm("install", platform.release, CHART, "--create-namespace", "--wait", "--timeout", "5m", *options)
     platform.ready()
+
+
+def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_path: Path) -> None:
+    before = kept(platform, tmp_path)
+    uninstall(platform)
+    install(platform)
     assert_the_same(before, kept(platform, tmp_path))
     wait_for(lambda: predicts(platform), "a prediction", 60)
+
+
+@pytest.fixture
+def on_postgres(platform: Platform) -> Iterator[Platform]:
+    """The platform with postgres.enabled=true, in a namespace of its own; in place of the other, for want of CPU."""
+    uninstall(platform)
+    found = Platform("mlops-postgres", platform.api)
+    try:
+        install(found, "--set", "postgres.enabled=true")
+        yield found
+    finally:
+        client.CoreV1Api(platform.api).delete_namespace(found.name)
+        wait_for(lambda: not found.pods("ingress"), "its port of the node is free")
+        install(platform)
+
+
+def rows(platform: Platform, database: str, table: str) -> int:
+    """As PostgreSQL itself says."""
+    query = ["psql", "-U", "mlops", "-d", database, "-tAc", f"select count(*) from {table}"]  # noqa: S608
+    where = ["--context", CONTEXT, "-n", platform.name, f"{platform.release}-postgres-0"]
+    return int(run(["kubectl", "exec", *where, "--", *query]))
+
+
+def test_the_loop_and_what_it_made_are_on_postgres(on_postgres: Platform, tmp_path: Path) -> None:
+    wait_for(lambda: predicts(on_postgres), "a prediction", 60)
+    on_postgres.helm("test", on_postgres.release, "--timeout", "5m")
+    before = kept(on_postgres, tmp_path)
+    for component, database, table in (
+        ("mlflow", "mlflow", "model_versions"),
+        ("prefect-server", "prefect", "flow_run"),
+    ):
+        assert rows(on_postgres, database, table) >= 2
+        restart(on_postgres, component)
+    assert_the_same(before, kept(on_postgres, tmp_path))
+    assert predicts(on_postgres)

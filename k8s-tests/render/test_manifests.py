@@ -322,7 +322,7 @@ def test_a_rolling_update_of_the_api_takes_no_pod_away_first() -> None:
 
 
 def test_databases_move_off_sqlite() -> None:
-    ours = re.compile(r"postgresql(\+asyncpg)?://mlops:\$\(\w+_PASSWORD\)@mlops-postgres:5432/\w+")
+    ours = re.compile(r"postgresql\+(asyncpg|psycopg2)://mlops:\$\(\w+_PASSWORD\)@mlops-postgres:5432/\w+")
     for name, variable in (
         ("Deployment/mlops-mlflow", "MLFLOW_BACKEND_STORE_URI"),
         ("Deployment/mlops-mlflow", "MLOPS_AUTH_DATABASE_URI"),

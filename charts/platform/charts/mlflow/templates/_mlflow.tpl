@@ -2,8 +2,8 @@
 {{- define "mlflow.env" -}}
 - {name: MLFLOW_AUTH_CONFIG_PATH, value: /config/basic_auth.ini}
 {{- if or .Values.global.postgres .Values.global.databaseSecret }}
-{{- include "lib.databaseEnv" (list . "MLFLOW_BACKEND_STORE_URI" "mlflow" "postgresql") }}
-{{- include "lib.databaseEnv" (list . "MLOPS_AUTH_DATABASE_URI" "mlflow-auth" "postgresql") }}
+{{- include "lib.databaseEnv" (list . "MLFLOW_BACKEND_STORE_URI" "mlflow" "postgresql+psycopg2") }}
+{{- include "lib.databaseEnv" (list . "MLOPS_AUTH_DATABASE_URI" "mlflow-auth" "postgresql+psycopg2") }}
 {{- else }}
 - {name: MLFLOW_BACKEND_STORE_URI, value: sqlite:////data/mlflow.db}
 - {name: MLOPS_AUTH_DATABASE_URI, value: sqlite:////data/basic_auth.db}
