@@ -50,7 +50,7 @@ def promote(
     Args:
         version: by default the newest.
         who, why, cause: for the ledger.
-        only_if_better: the metric must be better than production's, where the gate would allow as good or a little worse.
+        only_if_better: the metric must be better than production's; as good, or a little worse, is refused.
 
     Returns:
         the decision: promoted, refused (with check and reason), or unchanged when the version is in production already.
