@@ -47,5 +47,4 @@ def _cause(name: str, alerts: list[Alert]) -> str:
     """Such as: FeatureDrift petal_length, petal_width since 2026-01-01T00:00:00Z."""
     features = sorted({alert.labels["feature"] for alert in alerts if alert.labels.get("feature")})
     since: datetime = min(alert.startsAt for alert in alerts)
-    text = f"{name} {', '.join(features)} since {stamp(since.astimezone(UTC))}"
-    return " ".join(text.split())  # a label may have line breaks, a line of a log may not
+    return " ".join(f"{name} {', '.join(features)} since {stamp(since.astimezone(UTC))}".split())

@@ -14,8 +14,6 @@ from prometheus_client.registry import Collector
 
 from app.retrainer.prefect import FAILED, FlowRun, Prefect, PrefectUnavailable
 
-SECONDS = 15.0
-
 log = logging.getLogger("mlops.exporter")
 
 
@@ -34,7 +32,7 @@ class Exporter(Collector):
     While Prefect is away the last figures stay, and mlops_retrainer_prefect_up is 0.
     """
 
-    def __init__(self, prefect: Prefect, metrics: CollectorRegistry, seconds: float = SECONDS) -> None:
+    def __init__(self, prefect: Prefect, metrics: CollectorRegistry, seconds: float) -> None:
         self.prefect, self.seconds = prefect, seconds
         self.snapshot = Snapshot()
         self.up: bool | None = None  # None: not asked yet

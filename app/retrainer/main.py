@@ -23,6 +23,7 @@ from app.retrainer.retrainer import Retrainer, Unavailable
 from app.retrainer.settings import RetrainerSettings
 
 MAX_BODY = 1024 * 1024
+EXPORT_SECONDS = 15.0
 
 
 def create_app(settings: RetrainerSettings | None = None) -> FastAPI:
@@ -36,7 +37,7 @@ def create_app(settings: RetrainerSettings | None = None) -> FastAPI:
     ProcessCollector(registry=metrics)
     prefect, registry = Prefect(PlatformSettings().prefect_client()), Registry()
     retrainer = Retrainer(prefect, registry, settings.policy, metrics)
-    exporter = Exporter(prefect, metrics)
+    exporter = Exporter(prefect, metrics, EXPORT_SECONDS)
     authorization = f"Bearer {settings.token}".encode()
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import httpx
 FLOW = "train"
 TAG = "retrainer"
 PAGE = 200  # the most that Prefect gives at once
+PAUSES = (0.2, 0.5, 1.0)  # seconds; Prefect answers 503 while its SQLite is busy, and every request may be repeated
 WEEK = timedelta(days=7)
 SOON = timedelta(minutes=1)
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
@@ -45,7 +47,11 @@ class Prefect:
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:
-            answer = self.http.request(method, path, json=body)
+            for pause in (*PAUSES, 0.0):
+                answer = self.http.request(method, path, json=body)
+                if answer.status_code != 503 or not pause:
+                    break
+                time.sleep(pause)
         except httpx.HTTPError as error:
             raise PrefectUnavailable(
                 f"Prefect at {self.http.base_url} does not answer: {error or type(error).__name__}"

@@ -124,7 +124,8 @@ class Retrainer:
         self.decisions.labels(answer.model, answer.outcome).inc()
         following = f"; next: {answer.next}" if answer.next else ""
         level = logging.WARNING if answer.outcome in ("failed", "unknown_model") else logging.INFO
-        log.log(level, "%s: %s: %s%s; alert: %s", answer.model, answer.outcome, answer.reason, following, cause)
+        line = f"{answer.model}: {answer.outcome}: {answer.reason}{following}; alert: {cause}"
+        log.log(level, "%s", " ".join(line.split()))  # labels may have line breaks
 
 
 def _answer(model: str, verdict: Verdict) -> Answer:
