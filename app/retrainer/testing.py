@@ -63,8 +63,6 @@ class Trainings:
     def deploy(self) -> str:
         flow = self.request("POST", "/flows/", {"name": "train"})["id"]
         body = {"name": self.model, "flow_id": flow, "parameters": {"model": self.model}}
-        if schedule:
-            body["schedules"] = [{"active": True, "schedule": {"cron": schedule, "timezone": "UTC"}}]
         return str(self.request("POST", "/deployments/", body)["id"])
 
     def start(self, deployment: str, at: datetime | None = None) -> str:
