@@ -15,7 +15,15 @@ from flows.settings import FlowSettings
 
 
 @task(name="promote", cache_policy=NO_CACHE)
-def decide(model: str, version: str | None, who: str, why: str, cause: str, allow_signature_change: bool) -> Decision:
+def decide(
+    model: str,
+    version: str | None,
+    who: str,
+    why: str,
+    cause: str,
+    allow_signature_change: bool = False,
+    only_if_better: bool = False,
+) -> Decision:
     with Registry(retry_for=FlowSettings().retry_seconds) as registry:
         decision = promote_version(
             registry,
@@ -25,6 +33,7 @@ def decide(model: str, version: str | None, who: str, why: str, cause: str, allo
             why=why,
             cause=cause,
             allow_signature_change=allow_signature_change,
+            only_if_better=only_if_better,
         )
     get_run_logger().info("version %s of %s: %s: %s", decision.version, model, decision.outcome, decision.reason)
     return decision
@@ -38,6 +47,7 @@ def promote(
     why: str = "",
     cause: str = "",
     allow_signature_change: bool = False,
+    only_if_better: bool = False,
 ) -> dict[str, Any]:
     """Promote a version, by default the newest; the result is the decision, refused ones included."""
-    return asdict(decide(model, version, who, why, cause, allow_signature_change))
+    return asdict(decide(model, version, who, why, cause, allow_signature_change, only_if_better))

@@ -152,6 +152,7 @@ def train(
     seed: int = 42,
     feedback: bool = False,
     promote: bool = True,
+    only_if_better: bool = False,
     who: str = "prefect",
     cause: str = "",
 ) -> dict[str, Any]:
@@ -163,6 +164,7 @@ def train(
         seed: of the estimator; same seed and data give the same metrics.
         feedback: add the stored feedback rows to the data.
         promote: try the gate after registering.
+        only_if_better: promote only what is better than production: a retraining that gains nothing changes nothing.
         who, cause: for the promotion ledger.
     """
     definition = models.get(model)
@@ -178,7 +180,9 @@ def train(
     decision = None
     if promote:
         why = cause or f"trained on {len(train_rows)} rows from {origin}"
-        decision = decide(model, version, who, why, cause or f"flow run {tags['flow_run_id']}", False)
+        decision = decide(
+            model, version, who, why, cause or f"flow run {tags['flow_run_id']}", only_if_better=only_if_better
+        )
     create_markdown_artifact(
         key=f"train-{model.replace('_', '-')}",
         markdown=markdown(definition, frame, origin, evaluation, run_id, experiment, version, decision),

@@ -232,6 +232,33 @@ def loop(model: str, seconds: float) -> None:
         raise click.ClickException(str(error)) from error
 
 
+@main.command()
+@click.argument("model")
+@click.option("--shift", default=1.5, show_default=True, help="In standard deviations of each feature.")
+@click.option(
+    "--features", default="", help="Which to shift, such as sepal_length,petal_length; by default all numbers."
+)
+@click.option("--rows", default=600, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("--feedback", is_flag=True, help="Feed the true labels back, so that a retraining can become better.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of rows.")
+@click.option("--url", help="The API; by default MLOPS_API_URL.")
+def drift(model: str, shift: float, features: str, rows: int, feedback: bool, seed: int, url: str | None) -> None:
+    """Make MODEL's inputs drift: send the API shifted rows of the model's own data, which FeatureDrift tells of."""
+    settings = PlatformSettings()
+    from app.cli.drift import DriftError, send, shifted
+    from flows import model as models
+    from flows.model import ModelFileError
+
+    try:
+        definition = models.get(model)
+        frame = shifted(definition, rows, shift, [name.strip() for name in features.split(",") if name.strip()], seed)
+        with httpx.Client(base_url=url or settings.api_url, timeout=max(settings.timeout, 30)) as api:
+            for line in send(api, definition, frame, feedback):
+                _say(line)
+    except (DriftError, ModelFileError) as error:
+        raise click.ClickException(str(error)) from error
+
+
 def _report(decision: dict[str, Any]) -> None:
     """Print a decision; a refused one ends the command with exit code 3."""
     at = f" (check: {decision['check']})" if decision["check"] else ""

@@ -38,3 +38,8 @@ def evaluate(task: str, true: Sequence[Any], predicted: Sequence[Any]) -> dict[s
 def at_least_as_good(metric: str, value: float, bound: float) -> bool:
     """Whether `value` is on the right side of `bound`, or on it. False for NaN."""
     return value <= bound if metric in LOWER_IS_BETTER else value >= bound
+
+
+def better(metric: str, value: float, other: float) -> bool:
+    """Whether `value` is better than `other`, not merely equal. False for NaN."""
+    return value < other if metric in LOWER_IS_BETTER else value > other

@@ -12,7 +12,7 @@ import pandas as pd
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
 from app.registry.client import CHALLENGER, ModelVersion, NotFound, Registry
 from app.registry.ledger import Decision, Ledger, Move
-from app.registry.metrics import LOWER_IS_BETTER, at_least_as_good, evaluate
+from app.registry.metrics import LOWER_IS_BETTER, at_least_as_good, better, evaluate
 from app.registry.predictor import Predictor, load_predictor
 
 
@@ -38,16 +38,19 @@ def promote(
     why: str = "",
     cause: str = "",
     allow_signature_change: bool = False,
+    only_if_better: bool = False,
 ) -> Decision:
     """Put a version into production if it passes the gate.
 
     Checks, in this order: `bundle` (files and checksums), `golden` (the serving loader answers as the estimator did),
     `signature` (same features and types as production), `threshold` (the metric on the held-out rows),
-    `regression` (against production on the same rows), `concurrent` (production was moved meanwhile).
+    `regression` (against production on the same rows; with only_if_better it is `better`), `concurrent` (production was
+    moved meanwhile).
 
     Args:
         version: by default the newest.
         who, why, cause: for the ledger.
+        only_if_better: the metric must be better than production's; as good, or a little worse, is refused.
 
     Returns:
         the decision: promoted, refused (with check and reason), or unchanged when the version is in production already.
@@ -75,7 +78,7 @@ def promote(
         return replace(draft, outcome="unchanged", reason=f"version {current} is in production already")
     registry.set_alias(model, CHALLENGER, candidate.version)
     try:
-        metrics, reason = _gate(registry, candidate, current, allow_signature_change)
+        metrics, reason = _gate(registry, candidate, current, allow_signature_change, only_if_better)
     except Refused as refusal:
         return _refuse(ledger, draft, refusal)
     return _move(ledger, moves, replace(draft, metrics=metrics, reason=reason))
@@ -176,7 +179,11 @@ def _measure(bundle: Bundle, predictor: Predictor, rows: pd.DataFrame) -> dict[s
 
 
 def _gate(
-    registry: Registry, candidate: ModelVersion, current: str | None, allow_signature_change: bool
+    registry: Registry,
+    candidate: ModelVersion,
+    current: str | None,
+    allow_signature_change: bool,
+    only_if_better: bool,
 ) -> tuple[dict[str, float], str]:
     """The metrics of both sides and the sentence that says why it passed."""
     bundle, predictor = _load(registry, candidate)
@@ -198,6 +205,11 @@ def _gate(
 
     theirs = _measure(*in_production, rows)
     metrics |= {f"production_{key}": value for key, value in theirs.items()}
+    if only_if_better:
+        against = f"production's (version {current}) {theirs[name]:.4f} on the same held-out rows"
+        if not better(name, ours[name], theirs[name]):
+            raise Refused("better", f"{said} is not better than {against}: there is nothing to gain", metrics)
+        return metrics, f"{said} passes the threshold {threshold:.4f} and is better than {against}"
     bound = theirs[name] + margin if name in LOWER_IS_BETTER else theirs[name] - margin
     against = f"production's (version {current}) {theirs[name]:.4f}, allowed margin {margin:.4f}"
     if not at_least_as_good(name, ours[name], bound):

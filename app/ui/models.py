@@ -359,11 +359,13 @@ def _confirm(action: str, name: str, version: str | None, current: str | None) -
             return
         try:
             with st.spinner("Checking the version"), asking_mlflow(), _acting(account) as registry:
-                signed: dict[str, str] = {"who": who.strip(), "why": why.strip(), "cause": "the page Models"}
+                who, why, cause = who.strip(), why.strip(), "the page Models"
                 if action == "promote":
-                    decision = promote(registry, name, version, allow_signature_change=changed, **signed)
+                    decision = promote(
+                        registry, name, version, who=who, why=why, cause=cause, allow_signature_change=changed
+                    )
                 else:
-                    decision = rollback(registry, name, **signed)
+                    decision = rollback(registry, name, who=who, why=why, cause=cause)
         except Problem as problem:
             show.problem(problem)
             return

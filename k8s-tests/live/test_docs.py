@@ -16,8 +16,9 @@ from release import PORTS, ROOT, Platform
 from app.testing import shell_commands
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# What other tests run (test_data.py, CI), what never ends, and what needs a registry.
-ELSEWHERE = ("make ", "helm install", "helm uninstall", "skaffold ")
+# What other tests run (test_data.py, test_retrain.py, CI), what never ends, and what needs a registry.
+DRIFT = "kubectl -n mlops exec deployment/mlops-prefect-worker -- mlops drift"
+ELSEWHERE = ("make ", "helm install", "helm uninstall", "skaffold ", DRIFT)
 
 
 def is_forward(line: str) -> bool:

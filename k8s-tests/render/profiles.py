@@ -29,5 +29,9 @@ PROFILES: dict[str, dict[str, Any]] = {
         "model-api": {"autoscaling": {"enabled": False}, "replicas": 3},
         "prefect-worker": {"bootstrap": {"enabled": False}, "jobs": {"secret": "data", "egressCIDRs": ["0.0.0.0/0"]}},
     },
-    "development": {"global": {"devSync": True}, "ingress": {"enabled": False}},
+    "development": {
+        "global": {"devSync": True},
+        "ingress": {"enabled": False},
+        "retrainer": {"enabled": False},
+    },
 }

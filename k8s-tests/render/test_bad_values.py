@@ -70,6 +70,15 @@ BAD: list[tuple[str, Any]] = [
     ("model-api.cacheSize", "big"),
     ("ui.tolerations", {"key": "x"}),
     ("ui.password", "x"),
+    ("retrainer.enabled", "yes"),
+    ("retrainer.cooldown", -1),
+    ("retrainer.cooldown", "1h"),
+    ("retrainer.cooldownMax", 10**9),
+    ("retrainer.dailyCap", 0),
+    ("retrainer.dailyCap", 2.5),
+    ("retrainer.dryRun", "true"),
+    ("retrainer.token", "secret"),
+    ("retrainer.replicas", 2),
     ("ingress.enabled", "on"),
     ("ingress.className", "Traefik!"),
     ("ingress.service.type", "Nodeport"),
@@ -84,12 +93,14 @@ EMPTIED = [
     *("prefect-worker.workPool", "prefect-worker.resources", "model-api.autoscaling", "model-api.resources"),
     *("model-api.cacheSize", "model-api.pollSeconds", "ui.image", "ui.resources", "ingress.service"),
     *("ingress.resources", "postgres.persistence", "postgres.resources"),
+    *("retrainer.cooldown", "retrainer.cooldownMax", "retrainer.dailyCap", "retrainer.image"),
 ]
 # Settings of charts that are off, whose own schemas Helm does not ask.
 OFF: list[tuple[dict[str, Any], str]] = [
     ({"postgres": {"enable": True}}, "enable"),  # and MLflow would be on SQLite, without a word
     ({"postgres": {"enabled": False, "password": "x"}}, "password"),
     ({"ingress": {"enabled": False, "classname": "nginx"}}, "classname"),
+    ({"retrainer": {"enabled": False, "coolDown": 60}}, "coolDown"),
     ({"lib": {"anything": 1}}, "anything"),
 ]
 
@@ -107,7 +118,16 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 def place(key: str) -> tuple[str, str]:
     """The chart whose schema knows a key, and where in that chart's values it is."""
     first, _, rest = key.partition(".")
-    ours = first in ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "ingress", "postgres")
+    ours = first in (
+        "mlflow",
+        "prefect-server",
+        "prefect-worker",
+        "model-api",
+        "ui",
+        "ingress",
+        "postgres",
+        "retrainer",
+    )
     return (first, rest) if ours and rest else ("platform", key)
 
 
@@ -145,6 +165,12 @@ def test_more_pods_at_least_than_at_most_are_refused() -> None:
     done = template({"model-api": {"autoscaling": {"minReplicas": 5, "maxReplicas": 2}}})
     assert done.returncode != 0
     assert "maxReplicas" in done.stderr
+
+
+def test_a_cooldown_above_its_maximum_is_refused() -> None:
+    done = template({"retrainer": {"cooldown": 7200, "cooldownMax": 3600}})
+    assert done.returncode != 0
+    assert "retrainer.cooldownMax (3600 s) is less than retrainer.cooldown (7200 s)" in done.stderr
 
 
 def test_a_toleration_of_no_known_field_is_refused() -> None:

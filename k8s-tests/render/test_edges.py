@@ -21,14 +21,15 @@ STRANGERS = (
     Party("data", (80, 443, 5432), address="203.0.113.5"),  # in mlflow.egressCIDRs of the profile `external`
 )
 FREE = {party.name for party in STRANGERS}
-EVERYBODY = ("mlflow", "prefect-server", "prefect-worker", "training", "loop", "model-api", "ui")
+EVERYBODY = ("mlflow", "prefect-server", "prefect-worker", "training", "loop", "model-api", "ui", "retrainer")
 
 API = 8086
 COMMON: set[Edge] = {
     *(("ui", "mlflow", 5000), ("ui", "model-api", API), ("model-api", "mlflow", 5000)),
     *(("training", "prefect-server", 4200), ("training", "mlflow", 5000)),
     *(("loop", "prefect-server", 4200), ("loop", "mlflow", 5000), ("loop", "model-api", API)),
-    ("prefect-worker", "prefect-server", 4200),
+    *(("prefect-worker", "prefect-server", 4200), ("prefect-worker", "model-api", API)),
+    *(("retrainer", "prefect-server", 4200), ("retrainer", "mlflow", 5000)),
     # the Kubernetes API, wherever that is
     *(("prefect-worker", "outside", 443), ("prefect-worker", "data", 443)),
     *((name, "dns", 53) for name in EVERYBODY),
@@ -47,7 +48,7 @@ EXPECTED: dict[str, set[Edge]] = {
     | {("mlflow", "data", port) for port in (80, 443, 5432)}
     # jobs.egressCIDRs is 0.0.0.0/0: anywhere, but for the pods of the platform
     | {("training", party.name, port) for party in STRANGERS for port in party.ports},
-    "development": COMMON,
+    "development": {edge for edge in COMMON if "retrainer" not in edge},
 }
 
 

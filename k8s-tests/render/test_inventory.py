@@ -5,7 +5,7 @@ from __future__ import annotations
 from chart import Manifest, notes, template, title
 from profiles import PROFILES
 
-SERVICES = ("mlflow", "model-api", "prefect-server", "ui")
+SERVICES = ("mlflow", "model-api", "prefect-server", "retrainer", "ui")
 ACCOUNTS = (*SERVICES, "prefect-worker")
 COMMON = {
     "Secret/mlops-credentials",
@@ -31,12 +31,13 @@ POSTGRES = {
     f"{kind}/mlops-postgres"
     for kind in ("ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Service", "ServiceAccount", "StatefulSet")
 }
+RETRAINER = {f"{kind}/mlops-retrainer" for kind in ("Deployment", "NetworkPolicy", "Service", "ServiceAccount")}
 EXPECTED = {
     "defaults": COMMON | TRAEFIK,
     "postgres": COMMON | TRAEFIK | POSTGRES,
     "external": COMMON - {"Secret/mlops-credentials", "HorizontalPodAutoscaler/mlops-model-api"}
     | {f"Ingress/mlops-{name}" for name in ("api", "mlflow", "prefect", "ui")},
-    "development": COMMON,
+    "development": COMMON - RETRAINER,
 }
 
 

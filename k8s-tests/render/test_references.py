@@ -14,7 +14,7 @@ from profiles import PROFILES
 # The keys of the Secret that global.existingSecret replaces (docs/security.md) and of global.databaseSecret.
 KEYS = {
     *("mlflow-admin-password", "mlflow-flask-key", "mlflow-reader-password", "mlflow-trainer-password"),
-    *("prefect-auth-string", "feedback-key", "postgres-password"),
+    *("prefect-auth-string", "feedback-key", "retrainer-token", "postgres-password"),
 }
 DATABASE_KEYS = {"mlflow-url", "mlflow-auth-url", "prefect-url"}
 ADDRESS = re.compile(r"(mlops-[a-z-]+):(\d+)")

@@ -239,3 +239,32 @@ def test_better_than_production_by_a_seed_is_promoted(registry: Registry, name: 
     decision = promote(registry, name, who="ada")
     assert decision.outcome == "promoted"
     assert decision.metrics["candidate_accuracy"] >= decision.metrics["production_accuracy"] - 0.02
+
+
+def test_no_better_than_production_is_refused_where_only_better_will_do(
+    registry: Registry, name: str, new_version: Any
+) -> None:
+    new_version(DecisionTreeClassifier(max_depth=2, random_state=0), threshold=0.5)
+    assert (
+        promote(registry, name, who="retrainer", only_if_better=True).outcome == "promoted"
+    )  # nothing to compare with
+    new_version(DecisionTreeClassifier(max_depth=2, random_state=0), threshold=0.5)
+    decision = promote(registry, name, who="retrainer", only_if_better=True)
+    assert (decision.outcome, decision.check) == ("refused", "better")
+    figure = f"{decision.metrics['production_accuracy']:.4f}"
+    assert decision.reason.count(figure) == 2
+    assert "not better than production's (version 1)" in decision.reason
+    assert history(registry, name)[0].check == "better"
+    assert promote(registry, name, who="ada").outcome == "promoted"  # as good is good enough for everybody else
+
+
+def test_better_than_production_is_promoted_where_only_better_will_do(
+    registry: Registry, name: str, new_version: Any
+) -> None:
+    new_version(DecisionTreeClassifier(max_depth=1, random_state=0), threshold=0.1)
+    promote(registry, name, who="ada")
+    new_version(threshold=0.1)
+    decision = promote(registry, name, who="retrainer", only_if_better=True)
+    assert decision.outcome == "promoted"
+    assert decision.metrics["candidate_accuracy"] > decision.metrics["production_accuracy"]
+    assert "is better than production's (version 1)" in decision.reason

@@ -1,0 +1,24 @@
+"""Fixtures of the retrainer's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from app.registry.client import Registry
+from app.retrainer.testing import TOKEN, Trainings
+from app.testing import Server
+
+
+@pytest.fixture
+def trainings(
+    registry: Registry, prefect_server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Trainings]:
+    """Prefect and MLflow are up and named in the environment, with the token; the model has no deployment yet."""
+    prefect_server.start()
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.uri)
+    monkeypatch.setenv("MLOPS_RETRAINER_TOKEN", TOKEN)
+    with httpx.Client(base_url=prefect_server.uri, timeout=30) as http:
+        yield Trainings(http, name)
