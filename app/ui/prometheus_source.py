@@ -1,0 +1,196 @@
+"""Figures from Prometheus: of all replicas of the API, through their restarts, with the last minutes at once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from threading import Lock
+
+from app.ui.drift import MIN_ROWS
+from app.ui.exposition import Sample
+from app.ui.figures import WINDOW, Alert, Reading, Requests, Traffic
+from app.ui.problems import Problem, sentence
+from app.ui.prometheus import ActiveAlert, Prometheus
+
+EVERY = 5  # seconds: a third of the usual scrape interval, so that what was scraped is soon seen
+HISTORY = 15 * 60  # seconds
+STEP = 15  # seconds
+RUNBOOK = "docs/operations.md#"  # by which the platform's alerts are told from others in the same Prometheus
+
+REQUESTS, DURATIONS = "mlops_requests_total", "mlops_request_duration_seconds_bucket"
+# The series by name, and the labels by which those of all replicas are taken together.
+OF_LAST_MINUTE = {REQUESTS: "model, status", DURATIONS: "model, le"}
+OF_WINDOW = {
+    "mlops_feature_bucket_total": "model, version, feature, bucket",
+    "mlops_predictions_total": "model, version, label",
+    "mlops_feedback_total": "model, version, correct",
+    "mlops_feedback_absolute_error_count": "model, version",
+    "mlops_feedback_absolute_error_sum": "model, version",
+}
+COUNTED = {"mlops_model_info": "model, version"}
+SAME = {  # for every replica
+    "mlops_registry_up": "",
+    "mlops_feature_reference_share": "model, version, feature, bucket",
+    "mlops_prediction_reference_share": "model, version, label",
+    "mlops:feature_psi": "model, version, feature",
+}
+LABELS = {name: set(by.split(", ")) - {""} for name, by in (OF_LAST_MINUTE | OF_WINDOW | COUNTED | SAME).items()}
+
+
+def increases(names: dict[str, str], window: str) -> dict[str, str]:
+    """Queries of how far counters went in a window, by name."""
+    return {name: f"sum by ({by}) (increase({name}[{window}]))" for name, by in names.items()}
+
+
+def one_query(queries: dict[str, str]) -> str:
+    """All of them as one, whose series tell by the label `series` which they are of."""
+    return " or ".join(f'label_replace({query}, "series", "{name}", "", "")' for name, query in queries.items())
+
+
+class PrometheusSource:
+    """The figures of all visitors: however many there are, Prometheus is asked three times in `every` seconds.
+
+    Args:
+        prometheus: a client.
+        window: of what is counted, in Prometheus' notation (1h): that of the recording rules.
+        min_rows: from how many rows on the recording rules judge drift.
+        every: seconds.
+    """
+
+    about = f"What Prometheus sees of all replicas of the model API, read every {EVERY} seconds."
+
+    def __init__(
+        self,
+        prometheus: Prometheus,
+        window: str = "1h",
+        min_rows: int = MIN_ROWS,
+        every: float = EVERY,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.prometheus, self.window, self.min_rows, self.every, self.clock = prometheus, window, min_rows, every, clock
+        self.reading: Reading | None = None
+        self._problem: Problem | None = None
+        self._asked = -math.inf
+        self._lock = Lock()
+        self._last_minute = increases(OF_LAST_MINUTE, f"{WINDOW:g}s")
+        self._everything = {
+            **{name: f"max by ({by}) ({name})" for name, by in SAME.items()},
+            **{name: f"sum by ({by}) ({name})" for name, by in COUNTED.items()},
+            # in the window of the recording rules, so that the bars are those that their index is of
+            **increases(OF_WINDOW, window),
+            **self._last_minute,
+        }
+
+    def refresh(self) -> None:
+        # who comes while another visitor's page is asking sees what was read before, if anything was
+        if self._lock.acquire(blocking=self.reading is None):
+            try:
+                self._refresh()
+            finally:
+                self._lock.release()
+        if problem := self._problem:
+            raise Problem(problem.what, problem.cure)
+
+    def _refresh(self) -> None:
+        # pages come every `every` seconds, give or take a little
+        if time.monotonic() - self._asked < 0.8 * self.every:
+            return
+        try:
+            self.reading, self._problem = self._read(), None
+        except Problem as problem:
+            self._problem = problem
+        self._asked = time.monotonic()
+
+    def _read(self) -> Reading:
+        now = self.clock()
+        try:
+            sample = self._sample(now)
+            traffic = self._traffic(sample)
+        except (ValueError, LookupError) as error:
+            raise self.prometheus.foreign(f"{type(error).__name__}: {error}") from error
+        if "mlops_registry_up" not in sample.series:
+            raise Problem(
+                f"Prometheus at {self.prometheus.url} has no figures of the model API.",
+                "After an installation the first ones take half a minute. Where it stays like this, the API is down, "
+                "or Prometheus cannot reach it: its page Status, Targets says why.",
+            )
+        alerts = [_alert(alert) for alert in self.prometheus.alerts() if _is_firing(alert)]
+        alerts.sort(key=lambda alert: (alert.severity, alert.name, alert.summary))
+        return Reading(now, sample, traffic, window=self.window, alerts=alerts, min_rows=self.min_rows)
+
+    def _sample(self, now: float) -> Sample:
+        sample = Sample(now)
+        for series in self.prometheus.at(one_query(self._everything), now):
+            labels = dict(series.metric)
+            name = labels.pop("series")
+            # a series of somebody else's with our name may lack labels
+            if math.isfinite(series.value[1]) and LABELS[name] <= set(labels):
+                int(labels.get("bucket", 0))
+                sample.series.setdefault(name, []).append((labels, series.value[1]))
+        return sample
+
+    def _traffic(self, sample: Sample) -> dict[str, Traffic]:
+        """By model."""
+        end = sample.time // STEP * STEP  # the same points every time: a curve that is read anew stays as it is
+        moments: dict[str, dict[float, list[tuple[dict[str, str], float]]]] = defaultdict(lambda: defaultdict(list))
+        for history in self.prometheus.between(one_query(self._last_minute), end - HISTORY, end, STEP):
+            if model := history.metric.get("model"):
+                for moment, value in history.values:
+                    moments[model][moment].append((history.metric, value))
+        last: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
+        for name in (REQUESTS, DURATIONS):
+            for labels, value in sample.of(name):
+                last[labels["model"]].append((labels, value))
+        found = {}
+        for model in {**moments, **last}:
+            points = [(moment, _requests(counts)) for moment, counts in sorted(moments[model].items())]
+            now = _requests(last[model]) if last[model] else None
+            found[model] = Traffic(points, now, _together([requests for _, requests in points]))
+        return found
+
+
+def _requests(counts: Iterable[tuple[dict[str, str], float]]) -> Requests:
+    """Of a window: by status, and by upper bound of the duration."""
+    statuses: dict[str, float] = {}
+    durations: dict[float, float] = {}
+    for labels, value in counts:
+        if not math.isfinite(value):
+            continue
+        if "le" in labels:
+            durations[float(labels["le"])] = value
+        elif "status" in labels:
+            statuses[labels["status"]] = value
+    highest = 0.0
+    for bound in sorted(durations):  # what Prometheus estimates per series may fall by a hair from bound to bound
+        highest = durations[bound] = max(highest, durations[bound])
+    return Requests(WINDOW, statuses, durations)
+
+
+def _together(points: list[Requests]) -> Requests:
+    """The sum of the windows that do not overlap, from the last one back."""
+    windows = points[:: -round(WINDOW / STEP)]
+    statuses: dict[str, float] = defaultdict(float)
+    durations: dict[float, float] = defaultdict(float)
+    for requests in windows:
+        for status, count in requests.statuses.items():
+            statuses[status] += count
+        for bound, count in requests.durations.items():
+            durations[bound] += count
+    return Requests(WINDOW * max(1, len(windows)), dict(statuses), dict(durations))
+
+
+def _is_firing(alert: ActiveAlert) -> bool:
+    return alert.state == "firing" and RUNBOOK in alert.annotations.get("runbook_url", "")
+
+
+def _alert(alert: ActiveAlert) -> Alert:
+    name = alert.labels.get("alertname", "an alert")
+    return Alert(
+        name,
+        alert.labels.get("severity", "warning"),
+        sentence(alert.annotations.get("summary") or name),
+        alert.activeAt.timestamp(),
+        alert.annotations["runbook_url"],
+    )
