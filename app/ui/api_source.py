@@ -7,13 +7,15 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 from app.ui.api_client import ModelApi
 from app.ui.exposition import Sample, read
-from app.ui.figures import WINDOW, Reading, Requests, Traffic
+from app.ui.figures import WINDOW, Alert, Reading, Requests, Traffic, together
 
-EVERY = 2  # seconds
+EVERY = 2.0  # seconds
 KEPT = 150  # samples: 5 minutes
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,12 @@ class ApiSource:
     """
 
     every = EVERY
-    about = f"What the model API sees, read every {EVERY} seconds while this page is open."
+    about = f"What the model API sees, read every {EVERY:g} seconds while this page is open."
 
     def __init__(self, api: ModelApi, clock: Callable[[], float] = time.time) -> None:
         self.api, self.clock = api, clock
         self.reading: Reading | None = None
+        self.alerts: list[Alert] | None = None
         self._history: dict[str, deque[_Totals]] = {}
 
     def refresh(self) -> None:
@@ -66,23 +69,22 @@ def _totals(sample: Sample, model: str, since: float | None) -> _Totals:
 
 def _traffic(history: list[_Totals]) -> Traffic:
     last = history[-1]
-    points = [(b.time, _between([a, b])) for a, b in pairwise(history) if b.time > a.time]
-    recent = [totals for totals in history if totals.time >= last.time - WINDOW]
-    return Traffic(points, _between(recent) if last.time > recent[0].time else None, last.requests)
+    steps = [(b.time, _added(a, b)) for a, b in pairwise(history) if b.time > a.time]
+    recent = [requests for at, requests in steps if at > last.time - WINDOW]
+    return Traffic(steps, together(recent) if recent else None, last.requests)
 
 
-def _between(history: list[_Totals]) -> Requests:
-    """The requests between the first and the last."""
-    statuses: dict[str, float] = defaultdict(float)
-    durations: dict[float, float] = defaultdict(float)
-    for a, b in pairwise(history):
-        # one verdict for all: after a restart a small counter may by chance stand where it stood
-        restarted = b.requests.asked < a.requests.asked
-        for total, before, now in (
-            (statuses, a.requests.statuses, b.requests.statuses),
-            (durations, a.requests.durations, b.requests.durations),
-        ):
-            for key, value in now.items():
-                begin = 0.0 if restarted else before.get(key, 0.0)
-                total[key] += value - begin if value >= begin else value
-    return Requests(history[-1].time - history[0].time, dict(statuses), dict(durations))
+def _added(before: _Totals, now: _Totals) -> Requests:
+    """The requests between two moments."""
+    # one verdict for all: after a restart a small counter may by chance stand where it stood
+    restarted = now.requests.asked < before.requests.asked
+    return Requests(
+        now.time - before.time,
+        _increases({} if restarted else before.requests.statuses, now.requests.statuses),
+        _increases({} if restarted else before.requests.durations, now.requests.durations),
+    )
+
+
+def _increases(before: dict[Key, float], now: dict[Key, float]) -> dict[Key, float]:
+    """How far counters went. One that is lower than before began again at 0."""
+    return {key: value - before.get(key, 0.0) if value >= before.get(key, 0.0) else value for key, value in now.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -32,7 +34,7 @@ class Requests:
 
     def per_minute(self, count: float) -> float:
         """What so many requests are in a minute."""
-        return count / self.seconds * 60
+        return count / self.seconds * 60 if self.seconds > 0 else 0.0
 
     @property
     def failed(self) -> float | None:
@@ -50,6 +52,20 @@ class Requests:
         """A quantile of the durations, in seconds."""
         bounds = sorted(self.durations)
         return quantile(q, bounds, [self.durations[bound] for bound in bounds])
+
+
+def together(parts: Iterable[Requests]) -> Requests:
+    """The requests of several stretches of time, one after the other."""
+    seconds = 0.0
+    statuses: dict[str, float] = defaultdict(float)
+    durations: dict[float, float] = defaultdict(float)
+    for part in parts:
+        seconds += part.seconds
+        for status, count in part.statuses.items():
+            statuses[status] += count
+        for bound, count in part.durations.items():
+            durations[bound] += count
+    return Requests(seconds, dict(statuses), dict(durations))
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,7 @@ class Reading:
 
     time: seconds since 1970; sample: the series of the model API, under their names there; traffic: by model;
     since: when counting began, seconds since 1970, or None where it is `window` (such as 1h) that is counted;
-    alerts: that are firing, None where the source does not know of any; min_rows: before that drift is not judged.
+    min_rows: before that drift is not judged.
     """
 
     time: float
@@ -120,7 +136,6 @@ class Reading:
     traffic: dict[str, Traffic]
     since: float | None = None
     window: str = ""
-    alerts: list[Alert] | None = None
     min_rows: int = MIN_ROWS
 
     @cached_property
@@ -186,12 +201,14 @@ def _order(version: str) -> tuple[int, str]:
 class Source(Protocol):
     """Where readings come from.
 
-    every: seconds between two; about: what it is, for people; reading: the last one, None before there is one.
+    every: seconds between two; about: what it is, for people; reading: the last one, None before there is one;
+    alerts: that were firing then, None where this source knows of none.
     """
 
     every: float
     about: str
     reading: Reading | None
+    alerts: list[Alert] | None
 
     def refresh(self) -> None:
-        """Read anew. Raises Problem when that fails; `reading` then stays what it was."""
+        """Read anew. Raises Problem when that fails; what was not read then stays what it was."""

@@ -61,11 +61,11 @@ def _figures(source: Source) -> None:
         show.problem(problem)
         if source.reading:
             st.caption(f"The figures below were read at {show.clock(source.reading.time)}.")
+    if source.alerts is not None:
+        _alerts(source.alerts)
     reading = source.reading
     if reading is None:
         return
-    if reading.alerts is not None:
-        _alerts(reading.alerts)
     if not reading.models:
         st.info(
             "The API serves no model yet. Train one with `mlops train MODEL`; it is promoted if it is good enough.",
@@ -73,7 +73,7 @@ def _figures(source: Source) -> None:
         )
         return
     name, version = _choice(reading, places)
-    traffic = reading.traffic.get(name, Traffic([], None, Requests(1.0, {}, {})))
+    traffic = reading.traffic.get(name, Traffic([], None, Requests(0.0, {}, {})))
     feedback = reading.feedback(name, version)
     _headline(traffic, feedback, _counted(reading))
     _charts(traffic)
@@ -89,12 +89,12 @@ def _figures(source: Source) -> None:
         )
     if reading.window:
         st.caption(
-            f"Predictions, feedback and drift are of {_words(reading.window)}, of all replicas together. Prometheus "
+            f"Predictions, feedback and drift are of {words(reading.window)}, of all replicas together. Prometheus "
             "estimates what came between two of its readings, so a count may be off by a few."
         )
 
 
-def _words(window: str) -> str:
+def words(window: str) -> str:
     """1h as the last hour, 30m as the last 30 minutes."""
     number, unit = window[:-1], {"s": "second", "m": "minute", "h": "hour", "d": "day"}[window[-1]]
     if not number.isdigit():
@@ -104,7 +104,7 @@ def _words(window: str) -> str:
 
 def _counted(reading: Reading) -> str:
     """What the whole of the requests is of."""
-    return f"of {_words('15m')}" if reading.window else "since the API was started"
+    return f"of {words('15m')}" if reading.window else "since the API was started"
 
 
 def _alerts(alerts: list[Alert]) -> None:

@@ -33,7 +33,7 @@ class ActiveAlert(BaseModel):
     labels: dict[str, str]
     annotations: dict[str, str]
     state: str
-    activeAt: datetime  # noqa: N815
+    activeAt: datetime
 
 
 class _Vector(BaseModel):
@@ -75,11 +75,11 @@ class Prometheus:
 
     def at(self, query: str, time: float) -> list[Series]:
         """What a query gives at a time, in seconds since 1970."""
-        return self._ask("query", _Instant, query=query, time=time, timeout=f"{self.timeout}s").data.result
+        return self._ask("query", _Instant, query=query, time=time, timeout=self.timeout).data.result
 
     def between(self, query: str, start: float, end: float, step: float) -> list[History]:
         """What a query gives at each step; all in seconds, times since 1970."""
-        of = {"query": query, "start": start, "end": end, "step": step, "timeout": f"{self.timeout}s"}
+        of = {"query": query, "start": start, "end": end, "step": step, "timeout": self.timeout}
         return self._ask("query_range", _Range, **of).data.result
 
     def alerts(self) -> list[ActiveAlert]:

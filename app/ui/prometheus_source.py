@@ -10,13 +10,13 @@ from threading import Lock
 
 from app.ui.drift import MIN_ROWS
 from app.ui.exposition import Sample
-from app.ui.figures import WINDOW, Alert, Reading, Requests, Traffic
+from app.ui.figures import WINDOW, Alert, Reading, Requests, Traffic, together
 from app.ui.problems import Problem, sentence
 from app.ui.prometheus import ActiveAlert, Prometheus
 
-EVERY = 5  # seconds: a third of the usual scrape interval, so that what was scraped is soon seen
-HISTORY = 15 * 60  # seconds
-STEP = 15  # seconds
+EVERY = 5.0  # seconds: a third of the usual scrape interval, so that what was scraped is soon seen
+HISTORY = 15 * 60.0  # seconds
+STEP = 15.0  # seconds
 RUNBOOK = "docs/operations.md#"  # by which the platform's alerts are told from others in the same Prometheus
 
 REQUESTS, DURATIONS = "mlops_requests_total", "mlops_request_duration_seconds_bucket"
@@ -59,7 +59,7 @@ class PrometheusSource:
         every: seconds.
     """
 
-    about = f"What Prometheus sees of all replicas of the model API, read every {EVERY} seconds."
+    about = f"What Prometheus sees of all replicas of the model API, read every {EVERY:g} seconds."
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class PrometheusSource:
     ) -> None:
         self.prometheus, self.window, self.min_rows, self.every, self.clock = prometheus, window, min_rows, every, clock
         self.reading: Reading | None = None
+        self.alerts: list[Alert] | None = None
         self._problem: Problem | None = None
         self._asked = -math.inf
         self._lock = Lock()
@@ -98,6 +99,8 @@ class PrometheusSource:
         if time.monotonic() - self._asked < 0.8 * self.every:
             return
         try:
+            # first: an API that is down has no figures, and an alert that says so
+            self.alerts = self._firing()
             self.reading, self._problem = self._read(), None
         except Problem as problem:
             self._problem = problem
@@ -116,9 +119,12 @@ class PrometheusSource:
                 "After an installation the first ones take half a minute. Where it stays like this, the API is down, "
                 "or Prometheus cannot reach it: its page Status, Targets says why.",
             )
-        alerts = [_alert(alert) for alert in self.prometheus.alerts() if _is_firing(alert)]
-        alerts.sort(key=lambda alert: (alert.severity, alert.name, alert.summary))
-        return Reading(now, sample, traffic, window=self.window, alerts=alerts, min_rows=self.min_rows)
+        return Reading(now, sample, traffic, window=self.window, min_rows=self.min_rows)
+
+    def _firing(self) -> list[Alert]:
+        """The critical ones first."""
+        found = [_alert(alert) for alert in self.prometheus.alerts() if _is_firing(alert)]
+        return sorted(found, key=lambda alert: (alert.severity, alert.name, alert.summary))
 
     def _sample(self, now: float) -> Sample:
         sample = Sample(now)
@@ -134,8 +140,9 @@ class PrometheusSource:
     def _traffic(self, sample: Sample) -> dict[str, Traffic]:
         """By model."""
         end = sample.time // STEP * STEP  # the same points every time: a curve that is read anew stays as it is
+        begin = end - HISTORY + WINDOW  # a point stands for the minute before it
         moments: dict[str, dict[float, list[tuple[dict[str, str], float]]]] = defaultdict(lambda: defaultdict(list))
-        for history in self.prometheus.between(one_query(self._last_minute), end - HISTORY, end, STEP):
+        for history in self.prometheus.between(one_query(self._last_minute), begin, end, STEP):
             if model := history.metric.get("model"):
                 for moment, value in history.values:
                     moments[model][moment].append((history.metric, value))
@@ -147,7 +154,8 @@ class PrometheusSource:
         for model in {**moments, **last}:
             points = [(moment, _requests(counts)) for moment, counts in sorted(moments[model].items())]
             now = _requests(last[model]) if last[model] else None
-            found[model] = Traffic(points, now, _together([requests for _, requests in points]))
+            apart = [requests for _, requests in points[:: -round(WINDOW / STEP)]]  # windows that do not overlap
+            found[model] = Traffic(points, now, together(apart))
         return found
 
 
@@ -166,19 +174,6 @@ def _requests(counts: Iterable[tuple[dict[str, str], float]]) -> Requests:
     for bound in sorted(durations):  # what Prometheus estimates per series may fall by a hair from bound to bound
         highest = durations[bound] = max(highest, durations[bound])
     return Requests(WINDOW, statuses, durations)
-
-
-def _together(points: list[Requests]) -> Requests:
-    """The sum of the windows that do not overlap, from the last one back."""
-    windows = points[:: -round(WINDOW / STEP)]
-    statuses: dict[str, float] = defaultdict(float)
-    durations: dict[float, float] = defaultdict(float)
-    for requests in windows:
-        for status, count in requests.statuses.items():
-            statuses[status] += count
-        for bound, count in requests.durations.items():
-            durations[bound] += count
-    return Requests(WINDOW * max(1, len(windows)), dict(statuses), dict(durations))
 
 
 def _is_firing(alert: ActiveAlert) -> bool:
