@@ -40,7 +40,7 @@ def _source() -> Source:
     """Prometheus where there is one, for all visitors; else the API, with this visitor's own history of it."""
     settings = UiSettings()
     if settings.prometheus_url:
-        return _prometheus(settings.prometheus_url, settings.ui_timeout, settings.drift_window, settings.drift_min_rows)
+        return _prometheus(settings.prometheus_url, settings.ui_timeout)
     api = show.model_api()
     found: ApiSource | None = st.session_state.get("figures")
     if found is None or found.api is not api:
@@ -49,8 +49,8 @@ def _source() -> Source:
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _prometheus(url: str, timeout: float, window: str, min_rows: int) -> PrometheusSource:
-    return PrometheusSource(Prometheus(url, timeout), window, min_rows)
+def _prometheus(url: str, timeout: float) -> PrometheusSource:
+    return PrometheusSource(Prometheus(url, timeout))
 
 
 def _figures(source: Source) -> None:
@@ -96,7 +96,10 @@ def _figures(source: Source) -> None:
 
 def words(window: str) -> str:
     """1h as the last hour, 30m as the last 30 minutes."""
-    number, unit = window[:-1], {"s": "second", "m": "minute", "h": "hour", "d": "day"}[window[-1]]
+    number, unit = (
+        window[:-1],
+        {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "y": "year"}[window[-1]],
+    )
     if not number.isdigit():
         return f"the last {window}"
     return f"the last {unit}" if int(number) == 1 else f"the last {number} {unit}s"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from threading import Lock
 
 from app.ui.drift import MIN_ROWS
@@ -35,6 +37,7 @@ SAME = {  # for every replica
     "mlops_feature_reference_share": "model, version, feature, bucket",
     "mlops_prediction_reference_share": "model, version, label",
     "mlops:feature_psi": "model, version, feature",
+    "mlops:drift_settings": "window, min_rows",
 }
 LABELS = {name: set(by.split(", ")) - {""} for name, by in (OF_LAST_MINUTE | OF_WINDOW | COUNTED | SAME).items()}
 
@@ -49,13 +52,22 @@ def one_query(queries: dict[str, str]) -> str:
     return " or ".join(f'label_replace({query}, "series", "{name}", "", "")' for name, query in queries.items())
 
 
+TRAFFIC = increases(OF_LAST_MINUTE, f"{WINDOW:g}s")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the rules look back on, in Prometheus' notation, and from how many rows on they judge drift."""
+
+    window: str = "1h"
+    min_rows: int = MIN_ROWS
+
+
 class PrometheusSource:
     """The figures of all visitors: however many there are, Prometheus is asked three times in `every` seconds.
 
     Args:
         prometheus: a client.
-        window: of what is counted, in Prometheus' notation (1h): that of the recording rules.
-        min_rows: from how many rows on the recording rules judge drift.
         every: seconds.
     """
 
@@ -64,25 +76,16 @@ class PrometheusSource:
     def __init__(
         self,
         prometheus: Prometheus,
-        window: str = "1h",
-        min_rows: int = MIN_ROWS,
         every: float = EVERY,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.prometheus, self.window, self.min_rows, self.every, self.clock = prometheus, window, min_rows, every, clock
+        self.prometheus, self.every, self.clock = prometheus, every, clock
         self.reading: Reading | None = None
         self.alerts: list[Alert] | None = None
         self._problem: Problem | None = None
         self._asked = -math.inf
         self._lock = Lock()
-        self._last_minute = increases(OF_LAST_MINUTE, f"{WINDOW:g}s")
-        self._everything = {
-            **{name: f"max by ({by}) ({name})" for name, by in SAME.items()},
-            **{name: f"sum by ({by}) ({name})" for name, by in COUNTED.items()},
-            # in the window of the recording rules, so that the bars are those that their index is of
-            **increases(OF_WINDOW, window),
-            **self._last_minute,
-        }
+        self._rules = Rules()
 
     def refresh(self) -> None:
         # who comes while another visitor's page is asking sees what was read before, if anything was
@@ -110,6 +113,9 @@ class PrometheusSource:
         now = self.clock()
         try:
             sample = self._sample(now)
+            if (rules := _rules(sample)) != self._rules:
+                self._rules = rules
+                sample = self._sample(now)
             traffic = self._traffic(sample)
         except (ValueError, LookupError) as error:
             raise self.prometheus.foreign(f"{type(error).__name__}: {error}") from error
@@ -119,7 +125,7 @@ class PrometheusSource:
                 "After an installation the first ones take half a minute. Where it stays like this, the API is down, "
                 "or Prometheus cannot reach it: its page Status, Targets says why.",
             )
-        return Reading(now, sample, traffic, window=self.window, min_rows=self.min_rows)
+        return Reading(now, sample, traffic, window=self._rules.window, min_rows=self._rules.min_rows)
 
     def _firing(self) -> list[Alert]:
         """The critical ones first."""
@@ -127,8 +133,15 @@ class PrometheusSource:
         return sorted(found, key=lambda alert: (alert.severity, alert.name, alert.summary))
 
     def _sample(self, now: float) -> Sample:
+        queries = {
+            **{name: f"max by ({by}) ({name})" for name, by in SAME.items()},
+            **{name: f"sum by ({by}) ({name})" for name, by in COUNTED.items()},
+            # in the window of the rules, so that the bars are those that their index is of
+            **increases(OF_WINDOW, self._rules.window),
+            **TRAFFIC,
+        }
         sample = Sample(now)
-        for series in self.prometheus.at(one_query(self._everything), now):
+        for series in self.prometheus.at(one_query(queries), now):
             labels = dict(series.metric)
             name = labels.pop("series")
             # a series of somebody else's with our name may lack labels
@@ -142,7 +155,7 @@ class PrometheusSource:
         end = sample.time // STEP * STEP  # the same points every time: a curve that is read anew stays as it is
         begin = end - HISTORY + WINDOW  # a point stands for the minute before it
         moments: dict[str, dict[float, list[tuple[dict[str, str], float]]]] = defaultdict(lambda: defaultdict(list))
-        for history in self.prometheus.between(one_query(self._last_minute), begin, end, STEP):
+        for history in self.prometheus.between(one_query(TRAFFIC), begin, end, STEP):
             if model := history.metric.get("model"):
                 for moment, value in history.values:
                     moments[model][moment].append((history.metric, value))
@@ -157,6 +170,15 @@ class PrometheusSource:
             apart = [requests for _, requests in points[:: -round(WINDOW / STEP)]]  # windows that do not overlap
             found[model] = Traffic(points, now, together(apart))
         return found
+
+
+def _rules(sample: Sample) -> Rules:
+    """As the rules tell of themselves; the defaults where they do not."""
+    for labels, _ in sample.of("mlops:drift_settings"):
+        if not re.fullmatch(r"([0-9]+[smhdwy])+", labels["window"]):
+            raise ValueError(f"mlops:drift_settings has the window {labels['window']!r}")
+        return Rules(labels["window"], int(labels["min_rows"]))
+    return Rules()
 
 
 def _requests(counts: Iterable[tuple[dict[str, str], float]]) -> Requests:

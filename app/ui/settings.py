@@ -6,7 +6,6 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.registry.client import RegistrySettings
-from app.ui.drift import MIN_ROWS
 
 
 class UiSettings(BaseSettings):
@@ -16,8 +15,6 @@ class UiSettings(BaseSettings):
     ui_host, ui_port: where to listen.
     ui_timeout: seconds for one request to the API or MLflow.
     prometheus_url: Prometheus, for the page Live; without one it reads the API.
-    drift_window: what the recording rules look back on, in Prometheus' notation.
-    drift_min_rows: from how many rows on drift is judged.
     admin_secret: namespace/name of the Kubernetes Secret with MLflow's admin password, to tell those who need it.
     mlflow_public_url: MLflow as the browser reaches it, for links; default MLFLOW_TRACKING_URI.
     """
@@ -29,8 +26,6 @@ class UiSettings(BaseSettings):
     ui_port: int = Field(default=8501, ge=0, le=65535)
     ui_timeout: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     prometheus_url: str = ""
-    drift_window: str = Field(default="1h", pattern=r"^([0-9]+[smhd])+$")
-    drift_min_rows: int = Field(default=MIN_ROWS, ge=1)
     admin_secret: str = Field(default="", pattern=r"^([a-z0-9.-]+/[a-z0-9.-]+)?$")
     mlflow_public_url: str = ""
 

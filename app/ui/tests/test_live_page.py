@@ -5,12 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
-from pydantic import ValidationError
 
 from app.api.testing import eventually
 from app.testing import Peer, serving
 from app.ui.live import words
-from app.ui.settings import UiSettings
 from app.ui.testing import open_page, prometheus, ran, read
 
 EVERYTHING_SETOSA = {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.4, "petal_width": 0.2}
@@ -127,6 +125,7 @@ groups:
 - name: test
   rules:
   - {record: "mlops:feature_psi", expr: "sum by (model, version, feature) (mlops_feature_bucket_total) > bool -1"}
+  - {record: "mlops:drift_settings", expr: vector(1), labels: {window: 30m, min_rows: "300"}}
   - alert: ApiDown
     expr: absent(mlops_registry_up)
     labels: {severity: critical}
@@ -138,8 +137,6 @@ def test_with_prometheus(served: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     name = served.names["iris"]
     with prometheus(tmp_path, CONFIG.replace("ADDRESS", served.url.removeprefix("http://")), rules=RULES) as url:
         monkeypatch.setenv("MLOPS_PROMETHEUS_URL", url)
-        monkeypatch.setenv("MLOPS_DRIFT_WINDOW", "30m")
-        monkeypatch.setenv("MLOPS_DRIFT_MIN_ROWS", "300")
         eventually(lambda: not open_page("live", name).error)
         scraped(url)
         answers = httpx.post(
@@ -200,10 +197,3 @@ def test_prometheus_down(served: Any, dead: str, monkeypatch: pytest.MonkeyPatch
 )
 def test_windows_in_words(window: str, said: str) -> None:
     assert words(window) == said
-
-
-@pytest.mark.parametrize("window", ["1 hour", "", "h", "60", "1h]) or vector(1"])
-def test_a_window_that_is_none_is_refused(window: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLOPS_DRIFT_WINDOW", window)
-    with pytest.raises(ValidationError, match="drift_window"):
-        UiSettings()

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ SAMPLES = 301  # 75 minutes
 RESTART = 281  # 5 minutes before the end
 SWAP = 241  # 15 minutes before the end
 Answers = dict[str, tuple[int, Any] | None]
+FOREIGN = "does not answer as Prometheus does"
 NOBODY = "global: {scrape_interval: 1h}"
 
 
@@ -123,8 +125,8 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-def source(url: str, now: float = END, every: float = 0.0, timeout: float = 30.0, **of: Any) -> PrometheusSource:
-    return PrometheusSource(Prometheus(url, timeout), every=every, clock=lambda: now, **of)
+def source(url: str, now: float = END, every: float = 0.0, timeout: float = 30.0) -> PrometheusSource:
+    return PrometheusSource(Prometheus(url, timeout), every=every, clock=lambda: now)
 
 
 @pytest.fixture
@@ -195,22 +197,38 @@ def test_drift_is_what_the_rule_recorded(reading: Reading) -> None:
     assert (petal.drift.psi, petal.drift.verdict, petal.drift.rows) == (0.31, "strong", 960)
 
 
-def test_drift_of_what_no_rule_records_is_worked_out_from_the_bars(past: str, reading: Reading) -> None:
+def test_drift_of_what_no_rule_records_is_worked_out_from_the_bars(reading: Reading) -> None:
     (petal,) = reading.buckets("replicas", "1")
     assert petal.drift.psi == pytest.approx(psi([0.5, 0.5], [3, 1]))
     assert petal.drift.verdict == "strong"
-    careful = source(past, min_rows=5000)
-    careful.refresh()
-    assert careful.reading
-    assert careful.reading.buckets("replicas", "1")[0].drift.verdict == "too few"
-    assert careful.reading.buckets("steady", "1")[0].drift.verdict == "strong"  # the rule found them enough
 
 
-def test_the_window_is_a_setting(past: str) -> None:
-    made = source(past, window="10m")
-    made.refresh()
+def with_settings(window: str, min_rows: str) -> str:
+    past = Past(END)
+    past.add("mlops_registry_up", always(1), pod="a")
+    write_replica(past, model="steady", version="1", pod="a")
+    past.add("mlops:drift_settings", always(1), window=window, min_rows=min_rows)
+    return past.text()
+
+
+def test_window_and_rows_are_those_of_the_rules(tmp_path: Path) -> None:
+    with prometheus(tmp_path, NOBODY, history=with_settings("10m", "500")) as url:
+        made = source(url)
+        made.refresh()
     assert made.reading
-    assert made.reading.buckets("steady", "1")[0].rows == [pytest.approx(120), pytest.approx(40)]
+    (petal,) = made.reading.buckets("steady", "1")
+    assert petal.rows == [pytest.approx(120), pytest.approx(40)]
+    assert petal.drift.verdict == "too few"
+    assert (made.reading.window, made.reading.min_rows) == ("10m", 500)
+
+
+@pytest.mark.parametrize(("window", "min_rows"), [("1h]) or vector(1", "200"), ("an hour", "200"), ("1h", "some")])
+def test_settings_that_are_none(window: str, min_rows: str, tmp_path: Path) -> None:
+    with (
+        prometheus(tmp_path, NOBODY, history=with_settings(window, min_rows)) as url,
+        pytest.raises(Problem, match=FOREIGN),
+    ):
+        source(url).refresh()
 
 
 def test_labels_are_whole_numbers(reading: Reading) -> None:
@@ -298,8 +316,6 @@ def test_nobody_waits_for_another_visitors_reading(counting: Counting) -> None:
 
 
 # -- failures ----------------------------------------------------------------------------------------------------
-
-FOREIGN = "does not answer as Prometheus does"
 
 
 @pytest.mark.parametrize(
@@ -393,7 +409,7 @@ groups:
 """
 
 
-def test_firing_alerts_even_where_there_are_no_figures(tmp_path: Any) -> None:
+def test_firing_alerts_even_where_there_are_no_figures(tmp_path: Path) -> None:
     config = "global: {evaluation_interval: 1s}\nrule_files: [rules.yml]"
     with prometheus(tmp_path, config, rules=RULES) as url:
         eventually(lambda: len(httpx.get(f"{url}/api/v1/alerts").json()["data"]["alerts"]) == 5)
@@ -413,7 +429,9 @@ def test_firing_alerts_even_where_there_are_no_figures(tmp_path: Any) -> None:
 # -- the page ----------------------------------------------------------------------------------------------------
 
 
-def test_a_page_that_was_just_opened_has_its_history(tmp_path: Any, dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_was_just_opened_has_its_history(
+    tmp_path: Path, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLOPS_API_URL", dead)  # not needed, but for the names of the buckets
     with prometheus(tmp_path, NOBODY, history=write_past(round(time.time()))) as url:
         monkeypatch.setenv("MLOPS_PROMETHEUS_URL", url)

@@ -78,7 +78,7 @@ labels:
 
 {{/* The address of the platform's own Prometheus; nothing where none runs. The chart monitoring tells of it. */}}
 {{- define "lib.prometheus" -}}
-{{- if ((.Values.global.monitoring).operator).enabled -}}
+{{- if .Values.global.monitoring -}}
 http://{{ include "lib.name" (list . "prometheus") }}:9090
 {{- end -}}
 {{- end }}

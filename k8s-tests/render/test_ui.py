@@ -13,17 +13,17 @@ OURS = Party("ours", (9090,), LABELS)
 THEIRS = Party("theirs", (9090,), {"app": "prometheus"}, "observability")
 OTHERS = [Party("neighbour", (9090,), {"app": "theirs"}), Party("elsewhere", (9090,), {"app": "theirs"}, "elsewhere")]
 # What the chart monitoring tells the others.
-MONITORING = {"operator": {"enabled": True}, "drift": {"window": "2h", "minRows": 300}}
+MONITORING = {"global": {"monitoring": True}}
 EXISTING = "http://prometheus-operated.observability:9090"
 
 
 @pytest.mark.parametrize(
     ("values", "url", "reached"),
     [
-        ({"global": {"monitoring": MONITORING}}, "http://mlops-prometheus:9090", {"ours"}),
-        ({"global": {"monitoring": {"operator": {"enabled": False}}}}, None, set()),
+        (MONITORING, "http://mlops-prometheus:9090", {"ours"}),
+        ({}, None, set()),
         ({"ui": {"prometheusUrl": EXISTING}}, EXISTING, {"theirs"}),
-        ({"ui": {"prometheusUrl": EXISTING}, "global": {"monitoring": MONITORING}}, EXISTING, {"theirs"}),
+        ({"ui": {"prometheusUrl": EXISTING}, **MONITORING}, EXISTING, {"theirs"}),
     ],
 )
 def test_prometheus_is_named_and_can_be_reached(values: dict[str, Any], url: str | None, reached: set[str]) -> None:
@@ -34,13 +34,6 @@ def test_prometheus_is_named_and_can_be_reached(values: dict[str, Any], url: str
     policy = named(render_chart(values), "NetworkPolicy", "mlops-ui")
     parties = [Party("ui", (), pages["metadata"]["labels"]), OURS, THEIRS, *OTHERS]
     assert {to for one, to, _ in edges([policy], parties) if one == "ui"} == reached
-
-
-def test_the_bars_are_of_the_rules_window() -> None:
-    manifests = render_chart({"global": {"monitoring": MONITORING}})
-    (container,) = named(manifests, "Deployment", "mlops-ui")["spec"]["template"]["spec"]["containers"]
-    env = {variable["name"]: variable.get("value") for variable in container["env"]}
-    assert (env["MLOPS_DRIFT_WINDOW"], env["MLOPS_DRIFT_MIN_ROWS"]) == ("2h", "300")
 
 
 def test_who_lacks_the_password_is_told_of_the_secret_that_has_it() -> None:
