@@ -112,8 +112,11 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Alert:
-    """A firing alert. severity: critical or warning; summary: a sentence; since: seconds since 1970; runbook: where it
-    is told what to do."""
+    """A firing alert.
+
+    severity: critical or warning; summary: what is the matter; since: seconds since 1970; runbook: where it is told
+    what to do.
+    """
 
     name: str
     severity: str

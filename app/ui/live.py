@@ -117,8 +117,8 @@ def _alerts(alerts: list[Alert]) -> None:
         found = [alert for alert in alerts if (alert.severity == "critical") == (severity == "critical")]
         if found:
             lines = [
-                f"**{show.plain(alert.name)}** since {show.moment(alert.since)}: {show.plain(alert.summary)} "
-                f"What to do: {show.plain(alert.runbook)}"
+                f"**{show.plain(alert.name)}** since {show.moment(alert.since)}: "
+                f"{show.plain(alert.summary.removesuffix('.'))}. What to do: {show.plain(alert.runbook)}"
                 for alert in found[:SHOWN_ALERTS]
             ]
             if len(found) > SHOWN_ALERTS:
@@ -144,7 +144,7 @@ def _choice(reading: Reading, places: list[DeltaGenerator]) -> tuple[str, str]:
 
 
 def _headline(traffic: Traffic, feedback: Feedback | None, counted: str) -> None:
-    rate, failed, median, fast, p90, live = st.columns(6)
+    rate, failed, median, fast, p90, live = st.columns([5, 4, 4, 4, 4, 4])
     now = traffic.now
     recent = now is not None and now.asked > 0
     shown = now if now and recent else traffic.whole
@@ -224,7 +224,7 @@ def _per_minute(points: list[tuple[float, Requests]]) -> None:
             x=_time_axis(),
             y=alt.Y("per minute:Q", title=None, scale=alt.Scale(domain=[0, top]), axis=alt.Axis(tickCount=4)),
             color=alt.Color(
-                "status:N", scale=colours, legend=alt.Legend(orient="top", title=None, offset=8, padding=0)
+                "status:N", scale=colours, legend=alt.Legend(orient="right", title=None, offset=8, padding=0)
             ),
             tooltip=["status", alt.Tooltip("per minute:Q", format=",.3~r")],
         )

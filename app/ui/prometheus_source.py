@@ -13,7 +13,7 @@ from threading import Lock
 from app.ui.drift import MIN_ROWS
 from app.ui.exposition import Sample
 from app.ui.figures import WINDOW, Alert, Reading, Requests, Traffic, together
-from app.ui.problems import Problem, sentence
+from app.ui.problems import Problem
 from app.ui.prometheus import ActiveAlert, Prometheus
 
 EVERY = 5.0  # seconds: a third of the usual scrape interval, so that what was scraped is soon seen
@@ -207,7 +207,7 @@ def _alert(alert: ActiveAlert) -> Alert:
     return Alert(
         name,
         alert.labels.get("severity", "warning"),
-        sentence(alert.annotations.get("summary") or name),
+        alert.annotations.get("summary", "").strip() or name,
         alert.activeAt.timestamp(),
         alert.annotations["runbook_url"],
     )

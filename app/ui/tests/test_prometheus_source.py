@@ -419,8 +419,8 @@ def test_firing_alerts_even_where_there_are_no_figures(tmp_path: Path) -> None:
     assert made.alerts
     assert [(a.name, a.severity, a.summary) for a in made.alerts] == [
         ("ApiDown", "critical", "No replica of the model API answers."),
-        ("FeatureDrift", "warning", "Petal_length of iris drifts."),
-        ("Unexplained", "warning", "Unexplained."),
+        ("FeatureDrift", "warning", "petal_length of iris drifts"),
+        ("Unexplained", "warning", "Unexplained"),
     ]
     assert made.alerts[1].runbook == "https://x/docs/operations.md#featuredrift"
     assert made.alerts[0].since > END
