@@ -39,6 +39,8 @@ BUCKETS = (
     1.0, 2.5,
 )  # fmt: skip
 KEPT_VERSIONS = 5  # per model
+# Counted from 0 on: Prometheus does not see the first request in a series that begins with it.
+STATUSES = (200, 413, 422, 500)
 Tally = list[list[int]]
 
 
@@ -69,8 +71,8 @@ class Requests:
 
     __slots__ = ("durations", "seconds", "statuses")
 
-    def __init__(self) -> None:
-        self.statuses: dict[int, int] = {}
+    def __init__(self, statuses: Sequence[int] = ()) -> None:
+        self.statuses = dict.fromkeys(statuses, 0)
         self.durations = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
 
@@ -88,7 +90,7 @@ class Meter:
         self.sha256 = bundle.sha256 if bundle else ""
         self.task = bundle.task if bundle else ""
         self.classes = bundle.classes if bundle else ()
-        self.requests = Requests()
+        self.requests = Requests(STATUSES)
         self.correct = {True: 0, False: 0}
         self.error_sum, self.error_count = 0.0, 0
         self.references: list[tuple[str, dict[str, Any]]] = []

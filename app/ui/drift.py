@@ -22,18 +22,26 @@ class Drift:
     verdict: str
 
 
-def judge(feature: str, reference: Sequence[float], counts: Sequence[float]) -> Drift:
+def judge(
+    feature: str,
+    reference: Sequence[float],
+    counts: Sequence[float],
+    recorded: float | None = None,
+    min_rows: int = MIN_ROWS,
+) -> Drift:
     """Compare one feature's rows per bucket with the training data's shares.
 
     Args:
         reference: share of the training rows per bucket.
-        counts: rows per bucket since the version was loaded, same length.
+        counts: rows per bucket, same length.
+        recorded: the PSI where somebody has worked it out, and so judged the rows to be enough.
+        min_rows: from how many rows on drift is judged.
     """
     rows = round(sum(counts))
     try:
-        value = psi(reference, counts) if rows else None
+        value = recorded if recorded is not None else psi(reference, counts) if rows else None
     except ValueError:
         return Drift(feature, None, rows, "unknown")
-    if value is None or rows < MIN_ROWS:
+    if value is None or (rows < min_rows and recorded is None):
         return Drift(feature, value, rows, "too few")
     return Drift(feature, value, rows, "stable" if value < MODERATE else "moderate" if value < STRONG else "strong")

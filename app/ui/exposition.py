@@ -1,4 +1,4 @@
-"""The API's /metrics text, read into numbers."""
+"""The series of the model API as numbers, and the quantiles of a histogram."""
 
 from __future__ import annotations
 
@@ -40,11 +40,6 @@ def read(text: str, time: float) -> Sample:
     if "mlops_registry_up" not in sample.series:
         raise ValueError("it has no series mlops_registry_up")
     return sample
-
-
-def increase(before: float, now: float) -> float:
-    """How far a counter went. A counter that is lower than before began again at 0: its process was restarted."""
-    return now - before if now >= before else now
 
 
 def quantile(q: float, bounds: list[float], cumulative: list[float]) -> float | None:

@@ -1,50 +1,86 @@
-"""The figures of the Live page. The page knows only `Source`; where they come from is decided here."""
+"""The figures of the Live page. The page knows only these; api_source.py and prometheus_source.py read them."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 from typing import Protocol
 
-from app.ui.api_client import ModelApi
-from app.ui.drift import Drift, judge
-from app.ui.exposition import Sample, increase, quantile, read
+from app.ui.drift import MIN_ROWS, Drift, judge
+from app.ui.exposition import Sample, quantile
 
-KEPT = 150  # samples: 5 minutes at one every 2 s
 WINDOW = 60.0  # seconds that "now" stands for
+FAST = 0.1  # seconds; a bound of the API's histogram
 
 
 @dataclass(frozen=True)
-class Point:
-    """Between two samples. time: seconds since 1970; rate: requests per second; p50, p99: seconds."""
+class Requests:
+    """Requests of a model, all versions, in a stretch of time.
 
-    time: float
-    rate: float
-    p50: float | None
-    p99: float | None
+    seconds: how long it was; statuses: requests by status; durations: requests that took up to so many seconds, as in
+    a Prometheus histogram.
+    """
+
+    seconds: float
+    statuses: dict[str, float]
+    durations: dict[float, float]
+
+    @property
+    def asked(self) -> float:
+        return sum(self.statuses.values())
+
+    def per_minute(self, count: float) -> float:
+        """What so many requests are in a minute."""
+        return count / self.seconds * 60 if self.seconds > 0 else 0.0
+
+    @property
+    def failed(self) -> float | None:
+        """Share of the requests that were answered with a status of 400 or above."""
+        bad = sum(count for status, count in self.statuses.items() if status >= "400")
+        return bad / self.asked if self.asked > 0 else None
+
+    @property
+    def fast(self) -> float | None:
+        """Share of the requests that took up to 100 ms."""
+        total = self.durations.get(math.inf, 0.0)
+        return min(1.0, self.durations[FAST] / total) if total > 0 and FAST in self.durations else None
+
+    def latency(self, q: float) -> float | None:
+        """A quantile of the durations, in seconds."""
+        bounds = sorted(self.durations)
+        return quantile(q, bounds, [self.durations[bound] for bound in bounds])
+
+
+def together(parts: Iterable[Requests]) -> Requests:
+    """The requests of several stretches of time, one after the other."""
+    seconds = 0.0
+    statuses: dict[str, float] = defaultdict(float)
+    durations: dict[float, float] = defaultdict(float)
+    for part in parts:
+        seconds += part.seconds
+        for status, count in part.statuses.items():
+            statuses[status] += count
+        for bound, count in part.durations.items():
+            durations[bound] += count
+    return Requests(seconds, dict(statuses), dict(durations))
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Of a model, all versions. `rate` and `failed` (share of requests) are of the last minute, None before there is
-    one; p50 and p99 are of the last minute, or since the start (`recent` False) when nobody asked in it."""
+    """points: pairs of a time (seconds since 1970) and the requests up to it; now: of the last minute, None before
+    there is one; whole: since counting began."""
 
-    points: list[Point]
-    requests: int  # since the start
-    rate: float | None
-    failed: float | None
-    p50: float | None
-    p99: float | None
-    recent: bool
+    points: list[tuple[float, Requests]]
+    now: Requests | None
+    whole: Requests
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How often something was predicted. reference: its share in training; rows: since the version was loaded."""
+    """How often something was predicted. reference: its share in training."""
 
     label: str
     reference: float
@@ -53,186 +89,129 @@ class Mix:
 
 @dataclass(frozen=True)
 class Buckets:
-    """Rows per bucket of a feature against the shares of the training rows."""
+    """Rows per bucket of a feature against the shares of the training rows, and the drift."""
 
     feature: str
     reference: list[float]
     rows: list[float]
-
-    @property
-    def drift(self) -> Drift:
-        return judge(self.feature, self.reference, self.rows)
+    drift: Drift
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Labels that were fed back: how many were predicted right, or the mean absolute error."""
+    """Labels that were fed back: how many, and how many were predicted right, or the mean absolute error."""
 
     labels: int
-    accuracy: float | None
-    error: float | None
-
-
-class Source(Protocol):
-    """Where live figures come from."""
-
-    def refresh(self) -> None:
-        """Read anew. Raises Problem when that fails; the figures then stay what they were."""
+    right: int | None = None
+    error: float | None = None
 
     @property
-    def read_at(self) -> float | None:
-        """When it was read last, seconds since 1970."""
-
-    @property
-    def since(self) -> float | None:
-        """When counting began, seconds since 1970."""
-
-    def models(self) -> dict[str, str]:
-        """The models in service and the version of each."""
-
-    def versions(self, model: str) -> list[str]:
-        """The versions with figures, newest first."""
-
-    def traffic(self, model: str) -> Traffic: ...
-
-    def mix(self, model: str, version: str) -> list[Mix]: ...
-
-    def buckets(self, model: str, version: str) -> list[Buckets]: ...
-
-    def feedback(self, model: str, version: str) -> Feedback | None: ...
+    def accuracy(self) -> float | None:
+        return None if self.right is None or not self.labels else self.right / self.labels
 
 
 @dataclass(frozen=True)
-class _Totals:
-    """The counters of one model's requests at one moment."""
+class Alert:
+    """A firing alert.
 
-    time: float
-    requests: float
-    failed: float
-    buckets: list[float]
-
-
-class ApiSource:
-    """Figures from one API process' /metrics, with the last minutes kept here.
-
-    Only the sums that rates need are kept of older samples: a wide model has thousands of series.
+    severity: critical or warning; summary: what is the matter; since: seconds since 1970; runbook: where it is told
+    what to do.
     """
 
-    def __init__(self, api: ModelApi, clock: Callable[[], float] = time.time) -> None:
-        self.api, self.clock = api, clock
-        self.sample: Sample | None = None
-        self._bounds: list[float] = []
-        self._history: dict[str, deque[_Totals]] = {}
+    name: str
+    severity: str
+    summary: str
+    since: float
+    runbook: str
 
-    def refresh(self) -> None:
-        text = self.api.metrics()
-        try:
-            sample = read(text, self.clock())
-        except (ValueError, LookupError) as error:
-            raise self.api.foreign(f"/metrics: {error}") from error
-        self.sample = sample
-        bounds = {float(labels["le"]) for labels, _ in sample.of("mlops_request_duration_seconds_bucket")}
-        if bounds:
-            self._bounds = sorted(bounds)
-        for model in self.models():
-            self._history.setdefault(model, deque(maxlen=KEPT)).append(self._totals(sample, model))
 
-    @property
-    def read_at(self) -> float | None:
-        return self.sample.time if self.sample else None
+@dataclass(frozen=True)
+class Reading:
+    """Everything that was read at one moment.
 
-    @property
-    def since(self) -> float | None:
-        return (self.sample.value("process_start_time_seconds") or None) if self.sample else None
+    time: seconds since 1970; sample: the series of the model API, under their names there; traffic: by model;
+    since: when counting began, seconds since 1970, or None where it is `window` (such as 1h) that is counted;
+    min_rows: before that drift is not judged.
+    """
 
+    time: float
+    sample: Sample
+    traffic: dict[str, Traffic]
+    since: float | None = None
+    window: str = ""
+    min_rows: int = MIN_ROWS
+
+    @cached_property
     def models(self) -> dict[str, str]:
-        info = self._of("mlops_model_info")
-        return {labels["model"]: labels["version"] for labels, value in info if value}
+        """The models in service and the version of each: of most replicas, then the newer."""
+        found: dict[str, tuple[float, tuple[int, str]]] = {}
+        for labels, replicas in self.sample.of("mlops_model_info"):
+            if replicas:
+                here = (replicas, _order(labels["version"]))
+                found[labels["model"]] = max(found.get(labels["model"], here), here)
+        return {model: version for model, (_, (_, version)) in found.items()}
 
     def versions(self, model: str) -> list[str]:
-        found = {labels["version"] for labels, _ in self._of("mlops_feature_reference_share", model=model)}
-        return sorted(found, key=lambda version: (len(version), version), reverse=True)
-
-    def traffic(self, model: str) -> Traffic:
-        history = list(self._history.get(model, ()))
-        points = [_point(self._bounds, a, b) for a, b in pairwise(history) if b.time > a.time]
-        if not history:
-            return Traffic([], 0, None, None, None, None, False)
-        last = history[-1]
-        recent = [totals for totals in history if totals.time >= last.time - WINDOW]
-        span = last.time - recent[0].time
-        asked, failed, buckets = _increase(recent)
-        rate = asked / span if span > 0 else None
-        shown = buckets if asked else last.buckets
-        return Traffic(
-            points=points,
-            requests=round(last.requests),
-            rate=rate,
-            failed=failed / asked if asked else None,
-            p50=quantile(0.5, self._bounds, shown),
-            p99=quantile(0.99, self._bounds, shown),
-            recent=bool(asked),
-        )
+        """The versions with figures, newest first."""
+        found = {labels["version"] for labels, _ in self.sample.of("mlops_feature_reference_share", model=model)}
+        return sorted(found, key=_order, reverse=True)
 
     def mix(self, model: str, version: str) -> list[Mix]:
         of = {"model": model, "version": version}
-        rows = {labels["label"]: value for labels, value in self._of("mlops_predictions_total", **of)}
-        reference = {labels["label"]: value for labels, value in self._of("mlops_prediction_reference_share", **of)}
+        rows = {labels["label"]: value for labels, value in self.sample.of("mlops_predictions_total", **of)}
+        reference = {
+            labels["label"]: value for labels, value in self.sample.of("mlops_prediction_reference_share", **of)
+        }
         return [Mix(label, reference.get(label, 0.0), rows.get(label, 0.0)) for label in {**reference, **rows}]
 
     def buckets(self, model: str, version: str) -> list[Buckets]:
         of = {"model": model, "version": version}
-        reference: dict[str, dict[int, float]] = {}
-        for labels, value in self._of("mlops_feature_reference_share", **of):
-            reference.setdefault(labels["feature"], {})[int(labels["bucket"])] = value
-        rows: dict[str, dict[int, float]] = {}
-        for labels, value in self._of("mlops_feature_bucket_total", **of):
-            rows.setdefault(labels["feature"], {})[int(labels["bucket"])] = value
-        return [
-            Buckets(name, [shares[i] for i in sorted(shares)], [rows.get(name, {}).get(i, 0.0) for i in sorted(shares)])
-            for name, shares in reference.items()
-        ]
+        reference = self._by_bucket("mlops_feature_reference_share", of)
+        counted = self._by_bucket("mlops_feature_bucket_total", of)
+        recorded = {labels["feature"]: value for labels, value in self.sample.of("mlops:feature_psi", **of)}
+        found = []
+        for feature, by_bucket in reference.items():
+            order = sorted(by_bucket)
+            shares, rows = [by_bucket[i] for i in order], [counted.get(feature, {}).get(i, 0.0) for i in order]
+            drift = judge(feature, shares, rows, recorded.get(feature), self.min_rows)
+            found.append(Buckets(feature, shares, rows, drift))
+        return found
 
     def feedback(self, model: str, version: str) -> Feedback | None:
         of = {"model": model, "version": version}
-        counts = {labels["correct"]: value for labels, value in self._of("mlops_feedback_total", **of)}
+        counts = {labels["correct"]: round(value) for labels, value in self.sample.of("mlops_feedback_total", **of)}
         if counts:
-            total = sum(counts.values())
-            return Feedback(round(total), counts.get("true", 0.0) / total if total else None, None)
-        errors = self._of("mlops_feedback_absolute_error_count", **of)
-        if errors and self.sample:
-            total = errors[0][1]
+            return Feedback(sum(counts.values()), right=counts.get("true", 0))
+        if self.sample.of("mlops_feedback_absolute_error_count", **of):
+            total = self.sample.value("mlops_feedback_absolute_error_count", **of)
             summed = self.sample.value("mlops_feedback_absolute_error_sum", **of)
-            return Feedback(round(total), None, summed / total if total else None)
+            return Feedback(round(total), error=summed / total if total else None)
         return None
 
-    def _of(self, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
-        return self.sample.of(name, **labels) if self.sample else []
-
-    def _totals(self, sample: Sample, model: str) -> _Totals:
-        requests = sample.of("mlops_requests_total", model=model)
-        failed = sum(value for labels, value in requests if labels.get("status", "") >= "400")
-        buckets = dict.fromkeys(self._bounds, 0.0)
-        for labels, value in sample.of("mlops_request_duration_seconds_bucket", model=model):
-            buckets[float(labels["le"])] += value
-        return _Totals(sample.time, sum(value for _, value in requests), failed, list(buckets.values()))
+    def _by_bucket(self, name: str, of: dict[str, str]) -> dict[str, dict[int, float]]:
+        """Feature -> number of the bucket -> value."""
+        found: dict[str, dict[int, float]] = {}
+        for labels, value in self.sample.of(name, **of):
+            found.setdefault(labels["feature"], {})[int(labels["bucket"])] = value
+        return found
 
 
-def _increase(history: list[_Totals]) -> tuple[float, float, list[float]]:
-    """Requests, failed requests and requests per bucket between the first and the last."""
-    asked, failed, buckets = 0.0, 0.0, [0.0] * len(history[-1].buckets)
-    for a, b in pairwise(history):
-        asked += increase(a.requests, b.requests)
-        # one verdict for all: after a restart a small counter may by chance stand where it stood
-        restarted = b.requests < a.requests
-        failed += b.failed if restarted else increase(a.failed, b.failed)
-        before = [0.0] * len(b.buckets) if restarted or len(a.buckets) != len(b.buckets) else a.buckets
-        buckets = [sum_ + increase(x, y) for sum_, x, y in zip(buckets, before, b.buckets, strict=True)]
-    return asked, failed, buckets
+def _order(version: str) -> tuple[int, str]:
+    """Sorts numbers as numbers."""
+    return len(version), version
 
 
-def _point(bounds: list[float], a: _Totals, b: _Totals) -> Point:
-    asked, _, buckets = _increase([a, b])
-    fitting = len(buckets) == len(bounds) and math.isfinite(asked)
-    p50, p99 = (quantile(q, bounds, buckets) if fitting else None for q in (0.5, 0.99))
-    return Point(b.time, asked / (b.time - a.time), p50, p99)
+class Source(Protocol):
+    """Where readings come from.
+
+    every: seconds between two; about: what it is, for people; reading: the last one, None before there is one;
+    alerts: that were firing then, None where this source knows of none.
+    """
+
+    every: float
+    about: str
+    reading: Reading | None
+    alerts: list[Alert] | None
+
+    def refresh(self) -> None:
+        """Read anew. Raises Problem when that fails; what was not read then stays what it was."""

@@ -10,10 +10,15 @@ from streamlit.delta_generator import DeltaGenerator
 from app.registry.reference import bucket_labels
 from app.ui import drift, show
 from app.ui.api_client import ModelApi
-from app.ui.figures import ApiSource, Buckets, Feedback, Mix, Source, Traffic
+from app.ui.api_source import ApiSource
+from app.ui.figures import Alert, Buckets, Feedback, Mix, Reading, Requests, Source, Traffic
 from app.ui.problems import Problem
+from app.ui.prometheus import Prometheus
+from app.ui.prometheus_source import PrometheusSource
+from app.ui.settings import UiSettings
 
-EVERY = 2  # seconds
+HEIGHT = 150  # pixels of a chart over time
+SHOWN_ALERTS = 5  # of each severity
 REFERENCE, LIVE = "training data", "live"
 COLOURS = alt.Scale(domain=[REFERENCE, LIVE], range=[show.PALE, show.BLUE])
 VERDICTS = {
@@ -27,11 +32,15 @@ VERDICTS = {
 
 def page() -> None:
     """The page."""
-    st.fragment(run_every=EVERY)(_figures)(_source())
+    source = _source()
+    st.fragment(run_every=source.every)(_figures)(source)
 
 
 def _source() -> Source:
-    """The source of this visitor's figures; it holds their history."""
+    """Prometheus where there is one, for all visitors; else the API, with this visitor's own history of it."""
+    settings = UiSettings()
+    if settings.prometheus_url:
+        return _prometheus(settings.prometheus_url, settings.ui_timeout)
     api = show.model_api()
     found: ApiSource | None = st.session_state.get("figures")
     if found is None or found.api is not api:
@@ -39,48 +48,90 @@ def _source() -> Source:
     return found
 
 
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _prometheus(url: str, timeout: float) -> PrometheusSource:
+    return PrometheusSource(Prometheus(url, timeout))
+
+
 def _figures(source: Source) -> None:
-    about = f"What the model API sees, read every {EVERY} seconds while this page is open."
-    places = show.heading("Live", about, choices=2)
+    places = show.heading("Live", source.about, choices=2)
     try:
         source.refresh()
     except Problem as problem:
         show.problem(problem)
-        if source.read_at:
-            st.caption(f"The figures below were read at {show.clock(source.read_at)}.")
-    if source.read_at is None:
+        if source.reading:
+            st.caption(f"The figures below were read at {show.clock(source.reading.time)}.")
+    if source.alerts is not None:
+        _alerts(source.alerts)
+    reading = source.reading
+    if reading is None:
         return
-    models = source.models()
-    if not models:
+    if not reading.models:
         st.info(
             "The API serves no model yet. Train one with `mlops train MODEL`; it is promoted if it is good enough.",
             icon=":material/info:",
         )
         return
-    name, version = _choice(source, models, places)
-    traffic = source.traffic(name)
-    feedback = source.feedback(name, version)
-    _headline(traffic, feedback)
+    name, version = _choice(reading, places)
+    traffic = reading.traffic.get(name, Traffic([], None, Requests(0.0, {}, {})))
+    feedback = reading.feedback(name, version)
+    _headline(traffic, feedback, _counted(reading))
     _charts(traffic)
-    buckets = source.buckets(name, version)
     left, right = st.columns(2, gap="medium")
     with left:
-        _mix(source.mix(name, version), feedback)
+        _mix(reading.mix(name, version), feedback)
     with right:
-        _drift(buckets, name, version)
-    if source.since:
+        _drift(reading.buckets(name, version), reading.min_rows, name, version)
+    if reading.since:
         st.caption(
-            f"Counted since {show.clock(source.since)} on {show.moment(source.since).split(',')[0]}, "
+            f"Counted since {show.clock(reading.since)} on {show.moment(reading.since).split(',')[0]}, "
             "when the API was started; a restart begins anew."
+        )
+    if reading.window:
+        st.caption(
+            f"Predictions, feedback and drift are of {words(reading.window)}, of all replicas together. Prometheus "
+            "estimates what came between two of its readings, so a count may be off by a few."
         )
 
 
-def _choice(source: Source, models: dict[str, str], places: list[DeltaGenerator]) -> tuple[str, str]:
+def words(window: str) -> str:
+    """1h as the last hour, 30m as the last 30 minutes."""
+    number, unit = (
+        window[:-1],
+        {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "y": "year"}[window[-1]],
+    )
+    if not number.isdigit():
+        return f"the last {window}"
+    return f"the last {unit}" if int(number) == 1 else f"the last {number} {unit}s"
+
+
+def _counted(reading: Reading) -> str:
+    """What the whole of the requests is of."""
+    return f"of {words('15m')}" if reading.window else "since the API was started"
+
+
+def _alerts(alerts: list[Alert]) -> None:
+    if not alerts:
+        st.caption(":material/check: No alert is firing.")
+    for severity, box, icon in (("critical", st.error, "error"), ("warning", st.warning, "warning")):
+        found = [alert for alert in alerts if (alert.severity == "critical") == (severity == "critical")]
+        if found:
+            lines = [
+                f"**{show.plain(alert.name)}** since {show.moment(alert.since)}: "
+                f"{show.plain(alert.summary.removesuffix('.'))}. What to do: {show.plain(alert.runbook)}"
+                for alert in found[:SHOWN_ALERTS]
+            ]
+            if len(found) > SHOWN_ALERTS:
+                lines.append(f"and {len(found) - SHOWN_ALERTS} more")
+            box("\n\n".join(lines), icon=f":material/{icon}:")
+
+
+def _choice(reading: Reading, places: list[DeltaGenerator]) -> tuple[str, str]:
     left, right = places
     with left:
-        name = show.choose_model(sorted(models))
-    versions = source.versions(name) or [models[name]]
-    serving = models[name]
+        name = show.choose_model(sorted(reading.models))
+    serving = reading.models[name]
+    versions = reading.versions(name) or [serving]
     with right:
         version = st.selectbox(
             "Version",
@@ -92,29 +143,38 @@ def _choice(source: Source, models: dict[str, str], places: list[DeltaGenerator]
     return name, version
 
 
-def _headline(traffic: Traffic, feedback: Feedback | None) -> None:
-    rate, p50, p99, failed, live = st.columns(5)
-    when = "of the last minute" if traffic.recent else "since the API was started"
+def _headline(traffic: Traffic, feedback: Feedback | None, counted: str) -> None:
+    rate, failed, median, fast, p90, live = st.columns([5, 4, 4, 4, 4, 4])
+    now = traffic.now
+    recent = now is not None and now.asked > 0
+    shown = now if now and recent else traffic.whole
+    when = "of the last minute" if recent else counted
     rate.metric(
-        "Requests per second",
-        "…" if traffic.rate is None else f"{traffic.rate:.3g}",
-        help=f"Prediction requests of the last minute; {traffic.requests:,} since the API was started.",
+        "Requests per minute",
+        "…" if now is None else f"{now.per_minute(now.asked):,.0f}",
+        help=f"Prediction requests of the last minute; {traffic.whole.asked:,.0f} {counted}.",
         border=True,
     )
-    p50.metric("Latency p50", duration(traffic.p50), help=f"Half of the requests {when} were faster.", border=True)
-    p99.metric("Latency p99", duration(traffic.p99), help=f"99 of 100 requests {when} were faster.", border=True)
     failed.metric(
         "Failed",
-        "–" if traffic.failed is None else f"{traffic.failed:.1%}",
-        help="Requests of the last minute that were answered with a status of 400 or above.",
+        _share(shown.failed),
+        help=f"Requests {when} that were answered with a status of 400 or above.",
         border=True,
     )
+    median.metric(
+        "Median latency", duration(shown.latency(0.5)), help=f"Half of the requests {when} were faster.", border=True
+    )
+    fast.metric("Under 100 ms", _share(shown.fast), help=f"Share of the requests {when} that took less.", border=True)
+    p90.metric("p90 latency", duration(shown.latency(0.9)), help=f"9 of 10 requests {when} were faster.", border=True)
     if feedback and feedback.error is not None:
         live.metric("Live mean error", show.number(feedback.error), help=_feedback(feedback), border=True)
     else:
         accuracy = feedback.accuracy if feedback else None
-        shown = "–" if accuracy is None else f"{accuracy:.1%}"
-        live.metric("Live accuracy", shown, help=_feedback(feedback), border=True)
+        live.metric("Live accuracy", _share(accuracy), help=_feedback(feedback), border=True)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
 
 
 def duration(seconds: float | None) -> str:
@@ -125,45 +185,77 @@ def duration(seconds: float | None) -> str:
 
 
 def _charts(traffic: Traffic) -> None:
-    left, right = st.columns(2, gap="medium")
-    with left:
-        st.subheader("Requests per second", anchor=False)
-        if len(traffic.points) < 2:
-            st.caption("Collecting: the chart begins with the next readings.")
-        else:
-            frame = pd.DataFrame([(_when(p.time), p.rate) for p in traffic.points], columns=["time", "rate"])
-            area = alt.Chart(frame).mark_area(
-                line={"color": show.BLUE}, color=show.BLUE, opacity=0.15, interpolate="monotone"
-            )
-            top = max(1.0, float(frame["rate"].max()) * 1.1)
-            height = alt.Y("rate:Q", title=None, scale=alt.Scale(domain=[0, top]), axis=alt.Axis(tickCount=4))
-            st.altair_chart(
-                area.encode(x=_time_axis(), y=height).properties(height=170),
-                alt="Requests per second over time",
-            )
-    with right:
-        st.subheader("Latency", anchor=False)
-        rows = [
-            (_when(point.time), name, value * 1000)
-            for point in traffic.points
-            for name, value in (("p50", point.p50), ("p99", point.p99))
-            if value is not None
-        ]
-        if len(rows) < 4:
-            st.caption("No requests while this page was open.")
-        else:
-            frame = pd.DataFrame(rows, columns=["time", "quantile", "ms"])
-            colour = alt.Color(
-                "quantile:N",
-                scale=alt.Scale(domain=["p50", "p99"], range=[show.BLUE, show.ORANGE]),
-                legend=alt.Legend(orient="top", title=None, offset=8, padding=0),
-            )
-            line = (
-                alt.Chart(frame)
-                .mark_line(point={"size": 12})
-                .encode(x=_time_axis(), y=alt.Y("ms:Q", title="ms", axis=alt.Axis(tickCount=4)), color=colour)
-            )
-            st.altair_chart(line.properties(height=170), alt="Latency p50 and p99 over time, in milliseconds")
+    if len(traffic.points) < 2:
+        st.caption("Collecting: the charts begin with the next readings.")
+        return
+    with st.container():
+        left, right = st.columns(2, gap="medium")
+        with left:
+            _per_minute(traffic.points)
+        with right:
+            _line("Median latency", "ms", [(at, _ms(requests.latency(0.5))) for at, requests in traffic.points])
+        left, right = st.columns(2, gap="medium")
+        with left:
+            _line("Requests under 100 ms", "%", [(at, requests.fast) for at, requests in traffic.points])
+        with right:
+            _line("p90 latency", "ms", [(at, _ms(requests.latency(0.9))) for at, requests in traffic.points])
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
+def _per_minute(points: list[tuple[float, Requests]]) -> None:
+    st.subheader("Requests per minute", anchor=False)
+    seen = sorted({status for _, requests in points for status, count in requests.statuses.items() if count > 0})
+    rows = [
+        (_when(at), status, requests.per_minute(requests.statuses.get(status, 0.0)))
+        for at, requests in points
+        for status in seen or ["200"]
+    ]
+    frame = pd.DataFrame(rows, columns=["time", "status", "per minute"])
+    statuses = list(frame["status"].unique())
+    colours = alt.Scale(domain=statuses, range=[_colour(status) for status in statuses])
+    top = max(1.0, float(frame.groupby("time")["per minute"].sum().max()) * 1.1)
+    chart = (
+        alt.Chart(frame)
+        .mark_area(opacity=0.6, interpolate="monotone")
+        .encode(
+            x=_time_axis(),
+            y=alt.Y("per minute:Q", title=None, scale=alt.Scale(domain=[0, top]), axis=alt.Axis(tickCount=4)),
+            color=alt.Color(
+                "status:N", scale=colours, legend=alt.Legend(orient="right", title=None, offset=8, padding=0)
+            ),
+            tooltip=["status", alt.Tooltip("per minute:Q", format=",.3~r")],
+        )
+    )
+    st.altair_chart(chart.properties(height=HEIGHT), alt="Requests per minute by status, over time")
+
+
+def _colour(status: str) -> str:
+    return show.BLUE if status < "400" else show.ORANGE if status < "500" else show.RED
+
+
+def _line(title: str, unit: str, values: list[tuple[float, float | None]]) -> None:
+    """A chart of one figure over time; where nobody asked, it has a gap."""
+    st.subheader(title, anchor=False)
+    frame = pd.DataFrame([(_when(at), value) for at, value in values], columns=["time", "value"]).astype(float)
+    if frame["value"].count() < 2:
+        st.caption("No requests in this time.")
+        return
+    share = unit == "%"
+    axis = alt.Axis(tickCount=4, format=".0%") if share else alt.Axis(tickCount=4)
+    scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True)
+    line = (
+        alt.Chart(frame)
+        .mark_line(point={"size": 12, "color": show.BLUE}, color=show.BLUE)
+        .encode(
+            x=_time_axis(),
+            y=alt.Y("value:Q", title=None if share else unit, scale=scale, axis=axis),
+            tooltip=[alt.Tooltip("value:Q", title=unit, format=".1%" if share else ".3~r")],
+        )
+    )
+    st.altair_chart(line.properties(height=HEIGHT), alt=f"{title} over time")
 
 
 def _when(seconds: float) -> float:
@@ -213,21 +305,20 @@ def _feedback(feedback: Feedback | None) -> str:
     if not feedback or not feedback.labels:
         return "No label was fed back for this version yet: send one on the page Predict, or to /feedback."
     if feedback.accuracy is not None:
-        right = round(feedback.accuracy * feedback.labels)
-        return f"Of {feedback.labels:,} labels that were fed back, {right:,} were predicted right."
+        return f"Of {feedback.labels:,} labels that were fed back, {feedback.right:,} were predicted right."
     off = show.plain(show.number(feedback.error or 0.0))
     return f"Over {feedback.labels:,} labels that were fed back, the prediction was off by {off} on average."
 
 
-def _drift(buckets: list[Buckets], name: str, version: str) -> None:
+def _drift(buckets: list[Buckets], min_rows: int, name: str, version: str) -> None:
     st.subheader("Feature drift", anchor=False)
     found = sorted((item.drift for item in buckets), key=lambda d: -1.0 if d.psi is None else d.psi, reverse=True)
     rows = max((item.rows for item in found), default=0)
     if not rows:
         st.caption("No rows to compare with the training data yet.")
         return
-    if rows < drift.MIN_ROWS:
-        st.caption(f"{rows:,} rows so far: drift is judged from {drift.MIN_ROWS} rows on. Below, it is mostly chance.")
+    if rows < min_rows:
+        st.caption(f"{rows:,} rows so far: drift is judged from {min_rows:,} rows on. Below, it is mostly chance.")
     frame = pd.DataFrame(
         [
             (item.feature, item.psi, VERDICTS[item.verdict][1], VERDICTS[item.verdict][2])

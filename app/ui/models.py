@@ -19,12 +19,14 @@ from app.registry.client import (
     RegistryError,
     RegistrySettings,
     Run,
+    Unauthorized,
 )
 from app.registry.ledger import Decision
 from app.registry.metrics import BY_TASK, LOWER_IS_BETTER
 from app.registry.promotion import history, promote, rollback
 from app.ui import show
 from app.ui.problems import Problem, asking_mlflow
+from app.ui.settings import UiSettings
 
 ASK, SAID = "decision asked for", "decision said"
 SHOWN_DECISIONS = 10
@@ -367,6 +369,8 @@ def _confirm(action: str, name: str, version: str | None, current: str | None) -
                 else:
                     decision = rollback(registry, name, who=who, why=why, cause=cause)
         except Problem as problem:
+            if account and isinstance(problem.__cause__, Unauthorized):
+                problem = _not_taken(account[0])
             show.problem(problem)
             return
         except OSError as error:
@@ -395,6 +399,16 @@ def _acting(account: tuple[str, str] | None) -> Registry:
     if not all(account):
         raise RegistryError("fill in account and password: moving a model version needs rights that this page lacks")
     return Registry(username=account[0], password=account[1])
+
+
+def _not_taken(user: str) -> Problem:
+    """What to say of an account that MLflow refuses: who typed it in can set no variables of this process."""
+    cure = "Try the password again. The account `admin` may decide; its password is with those who run this platform."
+    namespace, _, secret = UiSettings().admin_secret.partition("/")
+    if secret:
+        read = f"kubectl -n {namespace} get secret {secret} -o jsonpath='{{.data.mlflow-admin-password}}' | base64 -d"
+        cure += f" In the cluster this reads it: `{read}`"
+    return Problem(f"MLflow did not take the account {user} with this password, or it may not decide.", cure)
 
 
 def _said(name: str) -> None:

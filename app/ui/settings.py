@@ -14,6 +14,8 @@ class UiSettings(BaseSettings):
     api_url: the model API, as this process reaches it.
     ui_host, ui_port: where to listen.
     ui_timeout: seconds for one request to the API or MLflow.
+    prometheus_url: Prometheus, for the page Live; without one it reads the API.
+    admin_secret: namespace/name of the Kubernetes Secret with MLflow's admin password, to tell those who need it.
     mlflow_public_url: MLflow as the browser reaches it, for links; default MLFLOW_TRACKING_URI.
     """
 
@@ -23,6 +25,8 @@ class UiSettings(BaseSettings):
     ui_host: str = "127.0.0.1"
     ui_port: int = Field(default=8501, ge=0, le=65535)
     ui_timeout: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    prometheus_url: str = ""
+    admin_secret: str = Field(default="", pattern=r"^([a-z0-9.-]+/[a-z0-9.-]+)?$")
     mlflow_public_url: str = ""
 
     @property

@@ -1,12 +1,19 @@
-"""What the pages' tests share: pages that are run."""
+"""What the pages' tests share: pages that are run, and a real Prometheus."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from app.cli.services import Service, wait_for
+from app.testing import START_SECONDS, free_port
 from app.ui import show
 
 SCRIPT = "from app.ui import {page}\n{page}.page()"
@@ -40,3 +47,36 @@ def click(app: AppTest, label: str) -> AppTest:
 def read(elements: Any) -> str:
     """What people read of these elements: Markdown's escapes are gone."""
     return "\n".join(re.sub(r"\\(.)", r"\1", str(element.value)) for element in elements)
+
+
+@contextmanager
+def prometheus(folder: Path, config: str, *, rules: str = "", history: str = "") -> Iterator[str]:
+    """A Prometheus with this configuration; yields its URL.
+
+    Args:
+        folder: an empty one.
+        config: prometheus.yml.
+        rules: a rule file, which the configuration may name as rules.yml.
+        history: samples from before its start, in the OpenMetrics format.
+    """
+    for program in ("prometheus", "promtool"):
+        assert shutil.which(program), (
+            f"{program} is not installed, and this needs a real one: apt-get install --no-install-recommends prometheus"
+        )
+    (folder / "prometheus.yml").write_text(config)
+    (folder / "rules.yml").write_text(rules)
+    if history:
+        (folder / "history").write_text(history)
+        create = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "-q", str(folder / "history")]
+        made = subprocess.run([*create, str(folder / "data")], capture_output=True, text=True)  # noqa: S603
+        assert made.returncode == 0, made.stderr
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address=127.0.0.1:{port}"]
+    command += [f"--storage.tsdb.path={folder / 'data'}", "--storage.tsdb.retention.time=100y"]
+    server = Service("prometheus", command, {}, folder)
+    try:
+        assert wait_for(f"{url}/-/ready", START_SECONDS, lambda: server.ended), server.tail(40)
+        yield url
+    finally:
+        server.stop()

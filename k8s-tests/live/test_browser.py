@@ -145,7 +145,7 @@ def test_live_figures_follow_the_traffic(platform: Platform, visitor: Callable[.
     page = someone.go("ui")
     page.get_by_role("link", name="Live").click()
     expect(page.get_by_role("heading", name="Feature drift")).to_be_visible()
-    expect(page.get_by_text("Requests per second")).to_be_visible()
+    expect(page.get_by_role("heading", name="Requests per minute")).to_be_visible()
     someone.check()
 
 

@@ -79,6 +79,9 @@ BAD: list[tuple[str, Any]] = [
     ("retrainer.dryRun", "true"),
     ("retrainer.token", "secret"),
     ("retrainer.replicas", 2),
+    ("ui.prometheusUrl", "prometheus:9090"),
+    ("ui.prometheusUrl", "http://prometheus:9090"),  # of which namespace? a policy has to let it through
+    ("ui.prometheusUrl", "http://user:word@prometheus.monitoring:9090"),
     ("ingress.enabled", "on"),
     ("ingress.className", "Traefik!"),
     ("ingress.service.type", "Nodeport"),
@@ -192,6 +195,7 @@ def test_a_toleration_of_no_known_field_is_refused() -> None:
         ("mlflow.artifacts.destination", "s3://bucket/a/b"),
         ("mlflow.nodeSelector", {"kubernetes.io/arch": "amd64"}),
         ("ui.tolerations", [{"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}]),
+        ("ui.prometheusUrl", "https://prometheus.monitoring.svc.cluster.local:443/prefix/"),
         ("ingress.service.type", "LoadBalancer"),
         ("ingress.service.nodePort", 0),
         ("postgres.persistence.size", "500Mi"),

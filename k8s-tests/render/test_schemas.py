@@ -74,7 +74,7 @@ def test_schema_and_values_have_the_same_settings(folder: Path) -> None:
         for path, child in properties(schema(folder))
         if "properties" not in child
         and (folder == CHART) == path.startswith("/global/")
-        and path != "/global/postgres"  # which chart postgres sets
+        and path not in ("/global/postgres", "/global/monitoring")  # which these charts set
         and not path.startswith(INTERNAL)
     }
     in_values = {path for path, _ in settings(values(folder))}

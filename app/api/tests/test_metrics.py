@@ -87,6 +87,11 @@ def test_requests_are_counted_by_status(fresh: TestClient) -> None:
     assert metric(fresh, "http_requests_total", handler="/models/{name}/predict", status="4xx") == 1
 
 
+def test_statuses_begin_at_zero_for_prometheus_to_see_the_first_request(fresh: TestClient) -> None:
+    for status in ("200", "413", "422", "500"):
+        assert metric(fresh, "mlops_requests_total", model="iris", version="1", status=status) == 0
+
+
 def test_unknown_paths_and_models_make_no_series(fresh: TestClient) -> None:
     for i in range(5):
         fresh.get(f"/nothing/{i}")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from app.ui.exposition import increase, quantile, read
+from app.ui.exposition import quantile, read
 
 TEXT = """
 # TYPE mlops_registry_up gauge
@@ -30,11 +30,6 @@ def test_read_keeps_labels_and_values() -> None:
 def test_what_is_not_the_api_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         read(text, 0.0)
-
-
-def test_a_counter_that_fell_began_at_zero() -> None:
-    assert increase(3.0, 10.0) == 7.0
-    assert increase(10.0, 4.0) == 4.0
 
 
 BOUNDS = [0.001, 0.01, math.inf]

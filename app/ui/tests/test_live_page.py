@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.api.testing import eventually
 from app.testing import Peer, serving
-from app.ui.testing import open_page, ran, read
+from app.ui.live import words
+from app.ui.testing import open_page, prometheus, ran, read
 
 EVERYTHING_SETOSA = {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.4, "petal_width": 0.2}
 
@@ -28,9 +31,11 @@ def test_traffic_drift_and_accuracy(served: Any) -> None:
     ran(app)
     right, all_ = before[0] + 3, before[1] + 4
     assert metric(app, "Live accuracy") == f"{right / all_:.1%}"
-    assert metric(app, "Latency p50").endswith("ms")
+    assert metric(app, "Median latency").endswith("ms")
+    assert metric(app, "p90 latency").endswith("s")
+    assert metric(app, "Under 100 ms").endswith("%")
     assert metric(app, "Failed") == "0.0%"
-    assert float(metric(app, "Requests per second")) > 0
+    assert float(metric(app, "Requests per minute").replace(",", "")) > 0
     said = read(app.caption)
     assert f"Of {all_:,} labels that were fed back, {right:,} were predicted right." in said
     assert "below 0.1 stable, 0.1 to 0.25 moderate drift, above strong drift" in said
@@ -105,4 +110,90 @@ def test_figures_stay_while_the_api_is_away(served: Any, monkeypatch: pytest.Mon
         ran(app)
     assert "answered 500" in read(app.error)
     assert "The figures below were read at" in read(app.caption)
-    assert metric(app, "Requests per second")
+    assert metric(app, "Requests per minute")
+
+
+# -- with Prometheus ---------------------------------------------------------------------------------------------
+
+CONFIG = """
+global: {scrape_interval: 1s, evaluation_interval: 1s}
+rule_files: [rules.yml]
+scrape_configs: [{job_name: model-api, static_configs: [{targets: ["ADDRESS"]}]}]
+"""
+RULES = """
+groups:
+- name: test
+  rules:
+  - {record: "mlops:feature_psi", expr: "sum by (model, version, feature) (mlops_feature_bucket_total) > bool -1"}
+  - {record: "mlops:drift_settings", expr: vector(1), labels: {window: 30m, min_rows: "300"}}
+  - alert: ApiDown
+    expr: absent(mlops_registry_up)
+    labels: {severity: critical}
+    annotations: {summary: No replica of the model API answers, runbook_url: "docs/operations.md#apidown"}
+"""
+
+
+def test_with_prometheus(served: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = served.names["iris"]
+    with prometheus(tmp_path, CONFIG.replace("ADDRESS", served.url.removeprefix("http://")), rules=RULES) as url:
+        monkeypatch.setenv("MLOPS_PROMETHEUS_URL", url)
+        eventually(lambda: not open_page("live", name).error)
+        scraped(url)
+        answers = httpx.post(
+            f"{served.url}/models/{name}/predict", json=[EVERYTHING_SETOSA] * 400, timeout=30
+        ).raise_for_status()
+        told = [{"prediction_id": answers.json()[i]["prediction_id"], "label": "setosa"} for i in range(2)]
+        httpx.post(f"{served.url}/feedback", json=told, timeout=30).raise_for_status()
+        httpx.post(f"{served.url}/models/{name}/predict", json={"sepal_length": "no number"}, timeout=30)
+        app = eventually(lambda: shows(open_page("live", name), "Of 2 labels that were fed back, 2 were predicted"))
+        assert "No alert is firing." in read(app.caption)
+        assert "are of the last 30 minutes, of all replicas together" in read(app.caption)
+        assert "rows with the training data: below 0.1 stable" in read(app.caption)
+        assert metric(app, "Live accuracy") == "100.0%"
+        assert metric(app, "Median latency").endswith("ms")
+        assert float(metric(app, "Requests per minute")) >= 2
+        assert 0 < float(metric(app, "Failed").removesuffix("%")) < 100
+
+
+def scraped(url: str) -> None:
+    """Waits until Prometheus has read the API once more."""
+    query = {"query": "timestamp(mlops_registry_up)"}
+
+    def last() -> float:
+        return float(httpx.get(f"{url}/api/v1/query", params=query).json()["data"]["result"][0]["value"][1])
+
+    before = last()
+    eventually(lambda: last() > before)
+
+
+def shows(app: Any, text: str) -> Any:
+    return app if text in read(app.caption) else None
+
+
+def test_an_alert_is_told_when_there_is_nothing_else_to_tell(
+    dead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with prometheus(tmp_path, CONFIG.replace("ADDRESS", dead.removeprefix("http://")), rules=RULES) as url:
+        monkeypatch.setenv("MLOPS_PROMETHEUS_URL", url)
+        app = eventually(lambda: alarmed(open_page("live")))
+    assert "has no figures of the model API" in read(app.error)
+    assert "What to do: docs/operations.md#apidown" in read(app.error)
+    assert "No alert is firing" not in read(app.caption)
+
+
+def alarmed(app: Any) -> Any:
+    return app if "No replica of the model API answers." in read(app.error) else None
+
+
+def test_prometheus_down(served: Any, dead: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_PROMETHEUS_URL", dead)
+    app = open_page("live", served.names["iris"])
+    assert f"Prometheus at {dead} does not answer" in read(app.error)
+    assert "alert" not in read(app.caption)  # nobody knows
+
+
+@pytest.mark.parametrize(
+    ("window", "said"), [("1h", "the last hour"), ("30m", "the last 30 minutes"), ("1h30m", "the last 1h30m")]
+)
+def test_windows_in_words(window: str, said: str) -> None:
+    assert words(window) == said

@@ -140,6 +140,34 @@ def test_where_mlflow_wants_an_account_it_is_asked_for(
     assert production(registry, model) == "2"
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_wrong_password_says_what_a_visitor_can_do(
+    registry: Registry, model: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "reader")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    with serving(Peer(registry.uri)) as peer:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)
+        app = open_page("models", model)
+        peer.answers["/api/2.0/mlflow/registered-models/alias"] = (status, "You are not authenticated")
+        click(app, "Promote")
+        app.text_input(key="who").set_value("grace")
+        app.text_input(key="password").set_value("a guess")
+        click(app, "Yes, promote")
+        said = read(app.error[-1:])
+        assert "MLflow did not take the account admin with this password" in said
+        assert "its password is with those who run this platform" in said
+        assert "kubectl" not in said
+        monkeypatch.setenv("MLOPS_ADMIN_SECRET", "team/ours")
+        said = read(click(app, "Yes, promote").error[-1:])
+        assert (
+            "`kubectl -n team get secret ours -o jsonpath='{.data.mlflow-admin-password}' | base64 -d`" in said
+        )  # as the README has it
+        assert "MLFLOW_TRACKING" not in said
+        assert "a guess" not in said
+    assert production(registry, model) == "1"
+
+
 # -- failures ----------------------------------------------------------------------------------------------------
 
 

@@ -75,3 +75,10 @@ labels:
   value: {{ index . 3 }}://mlops:$({{ $password }})@{{ include "lib.name" (list $root "postgres") }}:5432/{{ index . 2 | replace "-" "_" }}
 {{- end }}
 {{- end }}
+
+{{/* The address of the platform's own Prometheus; nothing where none runs. The chart monitoring tells of it. */}}
+{{- define "lib.prometheus" -}}
+{{- if .Values.global.monitoring -}}
+http://{{ include "lib.name" (list . "prometheus") }}:9090
+{{- end -}}
+{{- end }}
