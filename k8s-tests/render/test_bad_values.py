@@ -70,6 +70,12 @@ BAD: list[tuple[str, Any]] = [
     ("model-api.cacheSize", "big"),
     ("ui.tolerations", {"key": "x"}),
     ("ui.password", "x"),
+    ("grafana.enabled", "no"),
+    ("grafana.dashboardLabel", "grafana dashboard"),
+    ("grafana.prometheusUrl", "prometheus:9090"),
+    ("grafana.prometheusNamespace", "Monitoring"),
+    ("grafana.persistence.enabled", 1),
+    ("grafana.adminPassword", "x"),
     ("ingress.enabled", "on"),
     ("ingress.className", "Traefik!"),
     ("ingress.service.type", "Nodeport"),
@@ -83,13 +89,14 @@ EMPTIED = [
     *("prefect-server.persistence", "prefect-server.retentionDays", "prefect-worker.bootstrap", "prefect-worker.jobs"),
     *("prefect-worker.workPool", "prefect-worker.resources", "model-api.autoscaling", "model-api.resources"),
     *("model-api.cacheSize", "model-api.pollSeconds", "ui.image", "ui.resources", "ingress.service"),
-    *("ingress.resources", "postgres.persistence", "postgres.resources"),
+    *("grafana.persistence", "grafana.resources", "ingress.resources", "postgres.persistence", "postgres.resources"),
 ]
 # Settings of charts that are off, whose own schemas Helm does not ask.
 OFF: list[tuple[dict[str, Any], str]] = [
     ({"postgres": {"enable": True}}, "enable"),  # and MLflow would be on SQLite, without a word
     ({"postgres": {"enabled": False, "password": "x"}}, "password"),
     ({"ingress": {"enabled": False, "classname": "nginx"}}, "classname"),
+    ({"grafana": {"enabled": False, "dashboardLable": "x"}}, "dashboardLable"),
     ({"lib": {"anything": 1}}, "anything"),
 ]
 
@@ -107,7 +114,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 def place(key: str) -> tuple[str, str]:
     """The chart whose schema knows a key, and where in that chart's values it is."""
     first, _, rest = key.partition(".")
-    ours = first in ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "ingress", "postgres")
+    ours = first in ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "ingress", "postgres", "grafana")
     return (first, rest) if ours and rest else ("platform", key)
 
 
@@ -166,6 +173,8 @@ def test_a_toleration_of_no_known_field_is_refused() -> None:
         ("mlflow.artifacts.destination", "s3://bucket/a/b"),
         ("mlflow.nodeSelector", {"kubernetes.io/arch": "amd64"}),
         ("ui.tolerations", [{"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}]),
+        ("grafana.dashboardLabel", ""),
+        ("grafana.prometheusUrl", "http://prometheus-operated.monitoring.svc:9090/prefix"),
         ("ingress.service.type", "LoadBalancer"),
         ("ingress.service.nodePort", 0),
         ("postgres.persistence.size", "500Mi"),
