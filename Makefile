@@ -24,8 +24,9 @@ demo: $(READY)  ## the loop on this machine: train, promote, serve, see (ONCE=1:
 TOOLS := PATH="$(CURDIR)/.tools/bin:$$PATH"
 
 up: cluster images  ## a kind cluster with everything on it: ends with a prediction
-	@$(TOOLS) helm upgrade --install mlops charts/platform --namespace mlops --create-namespace \
-	  --kube-context kind-mlops --wait --timeout 10m $$($(CLUSTER) options --config $(KIND_CONFIG)) $(ARGS)
+	@options=$$($(CLUSTER) options --config $(KIND_CONFIG)) && \
+	  $(TOOLS) helm upgrade --install mlops charts/platform --namespace mlops --create-namespace \
+	  --kube-context kind-mlops --wait --timeout 10m $$options $(ARGS)
 	@$(PYTHON) -B -m images.predict
 
 test: $(READY) lint  ## every test that needs no cluster (and helm, which it builds where there is none)

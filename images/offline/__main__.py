@@ -247,7 +247,7 @@ def options(config: cluster.Config) -> list[str]:
     found = cluster.mark(config.name)
     if not found or not found.offline or any("/grafana/grafana:" in name for name in images.load()):
         return []
-    print("No container registry answered, and Grafana's image is in no package: installing without Grafana", file=sys.stderr)
+    print("No container registry answered, and no package has Grafana's image: installing without it", file=sys.stderr)
     return ["--set=grafana.enabled=false"]
 
 

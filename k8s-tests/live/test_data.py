@@ -68,9 +68,12 @@ def test_two_upgrades_keep_everything(platform: Platform, tmp_path: Path) -> Non
 
 def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_path: Path) -> None:
     before = kept(platform, tmp_path)
+    values = tmp_path / "values.json"  # what `make up` chose, such as no Grafana where its image is not there
+    values.write_text(platform.helm("get", "values", platform.release, "--output", "json"))
     platform.helm("uninstall", platform.release, "--wait")
     wait_for(lambda: not [p for p in SERVICES if platform.pods(p)], "no pod of the release is left")
-    platform.helm("install", platform.release, CHART, "--create-namespace", "--wait", "--timeout", "5m")
+    options = ["--values", str(values), "--create-namespace", "--wait", "--timeout", "5m"]
+    platform.helm("install", platform.release, CHART, *options)
     platform.ready()
     assert_the_same(before, kept(platform, tmp_path))
     wait_for(lambda: predicts(platform), "a prediction", 60)

@@ -85,7 +85,7 @@ def test_the_schema_library_knows_every_field(name: str) -> None:
 
 @each
 def test_no_panel_lies_on_another(name: str) -> None:
-    places = {}
+    places: dict[str, set[tuple[int, int]]] = {}
     for panel in loaded(name)["panels"]:
         at = panel["gridPos"]
         assert 0 <= at["x"] < at["x"] + at["w"] <= 24, f"{panel['title']}: {at}"
