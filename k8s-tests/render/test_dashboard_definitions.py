@@ -186,6 +186,56 @@ def test_queries_have_no_variable_left() -> None:
     assert isinstance(queries()[0], Query)
 
 
+# A made-up hour in half-minutes: version 1 is served, at 600 s an alert becomes true, the training ends at 780 s, and
+# version 2 is served from 900 s on. Of four predictions three are setosa; of four requests one is slow, and one fails.
+POD, IRIS = 'namespace="mlops", pod="a"', 'model="iris"'
+SERIES = {
+    f'mlops_model_info{{{POD}, {IRIS}, version="1", serving="onnx", run_id="r"}}': "1x29 _x60",
+    f'mlops_model_info{{{POD}, {IRIS}, version="2", serving="onnx", run_id="s"}}': "_x30 1x60",
+    f'ALERTS_FOR_STATE{{alertname="FeatureDrift", action="retrain", {IRIS}, feature="x"}}': "_x19 600x20 _x60",
+    'mlops_deployment_last_success_timestamp_seconds{namespace="mlops", deployment="train/iris"}': "100x25 780x80",
+    f'mlops_predictions_total{{{POD}, {IRIS}, version="2", label="setosa"}}': "_x30 0+3x60",
+    f'mlops_predictions_total{{{POD}, {IRIS}, version="2", label="virginica"}}': "_x30 0+1x60",
+    f'mlops_requests_total{{{POD}, {IRIS}, version="2", status="200"}}': "0+60x90",
+    f'mlops_requests_total{{{POD}, model="", version="", status="503"}}': "0+20x90",
+    f'mlops_request_duration_seconds_bucket{{{POD}, {IRIS}, version="2", le="0.1"}}': "0+45x90",
+    f'mlops_request_duration_seconds_count{{{POD}, {IRIS}, version="2"}}': "0+60x90",
+}
+FIGURES: list[tuple[str, str, dict[str, float]]] = [
+    ("Requests per minute by status", "40m", {'{status="200"}': 120, '{status="503"}': 40}),
+    ("Share of requests under 100 ms", "40m", {"{model='iris'}": 0.75}),
+    ("Error ratio", "40m", {"{}": 0.25}),
+    (
+        "Class mix against training",
+        "40m",
+        {'{model="iris", label="setosa"}': 0.75, '{model="iris", label="virginica"}': 0.25},
+    ),
+    ("Drift to trained", "40m", {'{deployment="train/iris", model="iris", namespace="mlops"}': 180}),
+    ("Drift to served", "40m", {'{model="iris"}': 300}),
+    ("Promotions", "15m30s", {'{model="iris", version="2"}': 1}),
+    ("Promotions", "20m", {}),
+]
+
+
+def test_the_figures_are_right(tmp_path: Path) -> None:
+    """promtool computes the first query of each panel from made-up series."""
+    first = {query.panel: query.expr for query in reversed(queries())}
+    expected = [
+        {
+            "expr": first[panel],
+            "eval_time": at,
+            "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
+        }
+        for panel, at, samples in FIGURES
+    ]
+    series = [{"series": name, "values": values} for name, values in SERIES.items()]
+    test = {"interval": "30s", "input_series": series, "promql_expr_test": expected}
+    file = tmp_path / "figures.yaml"
+    file.write_text(yaml.safe_dump({"evaluation_interval": "30s", "tests": [test]}))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_bad_promql_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "queries.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "x", "rules": [{"record": "query:0", "expr": "sum(up{"}]}]}))
