@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s lint cluster images push down tool-cache bench lock screenshots clean
+.PHONY: help demo up test test-k8s lint cluster images push down tool-cache bench dashboards lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,8 +24,9 @@ demo: $(READY)  ## the loop on this machine: train, promote, serve, see (ONCE=1:
 TOOLS := PATH="$(CURDIR)/.tools/bin:$$PATH"
 
 up: cluster images  ## a kind cluster with everything on it: ends with a prediction
-	@$(TOOLS) helm upgrade --install mlops charts/platform --namespace mlops --create-namespace \
-	  --kube-context kind-mlops --wait --timeout 10m $(ARGS)
+	@options=$$($(CLUSTER) options --config $(KIND_CONFIG)) && \
+	  $(TOOLS) helm upgrade --install mlops charts/platform --namespace mlops --create-namespace \
+	  --kube-context kind-mlops --wait --timeout 10m $$options $(ARGS)
 	@$(PYTHON) -B -m images.predict
 
 test: $(READY) lint  ## every test that needs no cluster (and helm, which it builds where there is none)
@@ -36,7 +37,7 @@ test-k8s: $(READY)  ## every test that needs the cluster
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -p no:xdist $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
-	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy && $(BIN)/mypy charts/platform/dashboards
 
 # images/offline says what these do; no .venv is needed for them.
 KIND_CONFIG ?= kind-config.yaml
@@ -59,6 +60,9 @@ tool-cache:  ## compress the programs of .tools/bin into DIR, for TOOL_CACHE on 
 
 bench: $(READY)  ## the figures of the README, measured here
 	@$(TOOLS) $(BIN)/python -m bench $(ARGS)
+
+dashboards: $(READY)  ## Grafana's dashboards, from charts/platform/dashboards/dashboards.py
+	@$(BIN)/python -B charts/platform/dashboards/dashboards.py
 
 screenshots: $(READY)  ## docs/images/ from the pages of a running demo
 	@$(BIN)/python -m bench.screenshots

@@ -2,6 +2,7 @@
 
 up      a running cluster; skips what is there
 down    removes the cluster and stops the engine that `up` started; --all: images and programs too
+options what `make up` tells helm about the cluster there: which parts of the chart it has no image for
 tool    one program of tools.toml that people call themselves (helm), into .tools/bin where PATH has none
 pack    compresses the programs of .tools/bin into a folder that TOOL_CACHE can name, and lists their sums
 """
@@ -241,6 +242,15 @@ def remove(config: cluster.Config, everything: bool) -> None:
         print("Stopped the container engine that `make cluster` started")
 
 
+def options(config: cluster.Config) -> list[str]:
+    """Options for helm: on an offline cluster, parts whose images are on no list of ours are left out; says so."""
+    found = cluster.mark(config.name)
+    if not found or not found.offline or any("/grafana/grafana:" in name for name in images.load()):
+        return []
+    print("No container registry answered, and no package has Grafana's image: installing without it", file=sys.stderr)
+    return ["--set=grafana.enabled=false"]
+
+
 def tool(name: str) -> None:
     """Make one program of those that people call themselves. Raises Failure for others."""
     if name not in tools.USER_TOOLS:
@@ -268,7 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m images.offline", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("command", choices=["up", "down", "tool", "pack"])
+    parser.add_argument("command", choices=["up", "down", "options", "tool", "pack"])
     parser.add_argument("folder", nargs="?", type=Path, help="tool: its name; pack: where to")
     parser.add_argument("--config", type=Path, default=ROOT / "kind-config.yaml")
     parser.add_argument("--all", action="store_true")
@@ -276,6 +286,9 @@ def main() -> None:
     stop_on_signals()
     os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
     try:
+        if arguments.command == "options":
+            print(" ".join(options(cluster.read_config(arguments.config))))
+            return
         with only_one():
             if arguments.command == "up":
                 up(arguments.config)

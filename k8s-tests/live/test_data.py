@@ -72,36 +72,41 @@ def test_two_upgrades_keep_everything(platform: Platform, tmp_path: Path) -> Non
     assert predicts(platform)
 
 
-def uninstall(platform: Platform) -> None:
+def uninstall(platform: Platform, values: Path) -> None:
+    """Its values are kept: what `make up` chose, such as no Grafana where its image is not there."""
+    values.write_text(platform.helm("get", "values", platform.release, "--output", "json"))
     platform.helm("uninstall", platform.release, "--wait")
     wait_for(lambda: not [p for p in SERVICES if platform.pods(p)], "no pod of the release is left")
 
 
-def install(platform: Platform, *options: str) -> None:
-    platform.helm("install", platform.release, CHART, "--create-namespace", "--wait", "--timeout", "5m", *options)
+def install(platform: Platform, values: Path, *options: str) -> None:
+    options = ("--values", str(values), "--create-namespace", "--wait", "--timeout", "5m", *options)
+    platform.helm("install", platform.release, CHART, *options)
     platform.ready()
 
 
 def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_path: Path) -> None:
     before = kept(platform, tmp_path)
-    uninstall(platform)
-    install(platform)
+    values = tmp_path / "values.json"
+    uninstall(platform, values)
+    install(platform, values)
     assert_the_same(before, kept(platform, tmp_path))
     wait_for(lambda: predicts(platform), "a prediction", 60)
 
 
 @pytest.fixture
-def on_postgres(platform: Platform) -> Iterator[Platform]:
+def on_postgres(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
     """The platform with postgres.enabled=true, in a namespace of its own; in place of the other, for want of CPU."""
-    uninstall(platform)
+    values = tmp_path / "values.json"
+    uninstall(platform, values)
     found = Platform("mlops-postgres", platform.api)
     try:
-        install(found, "--set", "postgres.enabled=true")
+        install(found, values, "--set", "postgres.enabled=true")
         yield found
     finally:
         client.CoreV1Api(platform.api).delete_namespace(found.name)
         wait_for(lambda: not found.pods("ingress"), "its port of the node is free")
-        install(platform)
+        install(platform, values)
 
 
 def rows(platform: Platform, database: str, table: str) -> int:

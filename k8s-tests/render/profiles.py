@@ -27,11 +27,13 @@ PROFILES: dict[str, dict[str, Any]] = {
             "allowedHosts": ["mlflow.internal:443"],
         },
         "model-api": {"autoscaling": {"enabled": False}, "replicas": 3},
+        "grafana": {"persistence": {"enabled": True}, "prometheusUrl": "https://prometheus.example.com"},
         "prefect-worker": {"bootstrap": {"enabled": False}, "jobs": {"secret": "data", "egressCIDRs": ["0.0.0.0/0"]}},
     },
     "development": {
         "global": {"devSync": True},
         "ingress": {"enabled": False},
         "retrainer": {"enabled": False},
+        "grafana": {"enabled": False},
     },
 }

@@ -79,6 +79,12 @@ BAD: list[tuple[str, Any]] = [
     ("retrainer.dryRun", "true"),
     ("retrainer.token", "secret"),
     ("retrainer.replicas", 2),
+    ("grafana.enabled", "no"),
+    ("grafana.dashboardLabel", "grafana dashboard"),
+    ("grafana.prometheusUrl", "prometheus:9090"),
+    ("grafana.prometheusNamespace", "Monitoring"),
+    ("grafana.persistence.enabled", 1),
+    ("grafana.adminPassword", "x"),
     ("ui.prometheusUrl", "prometheus:9090"),
     ("ui.prometheusUrl", "http://prometheus:9090"),  # of which namespace? a policy has to let it through
     ("ui.prometheusUrl", "http://user:word@prometheus.monitoring:9090"),
@@ -95,7 +101,7 @@ EMPTIED = [
     *("prefect-server.persistence", "prefect-server.retentionDays", "prefect-worker.bootstrap", "prefect-worker.jobs"),
     *("prefect-worker.workPool", "prefect-worker.resources", "model-api.autoscaling", "model-api.resources"),
     *("model-api.cacheSize", "model-api.pollSeconds", "ui.image", "ui.resources", "ingress.service"),
-    *("ingress.resources", "postgres.persistence", "postgres.resources"),
+    *("grafana.persistence", "grafana.resources", "ingress.resources", "postgres.persistence", "postgres.resources"),
     *("retrainer.cooldown", "retrainer.cooldownMax", "retrainer.dailyCap", "retrainer.image"),
 ]
 # Settings of charts that are off, whose own schemas Helm does not ask.
@@ -103,6 +109,7 @@ OFF: list[tuple[dict[str, Any], str]] = [
     ({"postgres": {"enable": True}}, "enable"),  # and MLflow would be on SQLite, without a word
     ({"postgres": {"enabled": False, "password": "x"}}, "password"),
     ({"ingress": {"enabled": False, "classname": "nginx"}}, "classname"),
+    ({"grafana": {"enabled": False, "dashboardLable": "x"}}, "dashboardLable"),
     ({"retrainer": {"enabled": False, "coolDown": 60}}, "coolDown"),
     ({"lib": {"anything": 1}}, "anything"),
 ]
@@ -130,6 +137,7 @@ def place(key: str) -> tuple[str, str]:
         "ingress",
         "postgres",
         "retrainer",
+        "grafana",
     )
     return (first, rest) if ours and rest else ("platform", key)
 
@@ -195,6 +203,8 @@ def test_a_toleration_of_no_known_field_is_refused() -> None:
         ("mlflow.artifacts.destination", "s3://bucket/a/b"),
         ("mlflow.nodeSelector", {"kubernetes.io/arch": "amd64"}),
         ("ui.tolerations", [{"key": "gpu", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}]),
+        ("grafana.dashboardLabel", ""),
+        ("grafana.prometheusUrl", "http://prometheus-operated.monitoring.svc:9090/prefix"),
         ("ui.prometheusUrl", "https://prometheus.monitoring.svc.cluster.local:443/prefix/"),
         ("ingress.service.type", "LoadBalancer"),
         ("ingress.service.nodePort", 0),

@@ -34,17 +34,21 @@ COMMON: set[Edge] = {
     *(("prefect-worker", "outside", 443), ("prefect-worker", "data", 443)),
     *((name, "dns", 53) for name in EVERYBODY),
 }
-WAYS_IN = (("mlflow", 5000), ("prefect-server", 4200), ("model-api", API), ("ui", 8501))
+WAYS_IN = (("mlflow", 5000), ("prefect-server", 4200), ("model-api", API), ("ui", 8501), ("grafana", 3000))
 TRAEFIK: set[Edge] = {
     *(("ingress", name, port) for name, port in WAYS_IN),
     *((name, "ingress", 8000) for name in FREE),
     ("ingress", "dns", 53),
 }
+GRAFANA: set[Edge] = {("grafana", "dns", 53)}
 EXPECTED: dict[str, set[Edge]] = {
-    "defaults": COMMON | TRAEFIK,
-    "postgres": COMMON | TRAEFIK | {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)},
+    "defaults": COMMON | TRAEFIK | GRAFANA,
+    "postgres": COMMON | TRAEFIK | GRAFANA | {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)},
     "external": COMMON
+    | GRAFANA
     | {("controller", name, port) for name, port in WAYS_IN}
+    # grafana.prometheusUrl is outside, wherever that is
+    | {("grafana", "outside", 443), ("grafana", "data", 443)}
     | {("mlflow", "data", port) for port in (80, 443, 5432)}
     # jobs.egressCIDRs is 0.0.0.0/0: anywhere, but for the pods of the platform
     | {("training", party.name, port) for party in STRANGERS for port in party.ports},

@@ -11,6 +11,7 @@ COMMON = {
     "Secret/mlops-credentials",
     "NetworkPolicy/mlops-default-deny",
     "NetworkPolicy/mlops-loop",
+    "ConfigMap/mlops-dashboards",
     "NetworkPolicy/mlops-training",
     "Pod/mlops-loop",
     "ServiceAccount/mlops-training",
@@ -32,11 +33,16 @@ POSTGRES = {
     for kind in ("ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Service", "ServiceAccount", "StatefulSet")
 }
 RETRAINER = {f"{kind}/mlops-retrainer" for kind in ("Deployment", "NetworkPolicy", "Service", "ServiceAccount")}
+GRAFANA = {
+    f"{kind}/mlops-grafana" for kind in ("ConfigMap", "Deployment", "NetworkPolicy", "Service", "ServiceAccount")
+}
 EXPECTED = {
-    "defaults": COMMON | TRAEFIK,
-    "postgres": COMMON | TRAEFIK | POSTGRES,
+    "defaults": COMMON | TRAEFIK | GRAFANA,
+    "postgres": COMMON | TRAEFIK | GRAFANA | POSTGRES,
     "external": COMMON - {"Secret/mlops-credentials", "HorizontalPodAutoscaler/mlops-model-api"}
-    | {f"Ingress/mlops-{name}" for name in ("api", "mlflow", "prefect", "ui")},
+    | GRAFANA
+    | {"PersistentVolumeClaim/mlops-grafana"}
+    | {f"Ingress/mlops-{name}" for name in ("api", "grafana", "mlflow", "prefect", "ui")},
     "development": COMMON - RETRAINER,
 }
 
@@ -65,13 +71,20 @@ def test_another_release_name_shares_no_object() -> None:
 
 def test_notes_say_the_next_commands() -> None:
     text = notes()
-    for service, port in (("ui", 8501), ("model-api", 8086), ("mlflow", 5000), ("prefect-server", 4200)):
+    for service, port in (
+        ("ui", 8501),
+        ("model-api", 8086),
+        ("mlflow", 5000),
+        ("prefect-server", 4200),
+        ("grafana", 3000),
+    ):
         assert f"kubectl -n mlops port-forward svc/mlops-{service} {port}" in text
-    for name in ("ui", "api", "mlflow", "prefect"):
+    for name in ("ui", "api", "mlflow", "prefect", "grafana"):
         assert f"http://{name}.localhost:8080" in text
     for command in (
         "kubectl -n mlops get secret mlops-credentials -o jsonpath='{.data.mlflow-admin-password}' | base64 -d",
         "kubectl -n mlops get secret mlops-credentials -o jsonpath='{.data.prefect-auth-string}' | base64 -d",
+        "kubectl -n mlops get secret mlops-credentials -o jsonpath='{.data.grafana-admin-password}' | base64 -d",
         "kubectl -n mlops exec deployment/mlops-prefect-worker -- prefect deployment run train/iris",
         "curl 'http://api.localhost:8080/predict?sepal_length=5.1",
         "helm test mlops -n mlops",

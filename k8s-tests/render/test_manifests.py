@@ -293,6 +293,7 @@ def test_everything_runs_as_a_user_of_its_own(manifests: list[Manifest]) -> None
 def test_a_changed_configuration_starts_the_pods_that_read_it_anew() -> None:
     for name, values in (
         ("mlops-ingress", {"global": {"ingress": {"domain": "ml.example.com"}}}),
+        ("mlops-grafana", {"grafana": {"prometheusUrl": "http://prometheus.example.com"}}),
         ("mlops-prefect-worker", {"prefect-worker": {"jobs": {"ttlSecondsAfterFinished": 900}}}),
     ):
         before, after = (

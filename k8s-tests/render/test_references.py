@@ -15,6 +15,7 @@ from profiles import PROFILES
 KEYS = {
     *("mlflow-admin-password", "mlflow-flask-key", "mlflow-reader-password", "mlflow-trainer-password"),
     *("prefect-auth-string", "feedback-key", "retrainer-token", "postgres-password"),
+    *("grafana-admin-password", "grafana-secret-key"),
 }
 DATABASE_KEYS = {"mlflow-url", "mlflow-auth-url", "prefect-url"}
 ADDRESS = re.compile(r"(mlops-[a-z-]+):(\d+)")
@@ -138,6 +139,7 @@ def test_variables_come_once_and_after_those_they_use(manifests: list[Manifest])
 def test_addresses_are_those_of_services(manifests: list[Manifest]) -> None:
     """In variables, commands, ConfigMaps and Traefik's routes, `mlops-<chart>:<port>` is a Service's."""
     services = {m["metadata"]["name"]: ports_of(m) for m in manifests if m["kind"] == "Service"}
+    services["mlops-prometheus"] = {9090}  # which the operator's chart brings
     seen = set()
     for manifest in manifests:
         for name, port in ADDRESS.findall(yaml.safe_dump(manifest, width=1000)):
@@ -157,6 +159,7 @@ def test_traefik_routes_every_service_by_its_host() -> None:
         "Host(`prefect.localhost`)": "http://mlops-prefect-server:4200",
         "Host(`api.localhost`)": "http://mlops-model-api:8086",
         "Host(`ui.localhost`)": "http://mlops-ui:8501",
+        "Host(`grafana.localhost`)": "http://mlops-grafana:3000",
     }
     for router in routes["routers"].values():
         assert set(router.get("middlewares", [])) <= set(routes["middlewares"])
@@ -177,6 +180,7 @@ def test_ingress_objects_lead_to_services() -> None:
         "prefect.ml.example.com": "mlops-prefect-server",
         "api.ml.example.com": "mlops-model-api",
         "ui.ml.example.com": "mlops-ui",
+        "grafana.ml.example.com": "mlops-grafana",
     }
 
 
@@ -202,7 +206,8 @@ def test_commands_of_the_notes_name_what_is_there(profile: str, manifests: list[
     for secret, key in re.findall(r"get secret (\S+) -o jsonpath='\{\.data\.([\w-]+)\}'", text):
         assert secret in secrets, f"NOTES.txt: secret {secret}"
         assert key in KEYS, f"NOTES.txt: {key}"
-    assert len(re.findall(r"port-forward svc/", text)) == 4
+    pages = ["ui", "model-api", "mlflow", "prefect-server", *(["grafana"] if profile != "development" else [])]
+    assert re.findall(r"port-forward svc/mlops-(\S+)", text) == pages
     hosts = [host for m in manifests if m["kind"] == "Ingress" for host in [m["spec"]["rules"][0]["host"]]]
     for host in hosts:
         assert f"https://{host}" in text, "NOTES.txt"

@@ -16,8 +16,11 @@ SUBCHARTS = [folder.name for folder in FOLDERS[1:]]
 KNOBS = 16
 # Maps of people's own keys, which have none of ours.
 OPEN = {"nodeSelector"}
-# postgres.shared is what the other charts learn from that one being on, and no setting.
+# What the other charts learn from one being on, and no settings.
 INTERNAL = "/shared"
+SHARED = {"/global/postgres", "/global/monitoring", "/global/grafana"}
+# Their defaults are in the umbrella's values.yaml, as that is what reads them.
+OF_UMBRELLA = {"ingress": {"/enabled"}, "grafana": {"/enabled", "/dashboardLabel"}}
 
 
 def schema(folder: Path) -> dict[str, Any]:
@@ -74,14 +77,16 @@ def test_schema_and_values_have_the_same_settings(folder: Path) -> None:
         for path, child in properties(schema(folder))
         if "properties" not in child
         and (folder == CHART) == path.startswith("/global/")
-        and path not in ("/global/postgres", "/global/monitoring")  # which these charts set
+        and path not in SHARED
         and not path.startswith(INTERNAL)
     }
     in_values = {path for path, _ in settings(values(folder))}
     assert not in_values - in_schema, f"{folder.name}/values.yaml has settings that its schema does not know"
     without = {path for path in in_schema - in_values if not path.endswith("/limits/cpu")}
-    if folder.name == "ingress":
-        without.remove("/enabled")  # its default is in the umbrella's values.yaml, as that is what reads it
+    umbrellas = OF_UMBRELLA.get(folder.name, set())
+    above = yaml.safe_load((CHART / "values.yaml").read_text()).get(folder.name) or {}
+    assert umbrellas <= without & {path for path, _ in settings(above)}, f"{folder.name}: defaults of {umbrellas}"
+    without -= umbrellas
     assert not without, f"{folder.name}/values.schema.json has settings without a default"
 
 

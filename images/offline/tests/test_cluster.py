@@ -15,6 +15,7 @@ import pytest
 
 from app.testing import ROOT
 from images.offline import cluster, host, paths
+from images.offline.__main__ import options
 from images.offline.steps import Failure, Log, Steps
 
 DEBIAN = {"ID": "debian", "VERSION_CODENAME": "bookworm", "PRETTY_NAME": "Debian GNU/Linux 12 (bookworm)"}
@@ -112,6 +113,33 @@ def test_a_cluster_of_that_name_is_left_alone(
     monkeypatch.setattr(cluster, "remove", lambda _: pytest.fail("removed"))
     with pytest.raises(Failure, match=f"{expected}.*`make down` removes it"):
         cluster.find(config, None)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (None, []),
+        (cluster.Mark(False, "", ""), []),
+        (cluster.Mark(True, "", ""), ["--set=grafana.enabled=false"]),
+    ],
+)
+def test_an_offline_cluster_gets_no_grafana_and_is_told_so(
+    made: cluster.Mark | None,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cluster, "mark", lambda _: made)
+    assert options(cluster.read_config(ROOT / "kind-config.yaml")) == expected
+    assert ("installing without it" in capsys.readouterr().err) == bool(expected)
+
+
+def test_the_options_are_all_that_is_printed(tmp_path: Path) -> None:
+    """They go to helm. Here, for a cluster that an engine does not know."""
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    result = _run("options", PATH=str(tmp_path))
+    assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr
 
 
 def test_a_half_made_cluster_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

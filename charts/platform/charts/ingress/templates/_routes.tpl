@@ -4,4 +4,7 @@ mlflow: {chart: mlflow, port: 5000}
 prefect: {chart: prefect-server, port: 4200}
 api: {chart: model-api, port: 8086}
 ui: {chart: ui, port: 8501}
+{{- if .Values.global.grafana }}
+grafana: {chart: grafana, port: 3000}
+{{- end }}
 {{- end }}
