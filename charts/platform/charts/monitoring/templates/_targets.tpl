@@ -1,0 +1,59 @@
+{{/* What Prometheus asks for metrics: Service, name and number of its port, and what differs. Another target is another line. */}}
+{{- define "monitoring.targets" -}}
+model-api: {port: http, number: 8086}
+mlflow: {port: http, number: 5000, credentials: scrape-mlflow}
+prefect-server: {port: http, number: 4200, path: /api/metrics, credentials: scrape-prefect}
+prefect-worker: {port: metrics, number: 4201}
+ingress: {port: metrics, number: 9000}
+retrainer: {port: http, number: 8090}
+{{- end }}
+
+{{/* And its own parts, where they run. */}}
+{{- define "monitoring.ownTargets" -}}
+{{- if .Values.operator.enabled }}
+prometheus: {port: http, number: 9090}
+alertmanager: {port: http, number: 9093}
+kube-state-metrics: {port: http, number: 8080, honorLabels: true}
+{{- end }}
+{{- end }}
+
+{{/* Who asks: the platform's Prometheus, or that of the existing stack. */}}
+{{- define "monitoring.prometheusPeer" -}}
+{{- if .Values.operator.enabled }}
+{{- include "lib.pods" (list . "prometheus") }}
+{{- else }}
+- namespaceSelector:
+    matchLabels:
+      kubernetes.io/metadata.name: {{ .Values.namespace }}
+{{- end }}
+{{- end }}
+
+{{/* The metadata of an object of the chart. (list . "prometheus") */}}
+{{- define "monitoring.metadata" -}}
+name: {{ include "lib.name" . }}
+namespace: {{ (index . 0).Release.Namespace }}
+labels:
+  {{- include "monitoring.labels" . | nindent 2 }}
+{{- end }}
+
+{{- define "monitoring.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "lib.selector" . }}
+app.kubernetes.io/name: {{ index . 1 }}
+app.kubernetes.io/part-of: mlops
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
+{{- end }}
+
+{{/* What the operator's objects and rules have that people's Prometheus looks for. */}}
+{{- define "monitoring.release" -}}
+{{- with .Values.release }}
+release: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* The objects of this release, for the operator's selectors. */}}
+{{- define "monitoring.ofRelease" -}}
+{matchLabels: {app.kubernetes.io/instance: {{ .Release.Name }}}}
+{{- end }}
