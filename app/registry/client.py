@@ -321,7 +321,14 @@ class Registry:
         return self._retrying(call)
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
-        self._post("registered-models/alias", {"name": name, "alias": alias, "version": version})
+        body = {"name": name, "alias": alias, "version": version}
+        try:
+            self._post("registered-models/alias", body)
+        except RegistryError as error:
+            # MLflow looks, then inserts: of all who set a new alias at once, one succeeds, and then it is there.
+            if "registered_model_aliases" not in str(error):
+                raise
+            self._post("registered-models/alias", body)
 
     def delete_alias(self, name: str, alias: str) -> None:
         self._post("registered-models/alias", {"name": name, "alias": alias}, method="DELETE")

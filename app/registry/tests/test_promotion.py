@@ -215,6 +215,24 @@ def test_racing_processes_leave_ledger_and_alias_agreeing(registry: Registry, na
     assert production(registry, name) == moves[-1].version
 
 
+def test_a_new_alias_that_many_set_at_once_is_one_of_theirs(registry: Registry, name: str, new_version: Any) -> None:
+    """Of MLflow's inserts all but one fail."""
+    for _ in range(2):
+        new_version()
+    barrier = threading.Barrier(CLIENTS)
+
+    def set_alias(number: int) -> None:
+        with Registry(registry.uri, timeout=60) as client:
+            for round_ in range(ROUNDS):
+                barrier.wait(60)
+                client.set_alias(name, f"alias{round_}", str(number % 2 + 1))
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for client in [pool.submit(set_alias, number) for number in range(CLIENTS)]:
+            client.result()
+    assert set(registry.model(name).aliases) == {f"alias{round_}" for round_ in range(ROUNDS)}
+
+
 def test_first_registrations_at_once_agree_on_one_ledger(registry: Registry, name: str) -> None:
     barrier = threading.Barrier(CLIENTS)
 
