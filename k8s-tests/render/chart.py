@@ -23,6 +23,11 @@ RELEASE = NAMESPACE = "mlops"
 KUBERNETES = "1.34.0"  # of `helm template`; without it, a helm that was built by `go install` believes in 1.20
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
+OPERATOR = "monitoring.coreos.com/v1/ServiceMonitor"  # by which a cluster has the Prometheus Operator
+# Kinds that the Prometheus Operator makes pods of, their ports, and the fields that such pods get as they are.
+OPERATED = {"Prometheus": 9090, "Alertmanager": 9093}
+POD_FIELDS = ("serviceAccountName", "automountServiceAccountToken", "enableServiceLinks", "securityContext")
+
 Manifest = dict[str, Any]
 
 
@@ -56,7 +61,7 @@ def template(
     values: dict[str, Any] | None = None, *options: str, release: str = RELEASE
 ) -> subprocess.CompletedProcess[str]:
     """`helm template` with values: a nested dict, as in values.yaml."""
-    fixed = ("--namespace", NAMESPACE, "--kube-version", KUBERNETES)
+    fixed = ("--namespace", NAMESPACE, "--kube-version", KUBERNETES, "--api-versions", OPERATOR)
     return helm("template", release, str(CHART), *fixed, *_set(values), *options)
 
 
@@ -173,6 +178,26 @@ def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
     found = {title(m): m["spec"]["template"] for m in manifests if m["kind"] in WORKLOADS}
     found |= {title(m): m for m in manifests if m["kind"] == "Pod"}
     return found | {"training Job": job_template(manifests)["spec"]["template"]}
+
+
+def operated(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """Title -> pod of what the Prometheus Operator makes: what the chart says of it, and its port."""
+    return {
+        title(m): {
+            "metadata": {
+                "labels": {
+                    **m["spec"]["podMetadata"]["labels"],
+                    "app.kubernetes.io/instance": m["metadata"]["name"],  # the operator says so
+                }
+            },
+            "spec": {
+                **{key: m["spec"][key] for key in POD_FIELDS},
+                "containers": [{"name": "web", "ports": [{"containerPort": OPERATED[m["kind"]]}]}],
+            },
+        }
+        for m in manifests
+        if m["kind"] in OPERATED
+    }
 
 
 def containers(pod: Manifest, init: bool = True) -> list[Manifest]:

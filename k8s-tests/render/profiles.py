@@ -27,6 +27,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "allowedHosts": ["mlflow.internal:443"],
         },
         "model-api": {"autoscaling": {"enabled": False}, "replicas": 3},
+        "monitoring": {"operator": {"enabled": False}, "release": "stack", "namespace": "observability"},
         "grafana": {"persistence": {"enabled": True}, "prometheusUrl": "https://prometheus.example.com"},
         "prefect-worker": {"bootstrap": {"enabled": False}, "jobs": {"secret": "data", "egressCIDRs": ["0.0.0.0/0"]}},
     },
@@ -34,6 +35,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "global": {"devSync": True},
         "ingress": {"enabled": False},
         "retrainer": {"enabled": False},
+        "monitoring": {"enabled": False},
         "grafana": {"enabled": False},
     },
 }

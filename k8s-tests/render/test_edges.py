@@ -6,10 +6,11 @@ import copy
 from typing import Any
 
 import pytest
-from chart import Manifest, containers, pods, render_chart
+from chart import Manifest, containers, operated, pods, render_chart
 from network import Edge, Party, edges
 from profiles import PROFILES
 
+API = 8086
 # Others that could be connected to, or try to: with a port each that stands for all of theirs.
 DNS = Party("dns", (53,), {"k8s-app": "kube-dns"}, "kube-system")
 STRANGERS = (
@@ -17,13 +18,17 @@ STRANGERS = (
     Party("neighbour", (80,), {"app": "theirs"}),  # in the same namespace, of no release
     Party("elsewhere", (80,), {"app": "theirs"}, "theirs"),
     Party("controller", (80,), {"app": "nginx"}, "nginx"),
+    Party("stack", (80,), {"app": "prometheus"}, "observability"),
     Party("outside", (80, 443), address="198.51.100.7"),
     Party("data", (80, 443, 5432), address="203.0.113.5"),  # in mlflow.egressCIDRs of the profile `external`
 )
 FREE = {party.name for party in STRANGERS}
+TARGETS = (
+    *(("model-api", API), ("mlflow", 5000), ("prefect-server", 4200), ("prefect-worker", 4201), ("ingress", 9000)),
+    ("retrainer", 8090),
+)
 EVERYBODY = ("mlflow", "prefect-server", "prefect-worker", "training", "loop", "model-api", "ui", "retrainer")
 
-API = 8086
 COMMON: set[Edge] = {
     *(("ui", "mlflow", 5000), ("ui", "model-api", API), ("model-api", "mlflow", 5000)),
     *(("training", "prefect-server", 4200), ("training", "mlflow", 5000)),
@@ -41,11 +46,24 @@ TRAEFIK: set[Edge] = {
     ("ingress", "dns", 53),
 }
 GRAFANA: set[Edge] = {("grafana", "dns", 53)}
+MONITORING: set[Edge] = {
+    *(("prometheus", name, port) for name, port in (*TARGETS, ("alertmanager", 9093), ("kube-state-metrics", 8080))),
+    *(("grafana", "prometheus", 9090), ("ui", "prometheus", 9090), ("alertmanager", "retrainer", 8090)),
+    *((name, "dns", 53) for name in ("operator", "prometheus", "alertmanager", "kube-state-metrics")),
+    # the Kubernetes API, wherever that is
+    *((name, "outside", 443) for name in ("operator", "prometheus", "kube-state-metrics")),
+    *((name, "data", 443) for name in ("operator", "prometheus", "kube-state-metrics")),
+}
 EXPECTED: dict[str, set[Edge]] = {
-    "defaults": COMMON | TRAEFIK | GRAFANA,
-    "postgres": COMMON | TRAEFIK | GRAFANA | {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)},
+    "defaults": COMMON | MONITORING | TRAEFIK | GRAFANA,
+    "postgres": COMMON
+    | MONITORING
+    | TRAEFIK
+    | GRAFANA
+    | {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)},
     "external": COMMON
     | GRAFANA
+    | {("stack", name, port) for name, port in TARGETS if name != "ingress"}
     | {("controller", name, port) for name, port in WAYS_IN}
     # grafana.prometheusUrl is outside, wherever that is
     | {("grafana", "outside", 443), ("grafana", "data", 443)}
@@ -59,7 +77,7 @@ EXPECTED: dict[str, set[Edge]] = {
 def parties(manifests: list[Manifest]) -> list[Party]:
     """The pods of a profile, by component, and the strangers."""
     ours = []
-    for pod in pods(manifests).values():
+    for pod in (pods(manifests) | operated(manifests)).values():
         labels = pod["metadata"]["labels"]
         ports = {port["containerPort"] for container in containers(pod) for port in container.get("ports", [])}
         ours.append(Party(labels["app.kubernetes.io/component"], tuple(sorted(ports)), labels))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from chart import Manifest, notes, template, title
 from profiles import PROFILES
 
-SERVICES = ("mlflow", "model-api", "prefect-server", "retrainer", "ui")
-ACCOUNTS = (*SERVICES, "prefect-worker")
+SERVICES = ("mlflow", "model-api", "prefect-server", "prefect-worker", "retrainer", "ui")
 COMMON = {
     "Secret/mlops-credentials",
     "NetworkPolicy/mlops-default-deny",
@@ -23,24 +22,45 @@ COMMON = {
     "HorizontalPodAutoscaler/mlops-model-api",
     "PodDisruptionBudget/mlops-model-api",
     *(f"Service/mlops-{name}" for name in SERVICES),
-    *(f"{kind}/mlops-{name}" for name in ACCOUNTS for kind in ("Deployment", "ServiceAccount", "NetworkPolicy")),
+    *(f"{kind}/mlops-{name}" for name in SERVICES for kind in ("Deployment", "ServiceAccount", "NetworkPolicy")),
 }
 TRAEFIK = {
     f"{kind}/mlops-ingress" for kind in ("ConfigMap", "Deployment", "NetworkPolicy", "Service", "ServiceAccount")
-}
+} | {"Service/mlops-ingress-metrics"}
 POSTGRES = {
     f"{kind}/mlops-postgres"
     for kind in ("ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Service", "ServiceAccount", "StatefulSet")
+}
+TARGETS = ("ingress", "mlflow", "model-api", "prefect-server", "prefect-worker", "retrainer")
+OWN = ("alertmanager", "kube-state-metrics", "prometheus")
+WATCHED = {
+    *(f"ServiceMonitor/mlops-{name}" for name in TARGETS),
+    *(f"NetworkPolicy/mlops-{name}-metrics" for name in TARGETS),
+    "AlertmanagerConfig/mlops-alertmanager",
+    "PrometheusRule/mlops-monitoring",
+}
+MONITORING = {
+    *WATCHED,
+    *("Prometheus/mlops", "Alertmanager/mlops", "Secret/mlops-prometheus", "Deployment/mlops-kube-state-metrics"),
+    *(
+        f"{kind}/mlops-{name}"
+        for name in OWN
+        for kind in ("Service", "ServiceAccount", "NetworkPolicy", "ServiceMonitor")
+    ),
+    *(f"{kind}/mlops-{name}" for name in OWN[1:] for kind in ("Role", "RoleBinding")),
+    *("ClusterRole/mlops-prometheus-mlops", "ClusterRoleBinding/mlops-prometheus-mlops"),
+    *(f"{kind}/mlops-operator" for kind in ("Deployment", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount")),
 }
 RETRAINER = {f"{kind}/mlops-retrainer" for kind in ("Deployment", "NetworkPolicy", "Service", "ServiceAccount")}
 GRAFANA = {
     f"{kind}/mlops-grafana" for kind in ("ConfigMap", "Deployment", "NetworkPolicy", "Service", "ServiceAccount")
 }
 EXPECTED = {
-    "defaults": COMMON | TRAEFIK | GRAFANA,
-    "postgres": COMMON | TRAEFIK | GRAFANA | POSTGRES,
+    "defaults": COMMON | MONITORING | TRAEFIK | GRAFANA,
+    "postgres": COMMON | MONITORING | TRAEFIK | GRAFANA | POSTGRES,
     "external": COMMON - {"Secret/mlops-credentials", "HorizontalPodAutoscaler/mlops-model-api"}
     | GRAFANA
+    | WATCHED
     | {"PersistentVolumeClaim/mlops-grafana"}
     | {f"Ingress/mlops-{name}" for name in ("api", "grafana", "mlflow", "prefect", "ui")},
     "development": COMMON - RETRAINER,
@@ -57,7 +77,8 @@ def test_every_object_is_known(profile: str, manifests: list[Manifest]) -> None:
 def test_every_object_is_in_the_namespace_and_labelled(manifests: list[Manifest]) -> None:
     for manifest in manifests:
         metadata = manifest["metadata"]
-        assert metadata["namespace"] == "mlops", title(manifest)
+        if not manifest["kind"].startswith("Cluster"):
+            assert metadata["namespace"] == "mlops", title(manifest)
         labels = metadata["labels"]
         assert labels["app.kubernetes.io/part-of"] == "mlops", title(manifest)
         assert {"app.kubernetes.io/name", "app.kubernetes.io/instance", "helm.sh/chart"} <= set(labels), title(manifest)

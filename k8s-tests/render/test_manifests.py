@@ -7,21 +7,54 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import custom_resources
 import kubernetes_validate
 import pytest
 import yaml
-from chart import Loader, Manifest, containers, job_template, named, pods, render_chart, template, title
+from chart import Loader, Manifest, containers, job_template, named, operated, pods, render_chart, template, title
 from network import selects
 from profiles import PROFILES
 
 VERSIONS = ("1.34", "1.35", "1.36")
 TAG = re.compile(r":(v?\d+\.\d+(\.\d+)?)$")
 UNITS = {"Mi": 1, "Gi": 1024}
-ROLE = {
-    ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "delete"},
-    ("", "pods"): {"get", "list", "watch"},
-    ("", "pods/log"): {"get"},
-    ("", "events"): {"get", "list", "watch"},
+READ = {"get", "list", "watch"}
+WRITE = READ | {"create", "update", "patch", "delete"}
+OPERATOR_KINDS = ("prometheuses", "prometheusagents", "alertmanagers", "thanosrulers")
+CONFIGURATIONS = ("alertmanagerconfigs", "podmonitors", "probes", "prometheusrules", "scrapeconfigs", "servicemonitors")
+CRDS = "monitoring.coreos.com"
+# Who may do what in the namespace; the one ClusterRole is Prometheus', which asks the kubelets how full volumes are.
+ROLES: dict[str, dict[tuple[str, str], set[str]]] = {
+    "Role/mlops-prefect-worker": {
+        ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "delete"},
+        ("", "pods"): READ,
+        ("", "pods/log"): {"get"},
+        ("", "events"): READ,
+    },
+    "Role/mlops-operator": {
+        **{(CRDS, kind): READ | {"update", "patch"} for kind in (*OPERATOR_KINDS, *CONFIGURATIONS)},
+        **{(CRDS, f"{kind}/status"): {"get", "update", "patch"} for kind in (*OPERATOR_KINDS, *CONFIGURATIONS)},
+        **{(CRDS, f"{kind}/finalizers"): {"get", "update", "patch"} for kind in OPERATOR_KINDS},
+        **{("", kind): WRITE for kind in ("configmaps", "secrets", "services")},
+        ("apps", "statefulsets"): WRITE,
+        ("", "services/finalizers"): {"update"},
+        ("", "pods"): READ | {"delete"},
+        ("events.k8s.io", "events"): {"create", "patch"},
+    },
+    "Role/mlops-prometheus": {
+        **{("", kind): READ for kind in ("services", "endpoints", "pods")},
+        ("discovery.k8s.io", "endpointslices"): READ,
+    },
+    "Role/mlops-kube-state-metrics": {
+        **{("", kind): READ for kind in ("pods", "persistentvolumeclaims")},
+        **{("apps", kind): READ for kind in ("deployments", "statefulsets")},
+        ("batch", "jobs"): READ,
+    },
+    "ClusterRole/mlops-prometheus-mlops": {("", "nodes"): READ, ("", "nodes/metrics"): {"get"}},
+}
+TOKENS = {
+    *("Deployment/mlops-prefect-worker", "Deployment/mlops-operator", "Deployment/mlops-kube-state-metrics"),
+    "Prometheus/mlops",
 }
 
 
@@ -35,7 +68,11 @@ def mebibytes(quantity: str) -> int:
 
 
 def invalid(manifest: Manifest, version: str) -> str:
-    """What the schemas of a Kubernetes version say against a manifest; "" for nothing."""
+    """What the schemas of a Kubernetes version, or of the operator's kinds, say against a manifest; "" for nothing."""
+    if manifest["apiVersion"].startswith(custom_resources.GROUP):
+        if found := custom_resources.invalid(manifest):
+            return found
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
     try:
         kubernetes_validate.validate(manifest, version, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -93,7 +130,7 @@ def test_a_registry_is_put_before_every_image() -> None:
         for where, container in each_container(render_chart({"global": {"imageRegistry": registry}})):
             host, _, rest = container["image"].partition(registry.rstrip("/") + "/")
             assert not host, f"{where}.image: {container['image']}"
-            assert re.fullmatch(r"[a-z][a-z/.]*:[v\d.]+", rest), f"{where}.image: {container['image']}"
+            assert re.fullmatch(r"[a-z][a-z0-9/.-]*:[v\d.]+", rest), f"{where}.image: {container['image']}"
 
 
 def test_containers_have_requests_and_limits(manifests: list[Manifest]) -> None:
@@ -189,12 +226,14 @@ def test_an_autoscaled_deployment_has_no_replicas() -> None:
 def test_services_lead_to_a_port_of_a_pod(manifests: list[Manifest]) -> None:
     for service in (m for m in manifests if m["kind"] == "Service"):
         wanted = {"matchLabels": service["spec"]["selector"]}
-        chosen = {n: pod for n, pod in pods(manifests).items() if selects(wanted, pod["metadata"]["labels"])}
+        everything = pods(manifests) | operated(manifests)
+        chosen = {n: pod for n, pod in everything.items() if selects(wanted, pod["metadata"]["labels"])}
         assert len(chosen) == 1, f"{title(service)}: spec.selector chooses {sorted(chosen)}"
         (pod,) = chosen.values()
-        named_ports = {port["name"] for c in containers(pod, init=False) for port in c.get("ports", [])}
+        of_pod = [port for c in containers(pod, init=False) for port in c.get("ports", [])]
+        known = {port.get("name") for port in of_pod} | {port["containerPort"] for port in of_pod}
         for port in service["spec"]["ports"]:
-            assert port["targetPort"] in named_ports, f"{title(service)}: spec.ports[{port['name']}].targetPort"
+            assert port["targetPort"] in known, f"{title(service)}: spec.ports[{port['name']}].targetPort"
 
 
 def test_only_the_ingress_is_reached_from_outside_the_cluster(manifests: list[Manifest]) -> None:
@@ -222,8 +261,11 @@ def test_every_pod_has_a_network_policy_of_its_own_in_both_directions(manifests:
     assert set(deny["policyTypes"]) == {"Ingress", "Egress"}
     assert not deny.get("ingress"), "NetworkPolicy/mlops-default-deny: spec.ingress"
     assert not deny.get("egress"), "NetworkPolicy/mlops-default-deny: spec.egress"
+    # What lets Prometheus in is of the chart monitoring, one for each target; some targets may be off.
+    for policy in [p for p in policies if p.endswith("-metrics") and p != "NetworkPolicy/mlops-kube-state-metrics"]:
+        assert policies.pop(policy)["policyTypes"] == ["Ingress"], policy
     used = set()
-    for name, pod in pods(manifests).items():
+    for name, pod in (pods(manifests) | operated(manifests)).items():
         labels = pod["metadata"]["labels"]
         assert selects(deny["podSelector"], labels), f"{name}: metadata.labels escape the default deny"
         own = [policy for policy, spec in policies.items() if selects(spec["podSelector"], labels)]
@@ -234,10 +276,10 @@ def test_every_pod_has_a_network_policy_of_its_own_in_both_directions(manifests:
     assert used == set(policies), "a policy is about no pod"
 
 
-def test_only_the_worker_has_a_token(manifests: list[Manifest]) -> None:
-    for name, pod in pods(manifests).items():
+def test_only_who_asks_the_kubernetes_api_has_a_token(manifests: list[Manifest]) -> None:
+    for name, pod in (pods(manifests) | operated(manifests)).items():
         spec = pod["spec"]
-        wanted = name == "Deployment/mlops-prefect-worker"
+        wanted = name in TOKENS
         assert spec["automountServiceAccountToken"] is wanted, f"{name}: spec.automountServiceAccountToken"
         assert spec["enableServiceLinks"] is False, f"{name}: spec.enableServiceLinks"
         for volume in spec.get("volumes", []):
@@ -246,17 +288,22 @@ def test_only_the_worker_has_a_token(manifests: list[Manifest]) -> None:
         assert manifest["automountServiceAccountToken"] is False, f"{title(manifest)}: automountServiceAccountToken"
 
 
-def test_rights_are_those_of_the_worker_and_no_more(manifests: list[Manifest]) -> None:
+def test_rights_are_those_of_the_tables_and_no_more(manifests: list[Manifest]) -> None:
+    for role in [m for m in manifests if m["kind"] in ("Role", "ClusterRole")]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for rule in role["rules"]:
+            assert set(rule) == {"apiGroups", "resources", "verbs"}, f"{title(role)}: {rule}"
+            assert "*" not in str(rule), f"{title(role)}: {rule}"
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    found.setdefault((group, resource), set()).update(rule["verbs"])
+        assert found == ROLES[title(role)], title(role)
+
+
+def test_the_one_right_beyond_the_namespace_can_be_left_out() -> None:
+    manifests = render_chart({"monitoring": {"kubelet": {"enabled": False}}})
     assert not [title(m) for m in manifests if m["kind"].startswith("ClusterRole")]
-    (role,) = [m for m in manifests if m["kind"] == "Role"]
-    found: dict[tuple[str, str], list[str]] = {}
-    for rule in role["rules"]:
-        assert set(rule) == {"apiGroups", "resources", "verbs"}, f"{title(role)}: {rule}"
-        assert "*" not in str(rule), f"{title(role)}: {rule}"
-        for group in rule["apiGroups"]:
-            for resource in rule["resources"]:
-                found.setdefault((group, resource), []).extend(rule["verbs"])
-    assert {key: sorted(verbs) for key, verbs in found.items()} == {key: sorted(verbs) for key, verbs in ROLE.items()}
+    assert "additionalScrapeConfigs" not in named(manifests, "Prometheus", "mlops")["spec"]
 
 
 def test_volumes_are_kept(manifests: list[Manifest]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from chart import Manifest, containers, named, notes, pods, render_chart, title
+from chart import Manifest, containers, named, notes, operated, pods, render_chart, rendered_text, title
 from network import selects
 from profiles import PROFILES
 
@@ -15,7 +15,7 @@ from profiles import PROFILES
 KEYS = {
     *("mlflow-admin-password", "mlflow-flask-key", "mlflow-reader-password", "mlflow-trainer-password"),
     *("prefect-auth-string", "feedback-key", "retrainer-token", "postgres-password"),
-    *("grafana-admin-password", "grafana-secret-key"),
+    *("grafana-admin-password", "grafana-secret-key", "scrape-mlflow", "scrape-prefect"),
 }
 DATABASE_KEYS = {"mlflow-url", "mlflow-auth-url", "prefect-url"}
 ADDRESS = re.compile(r"(mlops-[a-z-]+):(\d+)")
@@ -30,24 +30,26 @@ def ports_of(service: Manifest) -> set[int]:
 
 
 def test_accounts_exist(manifests: list[Manifest]) -> None:
-    for name, pod in pods(manifests).items():
+    for name, pod in (pods(manifests) | operated(manifests)).items():
         account = pod["spec"]["serviceAccountName"]
         # `default` is in every namespace; the pod of `helm test` takes it and has no token
         assert account in names(manifests, "ServiceAccount") | {"default"}, f"{name}: serviceAccountName {account}"
 
 
-def test_the_role_is_bound_to_the_worker_alone(manifests: list[Manifest]) -> None:
-    (binding,) = [m for m in manifests if m["kind"] == "RoleBinding"]
-    assert binding["roleRef"] == {
-        "apiGroup": "rbac.authorization.k8s.io",
-        "kind": "Role",
-        "name": named(manifests, "Role", "mlops-prefect-worker")["metadata"]["name"],
-    }
-    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "mlops-prefect-worker", "namespace": "mlops"}]
-    users = [
-        name for name, pod in pods(manifests).items() if pod["spec"]["serviceAccountName"] == binding["roleRef"]["name"]
-    ]
-    assert users == ["Deployment/mlops-prefect-worker"]
+def test_each_role_is_bound_to_the_one_pod_that_needs_it(manifests: list[Manifest]) -> None:
+    bindings = [m for m in manifests if m["kind"] in ("RoleBinding", "ClusterRoleBinding")]
+    for binding in bindings:
+        role = binding["roleRef"]
+        assert role["apiGroup"] == "rbac.authorization.k8s.io", title(binding)
+        assert binding["kind"] == role["kind"] + "Binding", title(binding)
+        assert role["name"] == binding["metadata"]["name"] in names(manifests, role["kind"]), title(binding)
+        (subject,) = binding["subjects"]
+        assert (subject["kind"], subject["namespace"]) == ("ServiceAccount", "mlops"), title(binding)
+        everything = pods(manifests) | operated(manifests)
+        users = [name for name, pod in everything.items() if pod["spec"]["serviceAccountName"] == subject["name"]]
+        assert len(users) == 1, f"{title(binding)} is for {users}"
+    roles = [m for m in manifests if m["kind"] in ("Role", "ClusterRole")]
+    assert len(roles) == len(bindings)
 
 
 def test_volumes_exist_and_are_mounted(manifests: list[Manifest]) -> None:
@@ -86,7 +88,7 @@ def test_files_that_are_named_are_in_the_mounted_configuration(manifests: list[M
 
 def test_keys_of_secrets_exist(profile: str, manifests: list[Manifest]) -> None:
     settings = PROFILES[profile].get("global", {})
-    secrets = {m["metadata"]["name"]: set(m["data"]) for m in manifests if m["kind"] == "Secret"}
+    secrets = {m["metadata"]["name"]: set(m.get("data", {})) for m in manifests if m["kind"] == "Secret"}
     if "mlops-credentials" in secrets:
         assert secrets["mlops-credentials"] == KEYS
     secrets |= {
@@ -113,7 +115,9 @@ def test_every_key_of_the_secret_is_used() -> None:
         for _, _, variable in variables(render_chart(PROFILES["postgres"]))
         if "valueFrom" in variable
     }
-    assert used == KEYS
+    # and by what the Prometheus Operator reads
+    asked = re.findall(r"credentials: \{name: mlops-credentials, key: ([\w-]+)\}", rendered_text())
+    assert used | set(asked) == KEYS
 
 
 def variables(manifests: list[Manifest]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -196,7 +200,8 @@ def test_scaling_and_disruption_are_about_a_deployment_that_is_there(manifests: 
 
 
 def test_commands_of_the_notes_name_what_is_there(profile: str, manifests: list[Manifest]) -> None:
-    values = PROFILES[profile]
+    # `helm install --dry-run` knows of no CRDs, and the notes nothing of who watches
+    values = {key: value for key, value in PROFILES[profile].items() if key != "monitoring"}
     text = notes(values)
     for service, port in re.findall(r"svc/(\S+) (\d+)", text):
         assert int(port) in ports_of(named(manifests, "Service", service)), f"NOTES.txt: svc/{service} {port}"

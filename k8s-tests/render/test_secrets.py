@@ -13,14 +13,20 @@ from profiles import PROFILES
 from secrets_in_clear import in_config, in_pod
 
 
+def generated(manifests: list[Manifest]) -> list[Manifest]:
+    """The Secret of passwords and keys; that of Prometheus' configuration has none."""
+    return [m for m in manifests if m["kind"] == "Secret" and m["metadata"]["name"] != "mlops-prometheus"]
+
+
 def test_no_generated_value_is_printed_a_second_time(profile: str, manifests: list[Manifest]) -> None:
     text = rendered_text(PROFILES[profile])
-    for secret in (m for m in manifests if m["kind"] == "Secret"):
+    for secret in generated(manifests):
         assert not secret.get("stringData"), f"{title(secret)}: stringData"
         for key, encoded in secret["data"].items():
             value = base64.b64decode(encoded, validate=True).decode()
             assert text.count(encoded) == 1, f"{key} is elsewhere, too"
-            for part in {value, value.removeprefix("admin:")}:
+            made = key.startswith("scrape-")  # of another one, as HTTP's basic authentication has it
+            for part in () if made else {value, value.removeprefix("admin:")}:
                 assert part not in text, f"{key} is in clear"
 
 
@@ -47,6 +53,15 @@ def test_the_generated_values_are_long_random_and_kept() -> None:
     values = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
     assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert len(set(values.values())) == len(values)
+    for key in ("scrape-mlflow", "scrape-prefect"):  # made of others: the header of HTTP's basic authentication
+        user, _, password = base64.b64decode(values.pop(key)).decode().partition(":")
+        assert (
+            password
+            == {
+                "reader": values["mlflow-reader-password"],
+                "admin": values["prefect-auth-string"].removeprefix("admin:"),
+            }[user]
+        )
     for key, value in values.items():
         assert len(value.removeprefix("admin:")) == 32, key
         assert value.removeprefix("admin:").isalnum(), f"{key} is quoted nowhere, in a database's address neither"
@@ -55,7 +70,7 @@ def test_the_generated_values_are_long_random_and_kept() -> None:
 
 def test_a_secret_of_yours_takes_the_place_of_the_generated_one() -> None:
     manifests = render_chart({"global": {"existingSecret": "ours"}})
-    assert not [title(m) for m in manifests if m["kind"] == "Secret"]
+    assert not generated(manifests)
     assert "mlops-credentials" not in rendered_text({"global": {"existingSecret": "ours"}})
 
 

@@ -12,18 +12,17 @@ LABELS = {"app.kubernetes.io/component": "prometheus", "app.kubernetes.io/instan
 OURS = Party("ours", (9090,), LABELS)
 THEIRS = Party("theirs", (9090,), {"app": "prometheus"}, "observability")
 OTHERS = [Party("neighbour", (9090,), {"app": "theirs"}), Party("elsewhere", (9090,), {"app": "theirs"}, "elsewhere")]
-# What the chart monitoring tells the others.
-MONITORING = {"global": {"monitoring": True}}
+WITHOUT: dict[str, Any] = {"monitoring": {"enabled": False}, "grafana": {"enabled": False}}
 EXISTING = "http://prometheus-operated.observability:9090"
 
 
 @pytest.mark.parametrize(
     ("values", "url", "reached"),
     [
-        (MONITORING, "http://mlops-prometheus:9090", {"ours"}),
-        ({}, None, set()),
+        ({}, "http://mlops-prometheus:9090", {"ours"}),
+        (WITHOUT, None, set()),
         ({"ui": {"prometheusUrl": EXISTING}}, EXISTING, {"theirs"}),
-        ({"ui": {"prometheusUrl": EXISTING}, **MONITORING}, EXISTING, {"theirs"}),
+        ({"ui": {"prometheusUrl": EXISTING}, **WITHOUT}, EXISTING, {"theirs"}),
     ],
 )
 def test_prometheus_is_named_and_can_be_reached(values: dict[str, Any], url: str | None, reached: set[str]) -> None:
