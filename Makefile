@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s lint cluster images push down tool-cache bench dashboards lock screenshots clean
+.PHONY: help demo up test test-k8s lint cluster images push down tool-cache bench crds dashboards lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -66,6 +66,13 @@ dashboards: $(READY)  ## Grafana's dashboards, from charts/platform/dashboards/d
 
 screenshots: $(READY)  ## docs/images/ from the pages of a running demo
 	@$(BIN)/python -m bench.screenshots
+
+# Of the operator's Go types, by the versions in go.mod; without descriptions they are a third as long.
+CRDS := $(CURDIR)/charts/platform/charts/monitoring/charts/operator/crds
+TYPES := github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring
+crds:  ## the CRDs of the Prometheus Operator
+	@cd images/offline/go/crds && go run sigs.k8s.io/controller-tools/cmd/controller-gen crd:maxDescLen=0 \
+	  paths=$(TYPES)/v1 paths=$(TYPES)/v1alpha1 output:crd:dir=$(CRDS)
 
 # --universal: one file for every platform and Python; the images' locks take their versions from dev's.
 lock: $(READY)  ## compile requirements/ from pyproject.toml

@@ -1,0 +1,156 @@
+"""What watches the platform: custom resources, targets, and the fit with a kube-prometheus-stack."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import custom_resources
+import pytest
+from chart import CHART, NAMESPACE, RELEASE, Manifest, helm, named, render_chart, title
+from custom_resources import GROUP, crds
+from profiles import PROFILES
+
+WITHOUT_GRAFANA: dict[str, Any] = {"grafana": {"enabled": False}}
+STACK: dict[str, Any] = {
+    **WITHOUT_GRAFANA,
+    "monitoring": {"operator": {"enabled": False}, "release": "stack", "namespace": "observability"},
+}
+
+
+def bare(*options: str) -> str:
+    """What helm says for a cluster without the operator's CRDs."""
+    done = helm("template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--set=grafana.enabled=false", *options)
+    assert done.returncode != 0, "accepted"
+    return done.stderr
+
+
+def descriptions(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(text := schema.get("description"), str):  # and not a property of that name
+            yield text
+        for value in schema.values():
+            yield from descriptions(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from descriptions(value)
+
+
+def test_all_kinds_of_the_operator_are_installed_without_descriptions() -> None:
+    assert set(crds()) == {
+        *("Alertmanager", "AlertmanagerConfig", "PodMonitor", "Probe", "Prometheus", "PrometheusAgent"),
+        *("PrometheusRule", "ScrapeConfig", "ServiceMonitor", "ThanosRuler"),
+    }
+    assert not [text for crd in crds().values() for text in descriptions(crd)]
+
+
+def test_a_field_that_the_operator_does_not_know_is_seen() -> None:
+    known = named(render_chart(), "Prometheus", "mlops")
+    assert not custom_resources.invalid(known)
+    for field, value in (("retentionsize", "4GB"), ("retentionSize", 4), ("serviceDiscoveryRole", "Pod")):
+        wrong = copy.deepcopy(known)
+        wrong["spec"][field] = value
+        assert field in custom_resources.invalid(wrong)
+
+
+def test_every_service_with_metrics_is_a_target_once() -> None:
+    manifests = render_chart()
+    watched = {}
+    for monitor in (m for m in manifests if m["kind"] == "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        (endpoint,) = monitor["spec"]["endpoints"]
+        ports = [
+            (service["metadata"]["name"], port["name"])
+            for service in manifests
+            if service["kind"] == "Service" and wanted <= service["metadata"]["labels"].items()
+            for port in service["spec"]["ports"]
+        ]
+        (found,) = [service for service, port in ports if port == endpoint["port"]]
+        watched[found] = endpoint["path"]
+        (relabeling,) = endpoint["relabelings"]
+        assert relabeling == {"targetLabel": "job", "replacement": monitor["metadata"]["name"]}
+    assert watched == {
+        **dict.fromkeys(
+            [
+                *("mlops-model-api", "mlops-mlflow", "mlops-prefect-worker", "mlops-ingress-metrics"),
+                *("mlops-retrainer", "mlops-prometheus", "mlops-alertmanager", "mlops-kube-state-metrics"),
+            ],
+            "/metrics",
+        ),
+        "mlops-prefect-server": "/api/metrics",
+    }
+
+
+def test_prometheus_takes_what_is_of_this_release_alone() -> None:
+    manifests = render_chart()
+    spec = named(manifests, "Prometheus", "mlops")["spec"]
+    for kind, field in (("ServiceMonitor", "serviceMonitorSelector"), ("PrometheusRule", "ruleSelector")):
+        chosen = spec[field]["matchLabels"].items()
+        assert all(chosen <= m["metadata"]["labels"].items() for m in manifests if m["kind"] == kind)
+        other = {"app.kubernetes.io/instance": "another"}
+        assert not chosen <= other.items()
+    assert spec["alerting"]["alertmanagers"] == [
+        {"name": "mlops-alertmanager", "namespace": "mlops", "port": named_port(manifests, "mlops-alertmanager")}
+    ]
+
+
+def named_port(manifests: list[Manifest], service: str) -> str:
+    (port,) = named(manifests, "Service", service)["spec"]["ports"]
+    return str(port["name"])
+
+
+def test_alerts_that_ask_for_a_retraining_reach_the_retrainer_with_its_token() -> None:
+    spec = named(render_chart(), "AlertmanagerConfig", "mlops-alertmanager")["spec"]
+    assert spec["route"]["matchers"] == [{"name": "action", "value": "retrain", "matchType": "="}]
+    ((receiver,),) = [receiver["webhookConfigs"] for receiver in spec["receivers"]]
+    assert receiver["url"] == "http://mlops-retrainer.mlops:8090/alerts"
+    assert receiver["httpConfig"]["authorization"] == {
+        "type": "Bearer",
+        "credentials": {"name": "mlops-credentials", "key": "retrainer-token"},
+    }
+
+
+def test_beside_a_kube_prometheus_stack_nothing_is_installed_twice() -> None:
+    ours, beside = (render_chart(values) for values in (WITHOUT_GRAFANA, STACK))
+    kinds = {m["kind"] for m in beside if m["apiVersion"].startswith(GROUP)}
+    assert kinds == {"ServiceMonitor", "PrometheusRule", "AlertmanagerConfig"}
+    gone = {title(m) for m in ours} - {title(m) for m in beside}
+    for name in ("Deployment/mlops-operator", "Deployment/mlops-kube-state-metrics", "Service/mlops-prometheus"):
+        assert name in gone
+    assert not [name for name in gone if name.split("/")[0] in ("Secret", "PersistentVolumeClaim")] or gone >= {
+        "Secret/mlops-prometheus"
+    }
+    for manifest in (m for m in beside if m["apiVersion"].startswith(GROUP)):
+        assert manifest["metadata"]["labels"]["release"] == "stack", title(manifest)
+    assert named(beside, "ConfigMap", "mlops-dashboards")["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_beside_a_stack_its_namespace_is_let_in_and_ours_is_not_asked_for() -> None:
+    for manifest in render_chart(STACK):
+        if manifest["kind"] == "NetworkPolicy" and manifest["metadata"]["name"].endswith("-metrics"):
+            ((peer,),) = [rule["from"] for rule in manifest["spec"]["ingress"]]
+            assert peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}
+    assert "MLOPS_PROMETHEUS_URL" not in str(named(render_chart(STACK), "Deployment", "mlops-ui"))
+
+
+def test_without_the_crds_the_chart_says_what_to_do() -> None:
+    off = ("--set=monitoring.operator.enabled=false", "--set=monitoring.namespace=observability")
+    assert "Install kube-prometheus-stack first" in bare(*off)
+    assert "kubectl apply --server-side -f charts/platform/charts/monitoring/charts/operator/crds" in bare(
+        "--is-upgrade"
+    )
+    assert "no matches for kind" not in bare(*off) + bare("--is-upgrade")
+    has = f"--api-versions={GROUP}/v1/ServiceMonitor"
+    assert "monitoring.namespace: that of the Prometheus" in bare(off[0], has)
+
+
+@pytest.mark.parametrize("profile", ["defaults", "postgres"])
+def test_the_images_that_the_operator_starts_are_the_values(profile: str) -> None:
+    manifests = render_chart(PROFILES[profile] | {"global": {"imageRegistry": "registry.example.com"}})
+    for kind in ("Prometheus", "Alertmanager"):
+        spec = named(manifests, kind, "mlops")["spec"]
+        assert spec["image"] == f"registry.example.com/quay.io/prometheus/{kind.lower()}:{spec['version']}"
+    (operator,) = named(manifests, "Deployment", "mlops-operator")["spec"]["template"]["spec"]["containers"]
+    reloader = "registry.example.com/quay.io/prometheus-operator/prometheus-config-reloader:v0.93.0"
+    assert f"--prometheus-config-reloader={reloader}" in operator["args"]
