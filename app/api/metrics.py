@@ -90,6 +90,7 @@ class Meter:
         self.sha256 = bundle.sha256 if bundle else ""
         self.task = bundle.task if bundle else ""
         self.classes = bundle.classes if bundle else ()
+        self.gate = bundle.gate if bundle else {}
         self.requests = Requests(STATUSES)
         self.correct = {True: 0, False: 0}
         self.error_sum, self.error_count = 0.0, 0
@@ -192,6 +193,11 @@ class Metrics(Collector):
         info = GaugeMetricFamily("mlops_model_info", "The versions in service.", labels=[*version, "run_id", "serving"])
         for model, (number, run_id, serving) in dict(self.info).items():
             info.add_metric([model, number, run_id, serving], 1)
+        gates = GaugeMetricFamily(
+            "mlops_gate_threshold",
+            "What the gate of the versions in service asked of them.",
+            labels=[*version, "metric"],
+        )
         requests = CounterMetricFamily("mlops_requests", "Prediction requests.", labels=[*version, "status"])
         durations = HistogramMetricFamily(
             "mlops_request_duration_seconds", "Of prediction requests, body included.", labels=version
@@ -208,6 +214,8 @@ class Metrics(Collector):
         self._requests(requests, durations, ["", ""], self.unserved)
         for meter in self._meters.values():
             labels = [meter.model, meter.version]
+            if meter.gate and self.info.get(meter.model, ("",))[0] == meter.version:
+                gates.add_metric([*labels, meter.gate["metric"]], meter.gate["threshold"])
             self._requests(requests, durations, labels, meter.requests)
             for (name, reference), counts in zip(meter.references, meter.counts, strict=True):
                 names = [str(i) for i in range(len(counts))] if name else bucket_labels(reference)
@@ -220,7 +228,7 @@ class Metrics(Collector):
                 feedback.add_metric([*labels, "false"], meter.correct[False])
             elif meter.task:
                 errors.add_metric(labels, count_value=meter.error_count, sum_value=meter.error_sum)
-        yield from (info, requests, durations, predictions, expected, buckets, shares, feedback, errors)
+        yield from (info, gates, requests, durations, predictions, expected, buckets, shares, feedback, errors)
 
     @staticmethod
     def _requests(

@@ -32,6 +32,27 @@ def test_series_start_at_zero_when_a_version_is_loaded(fresh: TestClient) -> Non
     assert metric(fresh, "mlops_registry_up") == 0
 
 
+def test_the_gate_of_the_version_in_service_is_told(fresh: TestClient) -> None:
+    gate = fresh.get("/model").json()["gate"]
+    threshold = metric(fresh, "mlops_gate_threshold", model="iris", version="1", metric=gate["metric"])
+    assert threshold == gate["threshold"] == 0.5
+
+
+def test_the_gate_goes_with_its_version(examples: dict[str, Example]) -> None:
+    metrics, bundle = Metrics(), read_bundle(examples["iris"].bundle)
+
+    def told() -> list[str]:
+        (gates,) = [family for family in metrics.collect() if family.name == "mlops_gate_threshold"]
+        return [sample.labels["version"] for sample in gates.samples]
+
+    for version in ("1", "2"):
+        metrics.meter("iris", version, bundle)
+        metrics.info = {"iris": (version, "run", "onnx")}
+        assert told() == [version]
+    metrics.info = {}
+    assert told() == []
+
+
 def test_rows_are_counted_by_label_and_bucket(fresh: TestClient) -> None:
     fresh.get("/predict", params=SETOSA)
     fresh.post("/predict", json=[SETOSA, VIRGINICA])
