@@ -195,7 +195,7 @@ class Metrics(Collector):
             info.add_metric([model, number, run_id, serving], 1)
         gates = GaugeMetricFamily(
             "mlops_gate_threshold",
-            "What the gate of the versions in service asked of them.",
+            "What their gate asks of the versions in service.",
             labels=[*version, "metric"],
         )
         requests = CounterMetricFamily("mlops_requests", "Prediction requests.", labels=[*version, "status"])
