@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import httpx
 
+from app.cli.drift import send, shifted
 from app.cli.settings import PlatformSettings
 from app.registry.bundle import fetch_bundle
 from app.registry.client import PRODUCTION, Registry
 from app.registry.ledger import Decision, Ledger
 from app.registry.predictor import example_difference
+from flows import model as models
 
 T = TypeVar("T")
+ROWS, SHIFT = 400, 1.5  # of drift; standard deviations
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -39,14 +43,17 @@ class Loop:
 
     Args:
         model: its name.
-        seconds: how long the training may take, from the request to its end.
+        seconds: how long a training may take, from the request to its end.
+        retrain: whether to make the model's inputs drift, for an alert that starts a retraining. No labels are fed
+            back, so what comes of it is refused unless it is better by chance. Needs Prometheus and the retrainer.
     """
 
-    def __init__(self, settings: PlatformSettings, model: str, seconds: float) -> None:
-        self.settings, self.model, self.seconds = settings, model, seconds
+    def __init__(self, settings: PlatformSettings, model: str, seconds: float, retrain: bool = False) -> None:
+        self.settings, self.model, self.seconds, self.retrain = settings, model, seconds, retrain
         self.registry = Registry(retry_for=30)
         self.api = httpx.Client(base_url=settings.api_url, timeout=settings.timeout)
         self.prefect = settings.prefect_client()
+        self.prometheus = httpx.Client(base_url=settings.prometheus_url, timeout=settings.timeout)
 
     def run(self) -> Iterator[Stage]:
         """The stages, each as it is done.
@@ -59,8 +66,10 @@ class Loop:
             ("gate", self._gate),
             ("promote", self._promote),
             ("predict", self._predict),
-            ("scrape", self._scrape),
+            ("scrape", self._scrape if self.settings.prometheus_url else self._expose),
         ]
+        if self.retrain:
+            stages += [("drift", self._drift), ("retrain", self._retrain)]
         for name, stage in stages:
             begun = time.monotonic()
             try:
@@ -134,6 +143,72 @@ class Loop:
         return f"{said}, as the estimator says"
 
     def _scrape(self) -> str:
+        def down() -> list[str]:
+            return sorted({series["metric"]["job"] for series in self._query('up{job=~".+"} == 0')})
+
+        def scraped() -> int | None:
+            served = self._query(f'mlops_model_info{{model="{self.model}",version="{self.version}"}}')
+            return None if down() or not served else len(self._query("up"))
+
+        problem = f"Prometheus does not see version {self.version} in service"
+        number = self._await(scraped, 120, lambda: f"no metrics from {', '.join(down())}" if down() else problem)
+        return f"Prometheus gets metrics from all {number} targets"
+
+    def _drift(self) -> str:
+        definition = models.get(self.model)
+        for _ in send(self.api, definition, shifted(definition, ROWS, SHIFT, (), seed=0), feedback=False):
+            pass
+        alert = f'ALERTS{{alertname=~"FeatureDrift|PredictionDrift",alertstate="firing",model="{self.model}"}}'
+        index = f'max(mlops:feature_psi{{model="{self.model}",version="{self.version}"}})'
+
+        def problem() -> str:
+            found = self._query(index)
+            return f"no alert fires; the largest index is {found[0]['value'][1] if found else 'not there'}"
+
+        firing = self._await(lambda: self._query(alert) or None, 300, problem)
+        names = sorted(series["metric"].get("feature", "predictions") for series in firing)
+        return f"{ROWS} rows shifted by {SHIFT} standard deviations: alerts about {', '.join(names)}"
+
+    def _retrain(self) -> str:
+        """A run that the retrainer has started, to its end; or why it starts none."""
+        outcomes = f'mlops_retrain_total{{model="{self.model}"}}'
+        before = {series["metric"]["outcome"]: float(series["value"][1]) for series in self._query(outcomes)}
+        begun = datetime.now(UTC)
+
+        def answered() -> dict[str, Any] | str | None:
+            chosen = {
+                "tags": {"all_": ["retrainer", f"model:{self.model}"]},
+                "expected_start_time": {"after_": (begun - timedelta(minutes=2)).isoformat()},
+            }
+            answer = self.prefect.post("/flow_runs/filter", json={"flow_runs": chosen}).raise_for_status().json()
+            if answer:
+                return dict(answer[0])
+            for series in self._query(outcomes):
+                outcome = series["metric"]["outcome"]
+                if outcome not in ("started", "failed") and float(series["value"][1]) > before.get(outcome, 0):
+                    return str(outcome)
+            return None
+
+        run = self._await(answered, 180, lambda: "the retrainer started nothing; see its log")
+        if isinstance(run, str):
+            return f"none, and the retrainer says why: {run}"
+
+        def ended() -> dict[str, Any] | None:
+            found = self._get(f"/flow_runs/{run['id']}")
+            return found if found["state"]["type"] in ENDED else None
+
+        state = self._await(ended, self.seconds, lambda: "the retraining has not ended; see Prefect's page")["state"]
+        if state["type"] != "COMPLETED":
+            raise LoopError(f"the retraining {run['name']} ended as {state['name']}: {state.get('message')}")
+        made = [v.version for v in self.registry.versions(self.model) if v.tags.get("flow_run_id") == run["id"]]
+        decision = next(d for d in Ledger(self.registry, self.model).history(20) if d.version in made)
+        return f"{run['name']}: version {decision.version} {decision.outcome}: {decision.reason}"
+
+    def _query(self, expression: str) -> list[dict[str, Any]]:
+        answer = self.prometheus.get("/api/v1/query", params={"query": expression}).raise_for_status().json()
+        return list(answer["data"]["result"])
+
+    def _expose(self) -> str:
         needed = (f'mlops_model_info{{model="{self.model}"', "mlops_requests_total{", "http_requests_total{")
         text = self.api.get("/metrics").raise_for_status().text
         missing = [name for name in needed if name not in text]

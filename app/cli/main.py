@@ -219,14 +219,15 @@ def doctor(model: str) -> None:
 @main.command()
 @click.argument("model")
 @click.option("--seconds", default=600.0, show_default=True, help="How long the training may take.")
-def loop(model: str, seconds: float) -> None:
+@click.option("--retrain", is_flag=True, help="Then make its inputs drift, and wait for what the retrainer does.")
+def loop(model: str, seconds: float, retrain: bool) -> None:
     """Run the loop once on the platform as it is: train, gate, promote, predict, scrape; prints each stage's time."""
     settings = PlatformSettings()
     settings.export()
     from app.cli.loop import Loop, LoopError
 
     try:
-        for stage in Loop(settings, model, seconds).run():
+        for stage in Loop(settings, model, seconds, retrain).run():
             _say(f"{stage.name:8} {stage.seconds:6.1f} s  {stage.detail}")
     except LoopError as error:
         raise click.ClickException(str(error)) from error

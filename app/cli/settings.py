@@ -13,12 +13,15 @@ PREFECT_DEFAULT = "http://127.0.0.1:4200/api"
 
 
 class PlatformSettings(BaseSettings):
-    """api_url, ui_url: base URLs (MLOPS_API_URL, MLOPS_UI_URL); timeout: seconds for one request."""
+    """api_url, ui_url, prometheus_url: base URLs (MLOPS_API_URL, ...), prometheus_url "" where there is none; timeout:
+    seconds for one request.
+    """
 
     model_config = SettingsConfigDict(env_prefix="MLOPS_")
 
     api_url: str = "http://127.0.0.1:8086"
     ui_url: str = "http://127.0.0.1:8501"
+    prometheus_url: str = ""
     timeout: float = 10.0
 
     @property

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from urllib.parse import urlencode
+
+from flows.models import iris
 
 FLOWER = "/predict?sepal_length=5.1&sepal_width=3.5&petal_length=1.4&petal_width=0.2"
 ADDRESS = ("127.0.0.1", 8080)
@@ -29,15 +33,22 @@ class Answer:
         return str(json.loads(self.body)["version"])
 
 
+def flowers() -> list[str]:
+    """Questions about every row that iris was trained on: all of them together are no drift, and start no training."""
+    return [f"/predict?{urlencode(row)}" for row in iris.load().drop(columns="species").to_dict(orient="records")]
+
+
 class Load:
-    """Ask one question at a constant rate over connections that are kept alive, while the `with` block runs.
+    """Ask questions in turn at a constant rate over connections that are kept alive, while the `with` block runs.
 
     Args:
+        paths: of the questions; by default those about all flowers.
         rate: requests per second, of all connections together.
     """
 
-    def __init__(self, host: str, path: str = FLOWER, rate: float = 100, connections: int = 8) -> None:
-        self.host, self.path, self.rate, self.connections = host, path, rate, connections
+    def __init__(self, host: str, paths: Sequence[str] = (), rate: float = 100, connections: int = 8) -> None:
+        self.host, self.rate, self.connections = host, rate, connections
+        self._paths = itertools.cycle(paths or flowers())
         self.answers: list[Answer] = []
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(connections)]
@@ -68,7 +79,7 @@ class Load:
     def _ask(self, connection: http.client.HTTPConnection) -> Answer:
         sent = time.monotonic()
         try:
-            connection.request("GET", self.path, headers={"Host": self.host})
+            connection.request("GET", next(self._paths), headers={"Host": self.host})
             response = connection.getresponse()
             status, body = response.status, response.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:

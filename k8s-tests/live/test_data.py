@@ -118,7 +118,7 @@ def rows(platform: Platform, database: str, table: str) -> int:
 
 def test_the_loop_and_what_it_made_are_on_postgres(on_postgres: Platform, tmp_path: Path) -> None:
     wait_for(lambda: predicts(on_postgres), "a prediction", 60)
-    on_postgres.helm("test", on_postgres.release, "--timeout", "5m")
+    on_postgres.helm("test", on_postgres.release, "--timeout", "10m")
     before = kept(on_postgres, tmp_path)
     for component, database, table in (
         ("mlflow", "mlflow", "model_versions"),

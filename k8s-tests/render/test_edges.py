@@ -48,7 +48,12 @@ TRAEFIK: set[Edge] = {
 GRAFANA: set[Edge] = {("grafana", "dns", 53)}
 MONITORING: set[Edge] = {
     *(("prometheus", name, port) for name, port in (*TARGETS, ("alertmanager", 9093), ("kube-state-metrics", 8080))),
-    *(("grafana", "prometheus", 9090), ("ui", "prometheus", 9090), ("alertmanager", "retrainer", 8090)),
+    *(
+        ("grafana", "prometheus", 9090),
+        ("ui", "prometheus", 9090),
+        ("loop", "prometheus", 9090),
+        ("alertmanager", "retrainer", 8090),
+    ),
     *((name, "dns", 53) for name in ("operator", "prometheus", "alertmanager", "kube-state-metrics")),
     # the Kubernetes API, wherever that is
     *((name, "outside", 443) for name in ("operator", "prometheus", "kube-state-metrics")),
