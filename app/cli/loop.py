@@ -175,23 +175,24 @@ class Loop:
         before = {series["metric"]["outcome"]: float(series["value"][1]) for series in self._query(outcomes)}
         begun = datetime.now(UTC)
 
-        def answered() -> dict[str, Any] | str | None:
+        def started() -> tuple[dict[str, Any], str] | None:
+            """The run, or what the retrainer did instead."""
             chosen = {
                 "tags": {"all_": ["retrainer", f"model:{self.model}"]},
                 "expected_start_time": {"after_": (begun - timedelta(minutes=2)).isoformat()},
             }
             answer = self.prefect.post("/flow_runs/filter", json={"flow_runs": chosen}).raise_for_status().json()
             if answer:
-                return dict(answer[0])
+                return answer[0], ""
             for series in self._query(outcomes):
                 outcome = series["metric"]["outcome"]
                 if outcome not in ("started", "failed") and float(series["value"][1]) > before.get(outcome, 0):
-                    return str(outcome)
+                    return {}, outcome
             return None
 
-        run = self._await(answered, 180, lambda: "the retrainer started nothing; see its log")
-        if isinstance(run, str):
-            return f"none, and the retrainer says why: {run}"
+        run, instead = self._await(started, 180, lambda: "the retrainer started nothing; see its log")
+        if instead:
+            return f"none, and the retrainer says why: {instead}"
 
         def ended() -> dict[str, Any] | None:
             found = self._get(f"/flow_runs/{run['id']}")

@@ -126,7 +126,9 @@ class Runs:
     def __init__(self, platform: Platform, url: str, home: Path) -> None:
         auth_string = platform.credentials["prefect-auth-string"]
         user, _, password = auth_string.partition(":")
-        self.http = httpx.Client(base_url=url, auth=(user, password), timeout=30)
+        # a port-forward is slow to tell that the server has closed an idle connection
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=url, auth=(user, password), timeout=30, limits=limits)
         self.namespace = platform.namespace
         self.core, self.batch = client.CoreV1Api(platform.api), client.BatchV1Api(platform.api)
         self.environment = {

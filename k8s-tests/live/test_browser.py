@@ -26,6 +26,7 @@ LISTED = [
     r"status of 401 .*http://prefect\.localhost:8080/api/",  # Prefect's page asks before the login
     r"^Error\n.*onResponse .*prefect\.localhost",  # and says so again
     r"status of 404 .*favicon",
+    r"status of 404 .*http://prefect\.localhost:8080/\w+\.svg$",  # a run's state as favicon, which Prefect has not
     r"amplitude\.com.* Content Security Policy",  # where the ingress keeps Prefect's page from asking
 ]
 

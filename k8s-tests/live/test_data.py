@@ -104,8 +104,10 @@ def on_postgres(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
         install(found, values, "--set", "postgres.enabled=true")
         yield found
     finally:
-        client.CoreV1Api(platform.api).delete_namespace(found.name)
-        wait_for(lambda: not found.pods("ingress"), "its port of the node is free")
+        core = client.CoreV1Api(platform.api)
+        core.delete_namespace(found.name)
+        gone = lambda: found.name not in [n.metadata.name for n in core.list_namespace().items]  # noqa: E731
+        wait_for(gone, "the port of the node is free again", 180)
         install(platform, values)
 
 
