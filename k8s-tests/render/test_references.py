@@ -12,10 +12,11 @@ from network import selects
 from profiles import PROFILES
 
 # The keys of the Secret that global.existingSecret replaces (docs/security.md) and of global.databaseSecret.
+PROMETHEUS = ("mlflow-reader-username", "prefect-username", "prefect-password")
 KEYS = {
     *("mlflow-admin-password", "mlflow-flask-key", "mlflow-reader-password", "mlflow-trainer-password"),
     *("prefect-auth-string", "feedback-key", "retrainer-token", "postgres-password"),
-    *("grafana-admin-password", "grafana-secret-key", "scrape-mlflow", "scrape-prefect"),
+    *("grafana-admin-password", "grafana-secret-key", *PROMETHEUS),
 }
 DATABASE_KEYS = {"mlflow-url", "mlflow-auth-url", "prefect-url"}
 ADDRESS = re.compile(r"(mlops-[a-z-]+):(\d+)")
@@ -116,7 +117,7 @@ def test_every_key_of_the_secret_is_used() -> None:
         if "valueFrom" in variable
     }
     # and by what the Prometheus Operator reads
-    asked = re.findall(r"credentials: \{name: mlops-credentials, key: ([\w-]+)\}", rendered_text())
+    asked = re.findall(r"\{name: mlops-credentials, key: ([\w-]+)\}", rendered_text())
     assert used | set(asked) == KEYS
 
 

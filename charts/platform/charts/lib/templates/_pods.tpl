@@ -58,6 +58,7 @@ metadata:
   {{- include "lib.metadata" . | nindent 2 }}
   annotations:
     helm.sh/resource-policy: keep
+    volumeType: local # for local-path-provisioner: of such a volume the kubelet tells how full it is
 spec:
   accessModes: [ReadWriteOnce]
   {{- with .Values.global.storageClass }}

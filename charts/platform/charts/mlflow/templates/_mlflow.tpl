@@ -17,11 +17,11 @@
 - {name: tmp, mountPath: /tmp}
 {{- end }}
 
-{{/* Names under which MLflow may be asked: its Service, a port-forward, the ingress. */}}
+{{/* Names under which MLflow may be asked: its Service, a port-forward, the ingress; and its address, for Prometheus. */}}
 {{- define "mlflow.hosts" -}}
 {{- $name := include "lib.name" . -}}
 {{- $public := urlParse (include "lib.url" (list . "mlflow")) -}}
-{{- $hosts := list "localhost:*" "127.0.0.1:*" $name (print $name ":*") (print $name "." .Release.Namespace "*") $public.host -}}
+{{- $hosts := list "localhost:*" "127.0.0.1:*" "$(POD_IP):5000" $name (print $name ":*") (print $name "." .Release.Namespace "*") $public.host -}}
 {{- join "," (concat $hosts .Values.allowedHosts) -}}
 {{- end }}
 

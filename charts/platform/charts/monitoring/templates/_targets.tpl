@@ -1,8 +1,8 @@
 {{/* What Prometheus asks for metrics: Service, name and number of its port, and what differs. Another target is another line. */}}
 {{- define "monitoring.targets" -}}
 model-api: {port: http, number: 8086}
-mlflow: {port: http, number: 5000, credentials: scrape-mlflow}
-prefect-server: {port: http, number: 4200, path: /api/metrics, credentials: scrape-prefect}
+mlflow: {port: http, number: 5000, account: mlflow-reader}
+prefect-server: {port: http, number: 4200, path: /api/metrics, account: prefect}
 prefect-worker: {port: metrics, number: 4201}
 ingress: {port: metrics, number: 9000}
 retrainer: {port: http, number: 8090}

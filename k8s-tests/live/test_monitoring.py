@@ -1,0 +1,123 @@
+"""Prometheus and what it sees of the platform: found by itself, kept through restarts, replaceable by a stack of yours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client
+from namespace import wait_for
+from release import CHART, Platform
+from runs import port_forward
+from test_retrain import Prometheus
+
+TARGETS = {
+    *("mlops-model-api", "mlops-mlflow", "mlops-prefect-server", "mlops-prefect-worker", "mlops-ingress"),
+    *("mlops-retrainer", "mlops-prometheus", "mlops-alertmanager", "mlops-kube-state-metrics", "kubelet"),
+}
+GROUP, VERSION = "monitoring.coreos.com", "v1"
+
+
+@pytest.fixture
+def prometheus(platform: Platform) -> Iterator[Prometheus]:
+    with port_forward(platform, "prometheus", 9090) as port:
+        yield Prometheus(f"http://127.0.0.1:{port}")
+
+
+def targets(prometheus: Prometheus) -> list[dict[str, Any]]:
+    answer = prometheus.http.get("/api/v1/targets").raise_for_status().json()
+    return list(answer["data"]["activeTargets"])
+
+
+def custom(platform: Platform, plural: str) -> list[dict[str, Any]]:
+    api = client.CustomObjectsApi(platform.api)
+    found = api.list_namespaced_custom_object(GROUP, VERSION, platform.name, plural)
+    return list(found["items"])
+
+
+def test_every_target_is_up_within_60_seconds(platform: Platform, prometheus: Prometheus) -> None:
+    begun = time.monotonic()
+
+    def down() -> list[str]:
+        return [
+            f"{t['labels']['job']}: {t['health']}: {t['lastError']}" for t in targets(prometheus) if t["health"] != "up"
+        ]
+
+    def all_up() -> bool:
+        return {t["labels"]["job"] for t in targets(prometheus)} == TARGETS and not down()
+
+    try:
+        wait_for(all_up, "every target up", 60)
+    except pytest.fail.Exception as error:
+        pytest.fail(f"{error}: {down() or TARGETS ^ {t['labels']['job'] for t in targets(prometheus)}}")
+    print(f"{len(targets(prometheus))} targets are up, after {time.monotonic() - begun:.0f} s of waiting")
+    pods = {t["labels"]["pod"] for t in targets(prometheus) if t["labels"]["job"] == "mlops-model-api"}
+    assert pods == {pod.metadata.name for pod in platform.pods("model-api")}
+
+
+def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: Prometheus) -> None:
+    def evaluated() -> list[dict[str, Any]]:
+        groups = prometheus.http.get("/api/v1/rules").raise_for_status().json()["data"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        return rules if rules and all(rule["health"] != "unknown" for rule in rules) else []
+
+    rules = wait_for(evaluated, "every rule evaluated", 90)
+    assert not [rule for rule in rules if rule["health"] != "ok"]
+    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 13
+
+
+def test_volumes_tell_how_full_they_are(prometheus: Prometheus) -> None:
+    query = "kubelet_volume_stats_available_bytes / kubelet_volume_stats_capacity_bytes"
+    wait_for(lambda: len(prometheus.query(query)) >= 3, "the volumes of MLflow, Prefect and Prometheus", 60)
+
+
+def test_prometheus_restarted_keeps_its_data(platform: Platform) -> None:
+    at = time.time()
+
+    def seen() -> dict[str, str]:
+        with port_forward(platform, "prometheus", 9090) as port:
+            found = Prometheus(f"http://127.0.0.1:{port}").http.get(
+                "/api/v1/query", params={"query": "mlops_model_info", "time": at}
+            )
+        return {s["metric"]["pod"]: s["metric"]["version"] for s in found.raise_for_status().json()["data"]["result"]}
+
+    before = wait_for(seen, "versions in service", 60)
+    (pod,) = platform.pods("prometheus")
+    core = client.CoreV1Api(platform.api)
+    core.delete_namespaced_pod(pod.metadata.name, platform.name)
+
+    def ready_again() -> bool:
+        return any(
+            p.metadata.uid != pod.metadata.uid
+            and all(c.ready for c in p.status.container_statuses or [])
+            and p.status.container_statuses
+            for p in platform.pods("prometheus")
+        )
+
+    wait_for(ready_again, "a new pod of Prometheus", 120)
+    assert seen() == before
+
+
+def test_beside_a_kube_prometheus_stack_nothing_of_ours_watches(platform: Platform, tmp_path: Path) -> None:
+    """Against the bare CRDs, which are there; and back again."""
+    values = tmp_path / "values.json"
+    values.write_text(platform.helm("get", "values", platform.release, "--output", "json"))
+    stack = ["monitoring.operator.enabled=false", "monitoring.namespace=observability", "monitoring.release=stack"]
+    options = ["--values", str(values), "--wait", "--timeout", "5m"]
+    try:
+        sets = [f"--set={setting}" for setting in [*stack, "grafana.enabled=false"]]
+        platform.helm("upgrade", platform.release, CHART, *options, *sets)
+        watchers = ("operator", "prometheus", "alertmanager", "kube-state-metrics")
+        wait_for(lambda: not [c for c in watchers if platform.pods(c)], "no pod of ours watches", 120)
+        assert not custom(platform, "prometheuses") + custom(platform, "alertmanagers")
+        monitors = custom(platform, "servicemonitors")
+        assert len(monitors) == 6
+        for found in (*monitors, *custom(platform, "prometheusrules")):
+            assert found["metadata"]["labels"]["release"] == "stack"
+    finally:
+        platform.helm("upgrade", platform.release, CHART, *options, "--reset-values")
+    wait_for(lambda: len(platform.pods("prometheus")) == len(platform.pods("alertmanager")) == 1, "ours again", 120)
+    platform.ready()
