@@ -195,7 +195,7 @@ class Metrics(Collector):
             info.add_metric([model, number, run_id, serving], 1)
         gates = GaugeMetricFamily(
             "mlops_gate_threshold",
-            "What their gate asks of the versions in service.",
+            "What the gate of the versions in service asked of them.",
             labels=[*version, "metric"],
         )
         requests = CounterMetricFamily("mlops_requests", "Prediction requests.", labels=[*version, "status"])
@@ -214,7 +214,7 @@ class Metrics(Collector):
         self._requests(requests, durations, ["", ""], self.unserved)
         for meter in self._meters.values():
             labels = [meter.model, meter.version]
-            if meter.gate and self.info.get(meter.model, ("",))[0] == meter.version:
+            if {"metric", "threshold"} <= meter.gate.keys() and self.info.get(meter.model, ("",))[0] == meter.version:
                 gates.add_metric([*labels, meter.gate["metric"]], meter.gate["threshold"])
             self._requests(requests, durations, labels, meter.requests)
             for (name, reference), counts in zip(meter.references, meter.counts, strict=True):

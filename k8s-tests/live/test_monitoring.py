@@ -1,4 +1,4 @@
-"""Prometheus and what it sees of the platform: found by itself, kept through restarts, replaceable by a stack of yours."""
+"""Prometheus and what it sees of the platform: found by itself, kept through restarts, replaceable by your stack."""
 
 from __future__ import annotations
 

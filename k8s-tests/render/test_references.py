@@ -98,8 +98,7 @@ def test_keys_of_secrets_exist(profile: str, manifests: list[Manifest]) -> None:
         if name
     }
     for name, container, variable in variables(manifests):
-        if source := variable.get("valueFrom"):
-            reference = source["secretKeyRef"]
+        if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
             where = f"{name}: {container}.env[{variable['name']}]"
             assert reference["name"] in secrets, f"{where}: there is no Secret {reference['name']}"
             assert reference["key"] in secrets[reference["name"]], f"{where}: no key {reference['key']}"
@@ -114,7 +113,7 @@ def test_every_key_of_the_secret_is_used() -> None:
     used = {
         variable["valueFrom"]["secretKeyRef"]["key"]
         for _, _, variable in variables(render_chart(PROFILES["postgres"]))
-        if "valueFrom" in variable
+        if "secretKeyRef" in variable.get("valueFrom", {})
     }
     # and by what the Prometheus Operator reads
     asked = re.findall(r"\{name: mlops-credentials, key: ([\w-]+)\}", rendered_text())
