@@ -12,7 +12,7 @@ from network import selects
 from profiles import PROFILES
 
 # The keys of the Secret that global.existingSecret replaces (docs/security.md) and of global.databaseSecret.
-PROMETHEUS = ("mlflow-reader-username", "prefect-username", "prefect-password")
+PROMETHEUS = ("mlflow-admin-username", "prefect-username", "prefect-password")
 KEYS = {
     *("mlflow-admin-password", "mlflow-flask-key", "mlflow-reader-password", "mlflow-trainer-password"),
     *("prefect-auth-string", "feedback-key", "retrainer-token", "postgres-password"),

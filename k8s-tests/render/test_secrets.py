@@ -56,7 +56,7 @@ def test_the_generated_values_are_long_random_and_kept() -> None:
     assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert len(set(values.values())) == len(values)
     # what Prometheus wants apart
-    assert values.pop("mlflow-reader-username") == "reader"
+    assert values.pop("mlflow-admin-username") == "admin"
     assert f"{values.pop('prefect-username')}:{values.pop('prefect-password')}" == values["prefect-auth-string"]
     for key, value in values.items():
         assert len(value.removeprefix("admin:")) == 32, key

@@ -1,7 +1,7 @@
 {{/* What Prometheus asks for metrics: Service, name and number of its port, and what differs. Another target is another line. */}}
 {{- define "monitoring.targets" -}}
 model-api: {port: http, number: 8086}
-mlflow: {port: http, number: 5000, account: mlflow-reader}
+mlflow: {port: http, number: 5000, account: mlflow-admin} # it shows its metrics to nobody else
 prefect-server: {port: http, number: 4200, path: /api/metrics, account: prefect}
 prefect-worker: {port: metrics, number: 4201}
 ingress: {port: metrics, number: 9000}
