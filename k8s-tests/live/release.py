@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = os.environ.get("KUBE_CONTEXT", "kind-mlops")
 CHART = "charts/platform"
 INGRESS = "http://127.0.0.1:8080"
-ACCOUNTS = {"mlflow": "mlflow-admin-password", "prefect": "prefect-auth-string"}
+ACCOUNTS = {
+    "mlflow": "mlflow-admin-password",
+    "prefect": "prefect-auth-string",
+    "prometheus": "prometheus-password",
+}
 PORTS = {"mlflow": 5000, "prefect-server": 4200, "model-api": 8086, "ui": 8501}
 
 

@@ -58,6 +58,11 @@ def test_every_target_is_up_within_60_seconds(platform: Platform, prometheus: Pr
     assert pods == {pod.metadata.name for pod in platform.pods("model-api")}
 
 
+def test_its_page_is_open_to_who_has_the_password_alone(platform: Platform) -> None:
+    assert platform.client("prometheus", account=False).get("/api/v1/targets").status_code == 401
+    assert platform.client("prometheus").get("/api/v1/targets").json()["status"] == "success"
+
+
 def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: Prometheus) -> None:
     def evaluated() -> list[dict[str, Any]]:
         groups = prometheus.http.get("/api/v1/rules").raise_for_status().json()["data"]["groups"]

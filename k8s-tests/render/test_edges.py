@@ -44,6 +44,7 @@ TRAEFIK: set[Edge] = {
     *(("ingress", name, port) for name, port in WAYS_IN),
     *((name, "ingress", 8000) for name in FREE),
     ("ingress", "dns", 53),
+    ("ingress", "prometheus", 9090),
 }
 GRAFANA: set[Edge] = {("grafana", "dns", 53)}
 MONITORING: set[Edge] = {
