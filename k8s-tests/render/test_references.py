@@ -170,7 +170,9 @@ def test_traefik_routes_every_service_by_its_host() -> None:
         "Host(`api.localhost`)": "http://mlops-model-api:8086",
         "Host(`ui.localhost`)": "http://mlops-ui:8501",
         "Host(`grafana.localhost`)": "http://mlops-grafana:3000",
+        "Host(`prometheus.localhost`)": "http://mlops-prometheus:9090",
     }
+    assert "account" in routes["routers"]["prometheus"]["middlewares"], "it has no accounts of its own"
     for router in routes["routers"].values():
         assert set(router.get("middlewares", [])) <= set(routes["middlewares"])
 
