@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -51,6 +52,7 @@ class Retrainer:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.prefect, self.registry, self.policy, self.clock = prefect, registry, policy, clock
+        self._deciding = Lock()  # one at a time: a storm of notifications would find Prefect's SQLite locked
         self.decisions = Counter(
             "mlops_retrain", "Decisions about alerts that want a retraining.", ["model", "outcome"], registry=metrics
         )
@@ -71,7 +73,8 @@ class Retrainer:
             Unavailable: Prefect has not accepted the run, or cannot be asked; nothing is lost by asking again.
         """
         try:
-            answer = self._consider(model, cause)
+            with self._deciding:
+                answer = self._consider(model, cause)
         except (PrefectUnavailable, RegistryError) as error:
             self._tell(Answer(model, "failed", str(error), "when Alertmanager asks again"), cause)
             raise Unavailable(f"{model}: {error}; send the alert again") from error

@@ -79,7 +79,7 @@ def make_program(tool: tools.Tool, cache: Path | None, steps: Steps, log: Log) -
 def add_tools(steps: Steps, offline: bool, cache: Path | None) -> None:
     """A step for each program that is missing. What people call themselves is taken from PATH when it is new enough."""
     every = tools.load()
-    names = [name for name in every if offline or name in tools.USER_TOOLS]
+    names = [name for name in every if (offline and name not in tools.TEST_TOOLS) or name in tools.USER_TOOLS]
     if offline:
         names.remove("kubectl")  # hyperkube is that too
     for name in names:
@@ -253,8 +253,9 @@ def options(config: cluster.Config) -> list[str]:
 
 def tool(name: str) -> None:
     """Make one program of those that people call themselves. Raises Failure for others."""
-    if name not in tools.USER_TOOLS:
-        raise Failure(f"there is no program {name!r} to make by itself; known are: {', '.join(tools.USER_TOOLS)}")
+    known = (*tools.USER_TOOLS, *tools.TEST_TOOLS)
+    if name not in known:
+        raise Failure(f"there is no program {name!r} to make by itself; known are: {', '.join(known)}")
     found, cache = tools.load()[name], tool_cache() if shutil.which("zstd") else None
     if not _have(found):
         steps = Steps(LOGS)

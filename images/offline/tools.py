@@ -16,6 +16,7 @@ from images.offline.paths import BIN, KEYS, OFFLINE, TEMPORARY
 from images.offline.steps import Log, output
 
 SUMS = OFFLINE / "tools.sha256"
+TEST_TOOLS = ("promtool",)  # which `make test` needs, and no cluster
 USER_TOOLS = ("kind", "kubectl", "helm", "skaffold")  # what people call themselves
 FLAGS = ["-trimpath", "-buildvcs=false", "-mod=readonly"]
 # GOGC: the compiler collects less often, a fifth faster for 1 GiB more. kube-router is in no checksum database, its
@@ -64,7 +65,7 @@ class Tool:
         found = shutil.which(self.name, path=os.pathsep.join(folders)) if self.minimum else None
         if not found:
             return ""
-        arguments = ["version", "--client"] if self.name == "kubectl" else ["version"]
+        arguments = {"kubectl": ["version", "--client"], "promtool": ["--version"]}.get(self.name, ["version"])
         return found if version(output(found, *arguments)) >= version(self.minimum) else ""
 
 

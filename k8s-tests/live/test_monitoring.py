@@ -38,6 +38,12 @@ def custom(platform: Platform, plural: str) -> list[dict[str, Any]]:
     return list(found["items"])
 
 
+def running(platform: Platform, component: str) -> bool:
+    """Whether the one pod that the operator makes is ready."""
+    states = [pod.status.container_statuses or [] for pod in platform.pods(component)]
+    return len(states) == 1 and bool(states[0]) and all(container.ready for container in states[0])
+
+
 def test_every_target_is_up_within_60_seconds(platform: Platform, prometheus: Prometheus) -> None:
     begun = time.monotonic()
 
@@ -95,12 +101,8 @@ def test_prometheus_restarted_keeps_its_data(platform: Platform) -> None:
     core.delete_namespaced_pod(pod.metadata.name, platform.name)
 
     def ready_again() -> bool:
-        return any(
-            p.metadata.uid != pod.metadata.uid
-            and all(c.ready for c in p.status.container_statuses or [])
-            and p.status.container_statuses
-            for p in platform.pods("prometheus")
-        )
+        (now,) = platform.pods("prometheus") or [pod]
+        return now.metadata.uid != pod.metadata.uid and running(platform, "prometheus")
 
     wait_for(ready_again, "a new pod of Prometheus", 120)
     assert seen() == before
@@ -124,5 +126,5 @@ def test_beside_a_kube_prometheus_stack_nothing_of_ours_watches(platform: Platfo
             assert found["metadata"]["labels"]["release"] == "stack"
     finally:
         platform.helm("upgrade", platform.release, CHART, *options, "--reset-values")
-    wait_for(lambda: len(platform.pods("prometheus")) == len(platform.pods("alertmanager")) == 1, "ours again", 120)
+    wait_for(lambda: running(platform, "prometheus") and running(platform, "alertmanager"), "ours again", 120)
     platform.ready()
