@@ -104,6 +104,7 @@ def on_postgres(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
         install(found, values, "--set", "postgres.enabled=true")
         yield found
     finally:
+        found.helm("uninstall", found.release, "--ignore-not-found")  # what is not in the namespace, too
         core = client.CoreV1Api(platform.api)
         core.delete_namespace(found.name)
         gone = lambda: found.name not in [n.metadata.name for n in core.list_namespace().items]  # noqa: E731
