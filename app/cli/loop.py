@@ -147,10 +147,12 @@ class Loop:
             return sorted({series["metric"]["job"] for series in self._query('up{job=~".+"} == 0')})
 
         def scraped() -> int | None:
-            served = self._query(f'mlops_model_info{{model="{self.model}",version="{self.version}"}}')
+            # by all replicas: Prometheus counts from what it saw of a version first
+            of_model = f'mlops_model_info{{model="{self.model}"'
+            served = self._query(f'count({of_model},version="{self.version}"}}) == count({of_model}}})')
             return None if down() or not served else len(self._query("up"))
 
-        problem = f"Prometheus does not see version {self.version} in service"
+        problem = f"Prometheus does not see version {self.version} in service everywhere"
         number = self._await(scraped, 120, lambda: f"no metrics from {', '.join(down())}" if down() else problem)
         return f"Prometheus gets metrics from all {number} targets"
 
