@@ -229,6 +229,13 @@ class Runs:
         chosen = {"flow_runs": {"id": {"any_": [run]}}}
         return any(task["state_type"] == "RUNNING" for task in self.request("POST", "/task_runs/filter", chosen))
 
+    def under_way(self) -> int:
+        """How many runs are due, pending or running, whoever started them."""
+        now = datetime.now(UTC).isoformat()
+        due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": now}}
+        begun = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+        return sum(int(self.request("POST", "/flow_runs/count", {"flow_runs": chosen})) for chosen in (due, begun))
+
     def clean(self) -> None:
         """End what tests of this object have started."""
         for run in self.started:

@@ -41,8 +41,9 @@ def _calm() -> None:
 
 @pytest.fixture
 def newcomer(platform: Platform, tmp_path: Path) -> str:
-    """A version that was registered after the one in production, and not tried yet."""
+    """A version that was registered after the one in production, and not tried yet; nothing else is being trained."""
     with runs_of(platform, tmp_path) as runs:
+        wait_for(lambda: not runs.under_way(), "the end of runs that were started before this test", 300)
         return new_version(platform, runs)
 
 
@@ -59,14 +60,18 @@ def _versions_of_pods(platform: Platform) -> dict[str, str]:
     return said
 
 
+def _served(pods: dict[str, str], version: str) -> bool:
+    return all(f'"iris":"{version}"' in said.replace(" ", "").replace("'", '"') for said in pods.values())
+
+
 def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path))
     with registry_of(platform) as registry:
         before = production(registry)
+        wait_for(lambda: _served(_versions_of_pods(platform), before), f"version {before} in every pod", TAKE_UP)
         try:
             with _load(platform) as load:
                 _calm()
-                asked = time.monotonic()
                 asked = time.monotonic()
                 decision = promote(registry, "iris", newcomer, who="live test", why="promotion under load")
                 moved = time.monotonic()
@@ -85,7 +90,7 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
     last = max(answer.at for answer in answers if answer.version == before)
     print(f"the last answer of version {before} came {last - moved:.1f} s after the alias was moved")
     assert len(pods) >= 2
-    assert all(f'"iris":"{newcomer}"' in said.replace(" ", "").replace("'", '"') for said in pods.values()), pods
+    assert _served(pods, newcomer), pods
 
 
 def test_a_rolling_update(platform: Platform) -> None:
