@@ -32,10 +32,10 @@ up: cluster images  ## a kind cluster with everything on it: ends with a predict
 test: $(READY) lint  ## every test that needs no cluster (and helm and promtool, which it builds where there are none)
 	@$(CLUSTER) tool helm
 	@$(CLUSTER) tool promtool
-	@$(TOOLS) $(BIN)/python -m pytest $(ARGS)
+	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-k8s: $(READY)  ## every test that needs the cluster
-	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -p no:xdist $(ARGS)
+	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live $(ARGS)
 
 lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy && $(BIN)/mypy charts/platform/dashboards
