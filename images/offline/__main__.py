@@ -252,7 +252,7 @@ def options(config: cluster.Config) -> list[str]:
 
 
 def tool(name: str) -> None:
-    """Make one program of those that people call themselves. Raises Failure for others."""
+    """Make one program of those that people or tests call themselves. Raises Failure for others."""
     known = (*tools.USER_TOOLS, *tools.TEST_TOOLS)
     if name not in known:
         raise Failure(f"there is no program {name!r} to make by itself; known are: {', '.join(known)}")

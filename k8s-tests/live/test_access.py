@@ -164,9 +164,9 @@ def test_another_namespace_reaches_nothing(platform: Platform, namespace: Any) -
 
 
 def rights(platform: Platform, account: str, namespace: str) -> set[tuple[str, str, str]]:
-    """(API group, resource, verb) of all that Kubernetes lets an account do in a namespace."""
+    """(API group, resource, verb) of all that Kubernetes lets an account, `namespace:name`, do in a namespace."""
     api = client.ApiClient(platform.api.configuration)
-    api.set_default_header("Impersonate-User", f"system:serviceaccount:{platform.name}:{account}")
+    api.set_default_header("Impersonate-User", f"system:serviceaccount:{account}")
     body = {"spec": {"namespace": namespace}}
     status = client.AuthorizationV1Api(api).create_self_subject_rules_review(body).status
     assert not status.incomplete, status
@@ -182,13 +182,17 @@ def rights(platform: Platform, account: str, namespace: str) -> set[tuple[str, s
 def test_accounts_may_do_what_the_role_says_and_nothing_else(platform: Platform) -> None:
     accounts = [a.metadata.name for a in platform.core.list_namespaced_service_account(platform.name).items]
     assert {f"{platform.release}-{name}" for name in RIGHTS} <= set(accounts)
-    anybody = {place: rights(platform, "nobody", place) for place in (platform.name, "kube-system")}
+    # what every account of the cluster may: to ask about itself, and nothing that is in a namespace
+    anybody = {place: rights(platform, "default:nobody", place) for place in (platform.name, "kube-system")}
+    assert not [right for found in anybody.values() for right in found if right[0] == ""]
     for account in accounts:
         name = account.removeprefix(f"{platform.release}-")
         for place in anybody:
             said = {**ANYWHERE.get(name, {}), **(RIGHTS.get(name, {}) if place == platform.name else {})}
             expected = {(group, resource, verb) for (group, resource), verbs in said.items() for verb in verbs}
-            assert rights(platform, account, place) - anybody[place] == expected, f"{account} in {place}"
+            assert rights(platform, f"{platform.name}:{account}", place) - anybody[place] == expected, (
+                f"{account} in {place}"
+            )
 
 
 # -- accounts of MLflow and Prefect ----------------------------------------------------------------------------------
