@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,9 +12,10 @@ from uuid import uuid4
 import pandas as pd
 import pytest
 
-from app.cli import services
-from app.registry.client import ModelVersion, Registry
-from app.testing import Server, free_port
+from app.clients.mlflow import MlflowClient, ModelVersion
+from app.runtime import processes
+from app.runtime.processes import Server, free_port
+from app.vocabulary import Gate
 from flows import dataset
 from flows import model as models
 from flows.register import build_bundle, register
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("mlflow")
     port = free_port()
-    command, env = services.mlflow_server(port, folder)
+    command, env = processes.mlflow_server(port, folder)
     server = Server("mlflow", command, f"http://127.0.0.1:{port}", "/health", env, folder)
     server.start()
     yield server
@@ -55,11 +55,11 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 
 @pytest.fixture
-def registry(mlflow_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+def registry(mlflow_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
     """A client of the session's MLflow, which is up; the environment names it too."""
     mlflow_server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
-    with Registry(mlflow_server.uri, timeout=30) as client:
+    with MlflowClient(mlflow_server.uri, timeout=30) as client:
         yield client
 
 
@@ -94,7 +94,7 @@ def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any, iris_f
         labels=rows["species"],
         task="classification",
         target="species",
-        gate=asdict(models.get("iris").gate),
+        gate=models.get("iris").gate,
     )
     return folder
 
@@ -112,7 +112,7 @@ def name() -> str:
 
 @pytest.fixture
 def new_version(
-    registry: Registry, name: str, iris_rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registry: MlflowClient, name: str, iris_rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Register:
     """Registers an estimator (fitted on Iris) as the next version of `name`."""
     monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path / "cache"))
@@ -133,7 +133,7 @@ def new_version(
             held_out=held_out[[*columns, "species"]],
             task="classification",
             target="species",
-            gate={"metric": "accuracy", "threshold": 0.85, "max_regression": 0.02, **gate},
+            gate=Gate(**{"metric": "accuracy", "threshold": 0.85, "max_regression": 0.02, **gate}),
             tags={},
         )
 

@@ -20,10 +20,9 @@ import httpx
 import mlflow
 import psutil
 
-from app.cli.services import Service, mlflow_server, wait_for
-from app.registry.client import Registry
+from app.clients.mlflow import MlflowClient
 from app.registry.promotion import promote
-from app.testing import free_port
+from app.runtime.processes import ChildProcess, free_port, mlflow_server, wait_for_url
 from bench import platform
 from bench.load import Load, load
 from flows import dataset
@@ -51,11 +50,11 @@ class Bench:
         self.rows.append((what, figure, goal))
         sys.stderr.write(f"  {what}: {figure}\n")
 
-    def service(self, name: str, command: list[str], pinned: bool, **env: str) -> Service:
+    def service(self, name: str, command: list[str], pinned: bool, **env: str) -> ChildProcess:
         pin = ["taskset", "-c", str(SERVER_CORE)] if pinned else []
-        return Service(name, [*pin, sys.executable, "-m", *command], env, self.folder)
+        return ChildProcess(name, [*pin, sys.executable, "-m", *command], env, self.folder)
 
-    def start_mlflow(self) -> Service:
+    def start_mlflow(self) -> ChildProcess:
         port = free_port()
         self.mlflow = f"http://127.0.0.1:{port}"
         os.environ["MLFLOW_TRACKING_URI"] = self.mlflow
@@ -71,7 +70,7 @@ class Bench:
         features, labels = train.drop(columns="species"), train["species"]
         estimator = iris.estimator(42).fit(features, labels)
         mlflow.set_tracking_uri(self.mlflow)
-        with Registry() as registry:
+        with MlflowClient() as registry:
             run = registry.create_run(registry.ensure_experiment("bench"), "bench", {})
             gate = {"metric": "accuracy", "threshold": 0.5, "max_regression": 0.0}
             common: dict[str, Any] = {"name": "iris", "task": iris.task, "target": "species", "gate": gate, "tags": {}}
@@ -175,8 +174,8 @@ class Bench:
         return "\n".join(lines)
 
 
-def _up(service: Service, url: str) -> None:
-    if not wait_for(url, 120, lambda: service.ended):
+def _up(service: ChildProcess, url: str) -> None:
+    if not wait_for_url(url, 120, lambda: service.ended):
         raise SystemExit(f"{service.name} did not answer at {url}:\n{service.tail(30)}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from app.testing import CHROMIUM, CHROMIUM_FLAGS
+from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
 from app.ui.settings import UiSettings
 from flows.models import iris
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay
 
-from app.registry.metrics import evaluate as metrics_of
+from app.registry.gate_metrics import evaluate as metrics_of
 from flows.model import Model
 
 IMPORTANCE_REPEATS = 5

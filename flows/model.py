@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from app.registry.metrics import BY_TASK
+from app.registry.gate_metrics import BY_TASK
+from app.vocabulary import Gate, Task
+
+__all__ = ["Gate", "Model", "ModelFileError", "Resources"]
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 MODELS = Path(__file__).parent / "models"
@@ -21,19 +24,6 @@ MODELS = Path(__file__).parent / "models"
 
 class ModelFileError(Exception):
     """A model file is missing or does not define a usable model."""
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What a new version must reach on the held-out rows to be promoted.
-
-    threshold: the worst acceptable value of the metric.
-    max_regression: how much worse than production it may be, in the metric's own unit.
-    """
-
-    metric: str
-    threshold: float
-    max_regression: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Model:
     schedule: cron expression in UTC, or None.
     """
 
-    task: Literal["classification", "regression"]
+    task: Task
     target: str
     load: Callable[[], pd.DataFrame]
     estimator: Callable[[int], Any]

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from app.registry.client import Registry
+from app.clients.mlflow import MlflowClient
 from app.registry.ledger import Decision
 from app.registry.promotion import promote as promote_version
 from flows.settings import FlowSettings
@@ -24,7 +24,7 @@ def decide(
     allow_signature_change: bool = False,
     only_if_better: bool = False,
 ) -> Decision:
-    with Registry(retry_for=FlowSettings().retry_seconds) as registry:
+    with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
         decision = promote_version(
             registry,
             model,

@@ -6,6 +6,7 @@ import io
 import json
 import tempfile
 import warnings
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from skl2onnx import to_onnx
 from skl2onnx.common.data_types import BooleanTensorType, FloatTensorType, Int64TensorType, StringTensorType
 from skops import io as skops
 
-from app.registry.bundle import BUNDLE_TAG, NUMERIC, Feature, read_bundle, write_sums
-from app.registry.client import ModelVersion, Registry
+from app.clients.mlflow import MlflowClient, ModelVersion
+from app.registry.bundle import BUNDLE_TAG, read_bundle, write_sums
 from app.registry.predictor import OnnxPredictor, Predictions, first_difference, load_predictor
 from app.registry.reference import categorical_reference, numeric_reference
+from app.vocabulary import NUMERIC, ColumnReference, Dtype, Feature, Gate, GoldenRows, Reference, Task
 
 GOLDEN_ROWS = 32
 REQUIREMENTS = [f"{name}=={version(name)}" for name in ("onnx", "onnxruntime", "numpy", "pandas")]
@@ -125,9 +127,9 @@ def build_bundle(
     estimator: Any,
     frame: pd.DataFrame,
     labels: pd.Series,
-    task: str,
+    task: Task,
     target: str,
-    gate: dict[str, Any],
+    gate: Gate,
     example: pd.DataFrame | None = None,
 ) -> str:
     """Write the bundle of a fitted estimator into an empty or missing folder.
@@ -155,7 +157,7 @@ def build_bundle(
         "classes": np.asarray(estimator.classes_).tolist() if task == "classification" else [],
         "serving": "onnx" if model else "skops",
         "serving_reason": reason,
-        "gate": gate,
+        "gate": asdict(gate),
     }
     if model:
         mlflow.onnx.save_model(
@@ -170,18 +172,17 @@ def build_bundle(
         mlflow.models.Model(signature=signature, metadata=metadata).save(_made(folder) / "MLmodel")
     skops.dump(estimator, folder / "estimator.skops")
 
-    reference = {"features": {f.name: _reference(frame[f.name], f.dtype) for f in features}}
-    if task == "classification":
-        reference["prediction"] = categorical_reference(labels.to_numpy(), "string")
-    else:
-        reference["prediction"] = numeric_reference(labels.to_numpy(), "double")
+    reference = Reference(
+        features={f.name: _reference(frame[f.name], f.dtype) for f in features},
+        prediction=_reference(labels, "string" if task == "classification" else "double"),
+    )
     shown = frame.head(1) if example is None else example
     golden = pd.concat([shown, sample.head(GOLDEN_ROWS - 1)], ignore_index=True)
-    said = answers(estimator, golden)
-    _write(folder / "reference.json", reference)
+    answered = answers(estimator, golden)
+    _write(folder / "reference.json", asdict(reference))
     _write(
         folder / "golden.json",
-        {"rows": plain(golden), "outputs": said.labels, "probabilities": said.probabilities},
+        asdict(GoldenRows(plain(golden), answered.labels, answered.probabilities)),
     )
     _write(folder / "input_example.json", {"columns": list(frame.columns), "data": plain(shown)})
     digest = write_sums(folder)
@@ -197,7 +198,7 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _reference(column: pd.Series, dtype: str) -> dict[str, Any]:
+def _reference(column: pd.Series, dtype: Dtype) -> ColumnReference:
     if dtype in ("string", "boolean"):
         return categorical_reference(column.to_numpy(), dtype)
     return numeric_reference(column.to_numpy(), dtype)
@@ -208,7 +209,7 @@ def _write(path: Path, content: Any) -> None:
 
 
 def register(
-    registry: Registry,
+    registry: MlflowClient,
     *,
     name: str,
     run_id: str,
@@ -217,9 +218,9 @@ def register(
     labels: pd.Series,
     held_out: pd.DataFrame,
     example: pd.DataFrame | None = None,
-    task: str,
+    task: Task,
     target: str,
-    gate: dict[str, Any],
+    gate: Gate,
     tags: dict[str, str],
 ) -> ModelVersion:
     """Upload bundle and held-out rows to the MLflow run, then register the version.

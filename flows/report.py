@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from app.registry.client import RegistrySettings
 from app.registry.ledger import Decision
+from app.runtime.settings import MlflowSettings
 from flows.evaluate import Evaluation
 from flows.model import Model
 from flows.settings import FlowSettings
@@ -13,7 +13,7 @@ from flows.settings import FlowSettings
 
 def run_url(run_id: str, experiment: str) -> str:
     """The MLflow page of a run, as a browser reaches it."""
-    base = FlowSettings().mlflow_public_url or RegistrySettings().mlflow_tracking_uri
+    base = FlowSettings().mlflow_public_url or MlflowSettings().mlflow_tracking_uri
     return f"{base.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from app.registry.client import Registry
+from app.clients.mlflow import MlflowClient
 from app.registry.promotion import rollback as rollback_version
 from flows.settings import FlowSettings
 
@@ -15,5 +15,5 @@ from flows.settings import FlowSettings
 @flow(name="rollback")
 def rollback(model: str, who: str = "prefect", why: str = "", cause: str = "") -> dict[str, Any]:
     """Roll back; the result is the decision, refused ones included."""
-    with Registry(retry_for=FlowSettings().retry_seconds) as registry:
+    with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
         return asdict(rollback_version(registry, model, who=who, why=why, cause=cause))

@@ -13,8 +13,9 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from app.registry import feedback as feedback_store
-from app.registry.client import Registry, RegistrySettings, RegistryUnavailable
+from app.clients.mlflow import MlflowClient, MlflowUnavailable
+from app.registry import feedback_store
+from app.runtime.settings import MlflowSettings
 from flows import dataset, provenance
 from flows import model as models
 from flows.evaluate import Evaluation, evaluate
@@ -31,7 +32,7 @@ def _is_io(_task: Any, _run: Any, state: Any) -> bool:
     """Whether the failure may pass by itself: only such tasks are tried again."""
     try:
         state.result()
-    except (dataset.SourceUnavailable, RegistryUnavailable):
+    except (dataset.SourceUnavailable, MlflowUnavailable):
         return True
     except Exception:
         return False
@@ -50,7 +51,7 @@ _IO: dict[str, Any] = {
 def load_data(model: Model, source: str | None, with_feedback: bool) -> tuple[pd.DataFrame, str]:
     frame, origin = dataset.load(model, source)
     if with_feedback:
-        with Registry(retry_for=FlowSettings().retry_seconds) as registry:
+        with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
             rows = feedback_store.read(registry, model.name)
         more = pd.DataFrame([{**row["features"], model.target: row["label"]} for row in rows])
         if len(more):
@@ -95,7 +96,7 @@ def track(
     tags: dict[str, str],
 ) -> tuple[str, str]:
     """Log the run to MLflow; returns the ids of run and experiment."""
-    mlflow.set_tracking_uri(RegistrySettings().mlflow_tracking_uri)
+    mlflow.set_tracking_uri(MlflowSettings().mlflow_tracking_uri)
     mlflow.set_experiment(model.name)
     with mlflow.start_run(tags=tags) as run:
         source = CodeDatasetSource({"mlflow.source.name": origin})
@@ -124,7 +125,7 @@ def register_version(
     run_id: str,
     tags: dict[str, str],
 ) -> str:
-    with Registry(retry_for=FlowSettings().retry_seconds) as registry:
+    with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
         version = register(
             registry,
             name=model.name,
@@ -136,7 +137,7 @@ def register_version(
             example=example,
             task=model.task,
             target=model.target,
-            gate=asdict(model.gate),
+            gate=model.gate,
             tags=tags,
         )
     get_run_logger().info(

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.api.main import create_app
 from app.api.settings import ApiSettings
-from app.registry.client import RegistryError
+from app.clients.mlflow import MlflowError
 
 GRACE_SECONDS = 20
 
@@ -23,7 +23,7 @@ def main() -> int:
     try:
         settings = ApiSettings()
         app = create_app(settings)
-    except (ValidationError, RegistryError, OSError) as error:
+    except (ValidationError, MlflowError, OSError) as error:
         sys.stderr.write(f"the API cannot start: {error}\n")
         return 2
     uvicorn.run(

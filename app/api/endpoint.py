@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
-from app.api.errors import Invalid, Refusal, problem
-from app.api.http import read_body, send_json
+from app.api.asgi import read_body, send_json
+from app.api.errors import Invalid, Refusal, field_error
 from app.api.metrics import Tally
-from app.api.models import Models, NoAnswer, Served
 from app.api.prediction_id import Signer
+from app.api.served_models import NoAnswer, ServedModel, ServedModels
 from app.registry.predictor import Predictions
 
 # A body of this many bytes (some 64 rows) or more is worked on in a thread, so that the event loop turns meanwhile.
@@ -33,7 +33,7 @@ class Reply(NamedTuple):
     answered: Answered
 
 
-def answer(served: Served, signer: Signer, rows: list[dict[str, Any]]) -> Answered:
+def answer(served: ServedModel, signer: Signer, rows: list[dict[str, Any]]) -> Answered:
     """Predict rows of the model's schema.
 
     Raises:
@@ -43,7 +43,7 @@ def answer(served: Served, signer: Signer, rows: list[dict[str, Any]]) -> Answer
     try:
         said = served.predict(values)
     except NoAnswer as error:
-        where = problem(("body",), f"the model cannot answer these values: {error}", "no_answer")
+        where = field_error(("body",), f"the model cannot answer these values: {error}", "no_answer")
         raise Invalid([where]) from error
     name, version, task = served.name, served.version, served.bundle.task
     ids = [signer.make(name, version, task, row, label) for row, label in zip(rows, said.labels, strict=True)]
@@ -53,13 +53,13 @@ def answer(served: Served, signer: Signer, rows: list[dict[str, Any]]) -> Answer
 class PredictionEndpoint:
     """An ASGI endpoint. Subclasses turn a body into rows, and predictions into a body."""
 
-    def __init__(self, models: Models, signer: Signer, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, models: ServedModels, signer: Signer, pool: ThreadPoolExecutor) -> None:
         self.models, self.signer, self.pool = models, signer, pool
 
-    def find(self, scope: Scope) -> Served:
+    def find(self, scope: Scope) -> ServedModel:
         return self.models.get(scope["path_params"].get("name"))
 
-    def reply(self, served: Served, scope: Scope, body: bytes) -> Reply:
+    def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
         """The answer to one request; in a thread for large bodies and slow models.
 
         Raises:
@@ -93,6 +93,6 @@ class PredictionEndpoint:
         finally:
             requests.add(status, perf_counter() - started)
 
-    def _work(self, served: Served, scope: Scope, sent: bytes) -> tuple[bytes, Tally]:
+    def _work(self, served: ServedModel, scope: Scope, sent: bytes) -> tuple[bytes, Tally]:
         body, answered = self.reply(served, scope, sent)
         return body, served.meter.tally(answered.values, answered.said.labels)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 Location = tuple[str | int, ...]
-Problem = dict[str, Any]  # loc, msg, type: FastAPI's own shape
-MAX_PROBLEMS = 20
+FieldError = dict[str, Any]  # loc, msg, type: FastAPI's own shape
+MAX_ERRORS = 20
 
 
 class Refusal(Exception):
@@ -25,20 +25,20 @@ class Refusal(Exception):
 
 
 class Invalid(Refusal):
-    """422: one entry per problem, the first 20 of them."""
+    """422: one entry per field_error, the first 20 of them."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        shown = list(problems[:MAX_PROBLEMS])
-        if len(problems) > MAX_PROBLEMS:
-            more = f"and {len(problems) - MAX_PROBLEMS} more problems of this kind"
-            shown.append(problem(("body",), more, "more_problems"))
+    def __init__(self, problems: Sequence[FieldError]) -> None:
+        shown = list(problems[:MAX_ERRORS])
+        if len(problems) > MAX_ERRORS:
+            more = f"and {len(problems) - MAX_ERRORS} more problems of this kind"
+            shown.append(field_error(("body",), more, "more_problems"))
         super().__init__(422, shown)
 
 
-def problem(where: Location, message: str, kind: str) -> Problem:
+def field_error(where: Location, message: str, kind: str) -> FieldError:
     return {"loc": list(where), "msg": message, "type": kind}
 
 
 def invalid(where: Location, message: str, kind: str = "value_error") -> Invalid:
-    """A 422 with a single problem."""
-    return Invalid([problem(where, message, kind)])
+    """A 422 with a single field_error."""
+    return Invalid([field_error(where, message, kind)])

@@ -16,13 +16,13 @@ from pydantic_core import to_json
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app.api.errors import Invalid, Location, Problem, Refusal, problem
-from app.api.http import read_body, send_json
-from app.api.models import Models
-from app.api.prediction_id import NotOurs, PredictionRecord, Signer
+from app.api.asgi import read_body, send_json
+from app.api.errors import FieldError, Invalid, Location, Refusal, field_error
+from app.api.prediction_id import ForeignId, PredictionRecord, Signer
 from app.api.schema import FLOAT32_MAX, MAX_ROWS, json_message
-from app.registry import feedback as store
-from app.registry.client import Registry, RegistryError
+from app.api.served_models import ServedModels
+from app.clients.mlflow import MlflowClient, MlflowError
+from app.registry import feedback_store
 
 MAX_PENDING = 20_000  # rows waiting to be stored
 REMEMBERED = 20_000  # labels that were counted
@@ -39,9 +39,9 @@ class Committer:
     Runs on the event loop; the upload itself is in a thread of its own.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: MlflowClient) -> None:
         self.registry = registry
-        self._pending: list[tuple[str, list[store.Row], asyncio.Future[None]]] = []
+        self._pending: list[tuple[str, list[feedback_store.Row], asyncio.Future[None]]] = []
         self._rows = 0
         self._wake = asyncio.Event()
         self._closing = False
@@ -59,7 +59,7 @@ class Committer:
             await self._task
         self._thread.shutdown()
 
-    async def put(self, rows: dict[str, list[store.Row]]) -> None:
+    async def put(self, rows: dict[str, list[feedback_store.Row]]) -> None:
         """Store rows by model; returns once MLflow has all of them.
 
         Raises:
@@ -88,17 +88,17 @@ class Committer:
                 await self._wake.wait()
                 continue
             batch, self._pending = self._pending, []
-            by_model: dict[str, list[tuple[list[store.Row], asyncio.Future[None]]]] = {}
+            by_model: dict[str, list[tuple[list[feedback_store.Row], asyncio.Future[None]]]] = {}
             for model, rows, done in batch:
                 by_model.setdefault(model, []).append((rows, done))
             for model, parts in by_model.items():
                 rows = [row for part, _ in parts for row in part]
                 error: Exception | None = None
                 try:
-                    await loop.run_in_executor(self._thread, store.store, self.registry, model, rows)
+                    await loop.run_in_executor(self._thread, feedback_store.store, self.registry, model, rows)
                 except Exception as failure:  # the waiters must hear of whatever it is
                     error = failure
-                    expected = isinstance(failure, RegistryError)
+                    expected = isinstance(failure, MlflowError)
                     log.error("%d labels for %s were not stored: %s", len(rows), model, error, exc_info=not expected)
                 self._rows -= len(rows)
                 for _, done in parts:
@@ -109,7 +109,7 @@ class Committer:
 class Feedback:
     """The endpoint, as plain ASGI."""
 
-    def __init__(self, models: Models, signer: Signer, committer: Committer) -> None:
+    def __init__(self, models: ServedModels, signer: Signer, committer: Committer) -> None:
         self.models, self.signer, self.committer = models, signer, committer
         self._counted: OrderedDict[bytes, Any] = OrderedDict()
 
@@ -122,7 +122,7 @@ class Feedback:
             else:
                 read, many = await asyncio.to_thread(self.read, body)
             now = time.time()
-            rows: dict[str, list[store.Row]] = {}
+            rows: dict[str, list[feedback_store.Row]] = {}
             for token, record, label in read:
                 rows.setdefault(record.model, []).append(
                     {
@@ -152,13 +152,13 @@ class Feedback:
             content = _ANY.validate_json(body)
         except ValidationError as error:
             message = json_message(error.errors(include_url=False)[0]["ctx"]["error"])
-            raise Invalid([problem(("body",), message, "json_invalid")]) from None
+            raise Invalid([field_error(("body",), message, "json_invalid")]) from None
         many = isinstance(content, list)
         items = content if many else [content]
         if not items or len(items) > MAX_ROWS:
             message = f"send 1 to {MAX_ROWS} labels, not {len(items)}"
-            raise Invalid([problem(("body",), message, "length")])
-        problems: list[Problem] = []
+            raise Invalid([field_error(("body",), message, "length")])
+        problems: list[FieldError] = []
         read: list[tuple[str, PredictionRecord, Any]] = []
         for i, item in enumerate(items):
             where: Location = ("body", i) if many else ("body",)
@@ -173,14 +173,14 @@ class Feedback:
     def _read_one(self, item: Any, where: Location) -> tuple[str, PredictionRecord, Any]:
         if not isinstance(item, dict):
             message = 'send an object {"prediction_id": ..., "label": ...}'
-            raise Invalid([problem(where, message, "dict_type")])
+            raise Invalid([field_error(where, message, "dict_type")])
         problems = [
-            problem((*where, field), f"{field} is missing", "missing")
+            field_error((*where, field), f"{field} is missing", "missing")
             for field in ("prediction_id", "label")
             if field not in item
         ]
         problems += [
-            problem((*where, field), f"{field} is not known here; send prediction_id and label", "extra_forbidden")
+            field_error((*where, field), f"{field} is not known here; send prediction_id and label", "extra_forbidden")
             for field in item
             if field not in ("prediction_id", "label")
         ]
@@ -189,22 +189,24 @@ class Feedback:
         token = item["prediction_id"]
         try:
             if not isinstance(token, str):
-                raise NotOurs("prediction_id should be text: the prediction_id of an answer of /predict")
+                raise ForeignId("prediction_id should be text: the prediction_id of an answer of /predict")
             record = self.signer.open(token)
-        except NotOurs as error:
+        except ForeignId as error:
             message = f"{error}; send the prediction_id of an answer, as it was given"
-            raise Invalid([problem((*where, "prediction_id"), message, "prediction_id")]) from None
+            raise Invalid([field_error((*where, "prediction_id"), message, "prediction_id")]) from None
         return token, record, self._label(record, item["label"], (*where, "label"))
 
     def _label(self, record: PredictionRecord, label: Any, where: Location) -> Any:
         if record.task == "regression":
             if isinstance(label, bool) or not isinstance(label, int | float):
-                raise Invalid([problem(where, f"label should be a number, as {record.model} predicts", "label_type")])
+                raise Invalid(
+                    [field_error(where, f"label should be a number, as {record.model} predicts", "label_type")]
+                )
             with contextlib.suppress(OverflowError):
                 number = float(label)
                 if abs(number) <= FLOAT32_MAX:
                     return number
-            raise Invalid([problem(where, f"label should be a number up to {FLOAT32_MAX}", "out_of_range")])
+            raise Invalid([field_error(where, f"label should be a number up to {FLOAT32_MAX}", "out_of_range")])
         classes = self.models.classes(record.model, record.version)
         if not classes:  # nothing of this model is loaded here: what was predicted tells the type at least
             classes = (record.prediction,) if isinstance(record.prediction, bool) else ()
@@ -215,7 +217,9 @@ class Feedback:
             if same_type and known == label:
                 return known
         shown = ", ".join(json.dumps(c) for c in classes[:20]) or f"like {json.dumps(record.prediction)}"
-        raise Invalid([problem(where, f"label should be one of the classes of {record.model}: {shown}", "label_class")])
+        raise Invalid(
+            [field_error(where, f"label should be one of the classes of {record.model}: {shown}", "label_class")]
+        )
 
     def _count(self, record: PredictionRecord, label: Any) -> dict[str, Any]:
         """The answer for a stored label; the same label for the same prediction is counted once."""

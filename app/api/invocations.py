@@ -11,18 +11,18 @@ from pydantic_core import to_json
 from starlette.routing import Route
 from starlette.types import Scope
 
+from app.api.asgi import header
 from app.api.endpoint import PredictionEndpoint, Reply, answer
-from app.api.errors import Invalid, Location, invalid, problem
-from app.api.http import header
-from app.api.models import Served
+from app.api.errors import Invalid, Location, field_error, invalid
 from app.api.schema import MAX_ROWS, json_message
+from app.api.served_models import ServedModel
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class Invocations(PredictionEndpoint):
-    def reply(self, served: Served, scope: Scope, body: bytes) -> Reply:
+    def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
         kind = header(scope, b"content-type").split(b";")[0].strip().lower()
         rows = read_csv(served, body) if kind == b"text/csv" else read_json(served, body)
         answered = answer(served, self.signer, rows)
@@ -36,7 +36,7 @@ class Invocations(PredictionEndpoint):
         return Reply(to_json(sent), answered)
 
 
-def read_json(served: Served, body: bytes) -> list[dict[str, Any]]:
+def read_json(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
     """The rows of one of MLflow's JSON formats.
 
     Raises:
@@ -46,7 +46,7 @@ def read_json(served: Served, body: bytes) -> list[dict[str, Any]]:
         content = _ANY.validate_json(body)
     except ValidationError as error:
         message = json_message(error.errors(include_url=False)[0]["ctx"]["error"])
-        raise Invalid([problem(("body",), message, "json_invalid")]) from None
+        raise Invalid([field_error(("body",), message, "json_invalid")]) from None
     given = [name for name in FORMATS if isinstance(content, dict) and name in content]
     extra = [name for name in content if name not in (*FORMATS, "params")] if isinstance(content, dict) else []
     if len(given) != 1 or extra:
@@ -65,7 +65,7 @@ def read_json(served: Served, body: bytes) -> list[dict[str, Any]]:
     return served.schema.from_python(data, where)
 
 
-def _split(served: Served, data: Any, where: Location) -> list[dict[str, Any]]:
+def _split(served: ServedModel, data: Any, where: Location) -> list[dict[str, Any]]:
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
         raise invalid(where, 'send {"columns": [...], "data": [[...], ...]}', "dict_type")
     columns = data.get("columns", list(served.schema.features))
@@ -75,7 +75,7 @@ def _split(served: Served, data: Any, where: Location) -> list[dict[str, Any]]:
     return served.schema.from_python(_named(served, columns, data["data"], (*where, "data")), (*where, "data"))
 
 
-def _named(served: Served, columns: list[str], rows: list[Any], where: Location) -> list[dict[str, Any]]:
+def _named(served: ServedModel, columns: list[str], rows: list[Any], where: Location) -> list[dict[str, Any]]:
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(columns):
             message = f"each row should be an array of {len(columns)} values: {', '.join(columns)}"
@@ -98,7 +98,7 @@ def _check_columns(columns: list[str], where: Location) -> None:
         raise invalid(where, f"the column {twice[0]} is there more than once", "duplicate")
 
 
-def read_csv(served: Served, body: bytes) -> list[dict[str, Any]]:
+def read_csv(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
     """The rows of a CSV with a header line.
 
     Raises:
@@ -125,7 +125,7 @@ def routes(endpoint: Invocations) -> list[Route]:
     return [Route("/invocations", endpoint, methods=["POST"])]
 
 
-def describe(served: Served) -> dict[str, Any]:
+def describe(served: ServedModel) -> dict[str, Any]:
     """OpenAPI of /invocations."""
     row, example = served.schema.json_schema(), served.bundle.example
     columns = list(served.schema.features)

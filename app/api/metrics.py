@@ -32,6 +32,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 
 from app.registry.bundle import Bundle
 from app.registry.reference import Bucketer, bucket_labels
+from app.vocabulary import ColumnReference
 
 # seconds
 BUCKETS = (
@@ -49,9 +50,18 @@ def requests_counter(registry: CollectorRegistry) -> Callable[[Info], None]:
 
     Its own function looks up the labels of five metrics with each request; these two remember theirs.
     """
-    total = Counter("http_requests", "Requests.", ["method", "status", "handler"], registry=registry)
+    total = Counter(
+        "http_requests",
+        "HTTP requests by method, status and route.",
+        ["method", "status", "handler"],
+        registry=registry,
+    )
     seconds = Histogram(
-        "http_request_duration_seconds", "Of requests.", ["method", "handler"], buckets=BUCKETS, registry=registry
+        "http_request_duration_seconds",
+        "Duration of HTTP requests in seconds.",
+        ["method", "handler"],
+        buckets=BUCKETS,
+        registry=registry,
     )
 
     @lru_cache(1024)  # methods x statuses x routes; a client can send any method
@@ -66,7 +76,7 @@ def requests_counter(registry: CollectorRegistry) -> Callable[[Info], None]:
     return count
 
 
-class Requests:
+class RequestCounts:
     """Answered requests of prediction routes: statuses and durations."""
 
     __slots__ = ("durations", "seconds", "statuses")
@@ -88,16 +98,16 @@ class Meter:
     def __init__(self, model: str, version: str, bundle: Bundle | None) -> None:
         self.model, self.version = model, version
         self.sha256 = bundle.sha256 if bundle else ""
-        self.task = bundle.task if bundle else ""
+        self.task: str = bundle.task if bundle else ""
         self.classes = bundle.classes if bundle else ()
-        self.gate = bundle.gate if bundle else {}
-        self.requests = Requests(STATUSES)
+        self.gate = bundle.gate if bundle else None
+        self.requests = RequestCounts(STATUSES)
         self.correct = {True: 0, False: 0}
         self.error_sum, self.error_count = 0.0, 0
-        self.references: list[tuple[str, dict[str, Any]]] = []
+        self.references: list[tuple[str, ColumnReference]] = []
         if bundle:
-            self.references = [(f.name, bundle.reference["features"][f.name]) for f in bundle.features]
-            self.references.append(("", bundle.reference["prediction"]))
+            self.references = [(f.name, bundle.reference.features[f.name]) for f in bundle.features]
+            self.references.append(("", bundle.reference.prediction))
         self._bucketers = [Bucketer(reference) for _, reference in self.references]
         # one list of counts per feature, and a last one for the predictions
         self.counts: Tally = self._empty()
@@ -150,7 +160,7 @@ class Metrics(Collector):
             "mlops_registry_up", "Whether MLflow answered the last time it was asked.", registry=self.registry
         )
         self.info: dict[str, tuple[str, str, str]] = {}  # model -> version, run id, serving
-        self.unserved = Requests()  # of models that are not there
+        self.unserved = RequestCounts()  # of models that are not there
         self._meters: dict[tuple[str, str], Meter] = {}
         self._lock = threading.Lock()
         ProcessCollector(registry=self.registry)
@@ -214,13 +224,13 @@ class Metrics(Collector):
         self._requests(requests, durations, ["", ""], self.unserved)
         for meter in self._meters.values():
             labels = [meter.model, meter.version]
-            if {"metric", "threshold"} <= meter.gate.keys() and self.info.get(meter.model, ("",))[0] == meter.version:
-                gates.add_metric([*labels, meter.gate["metric"]], meter.gate["threshold"])
+            if meter.gate and self.info.get(meter.model, ("",))[0] == meter.version:
+                gates.add_metric([*labels, meter.gate.metric], meter.gate.threshold)
             self._requests(requests, durations, labels, meter.requests)
             for (name, reference), counts in zip(meter.references, meter.counts, strict=True):
                 names = [str(i) for i in range(len(counts))] if name else bucket_labels(reference)
                 where = [*labels, name] if name else labels
-                for bucket, count, share in zip(names, counts, reference["shares"], strict=True):
+                for bucket, count, share in zip(names, counts, reference.shares, strict=True):
                     (buckets if name else predictions).add_metric([*where, bucket], count)
                     (shares if name else expected).add_metric([*where, bucket], share)
             if meter.task == "classification":
@@ -232,7 +242,7 @@ class Metrics(Collector):
 
     @staticmethod
     def _requests(
-        requests: CounterMetricFamily, durations: HistogramMetricFamily, labels: list[str], counted: Requests
+        requests: CounterMetricFamily, durations: HistogramMetricFamily, labels: list[str], counted: RequestCounts
     ) -> None:
         for status, count in list(counted.statuses.items()):
             requests.add_metric([*labels, str(status)], count)

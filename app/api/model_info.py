@@ -3,69 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from fastapi import APIRouter, HTTPException
-from pydantic import BaseModel
 
 from app.api.errors import Refusal
-from app.api.models import Models
+from app.api.served_models import ServedModels
 from app.api.state import NOT_THERE, Shared
+from app.contract import FeatureInfo, LoadFailure, MlflowStatus, ModelInfo, ModelList, ModelSummary
 
 router = APIRouter(tags=["models"])
 
 
-class RegistryInfo(BaseModel):
-    """MLflow, at the last look."""
-
-    ok: bool
-    error: str
-    checked_at: str
-
-
-class FailureInfo(BaseModel):
-    """The version in production that could not be loaded."""
-
-    version: str
-    reason: str
-    at: str
-
-
-class ModelInfo(BaseModel):
-    """A version in service."""
-
-    name: str
-    version: str
-    run_id: str
-    task: str
-    target: str
-    classes: list[Any]
-    serving: str
-    serving_reason: str
-    bundle_sha256: str
-    features: list[dict[str, Any]]
-    prediction_reference: dict[str, Any]
-    example: dict[str, Any]
-    gate: dict[str, Any]
-    loaded_at: str
-    last_failure: FailureInfo | None
-    registry: RegistryInfo
-
-
-class ModelLine(BaseModel):
-    name: str
-    version: str
-    run_id: str
-    task: str
-
-
-class ModelList(BaseModel):
-    default: str | None
-    models: list[ModelLine]
-    registry: RegistryInfo
-
-
-def describe(models: Models, name: str | None) -> ModelInfo:
+def describe(models: ServedModels, name: str | None) -> ModelInfo:
     try:
         served = models.get(name)
     except Refusal as refusal:
@@ -82,17 +31,17 @@ def describe(models: Models, name: str | None) -> ModelInfo:
         serving=bundle.serving,
         serving_reason=bundle.serving_reason,
         bundle_sha256=bundle.sha256,
-        features=[{"name": f.name, **bundle.reference["features"][f.name], "dtype": f.dtype} for f in bundle.features],
-        prediction_reference=bundle.reference["prediction"],
+        features=[FeatureInfo(name=f.name, **asdict(bundle.reference.features[f.name])) for f in bundle.features],
+        prediction_reference=asdict(bundle.reference.prediction),
         example=bundle.example,
         gate=bundle.gate,
         loaded_at=served.loaded_at,
-        last_failure=FailureInfo(**asdict(failure)) if failure else None,
-        registry=RegistryInfo(**asdict(models.registry_state)),
+        last_failure=LoadFailure(version=failure.version, reason=failure.reason, at=failure.at) if failure else None,
+        registry=MlflowStatus(**asdict(models.registry_state)),
     )
 
 
-@router.get("/model", responses=NOT_THERE)
+@router.get("/model", responses=NOT_THERE, response_model_exclude_none=False)
 async def default_model(shared: Shared) -> ModelInfo:
     """The model that /predict answers with."""
     return describe(shared.models, None)
@@ -103,10 +52,10 @@ async def all_models(shared: Shared) -> ModelList:
     """Every model in service."""
     models, default = shared.models, shared.models.default
     lines = [
-        ModelLine(name=s.name, version=s.version, run_id=s.run_id, task=s.bundle.task)
+        ModelSummary(name=s.name, version=s.version, run_id=s.run_id, task=s.bundle.task)
         for _, s in sorted(models.current.items())
     ]
-    registry = RegistryInfo(**asdict(models.registry_state))
+    registry = MlflowStatus(**asdict(models.registry_state))
     return ModelList(default=default.name if default else None, models=lines, registry=registry)
 
 

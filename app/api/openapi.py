@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.api import feedback, invocations, predict, v2
-from app.api.models import Models
+from app.api import feedback, invocations, open_inference, predict
+from app.api.served_models import ServedModels
 
 _PROBLEM = {
     "type": "object",
@@ -26,7 +26,7 @@ def _response(description: str, detail: dict[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def install(app: FastAPI, models: Models) -> None:
+def install(app: FastAPI, models: ServedModels) -> None:
     """Make the app answer /openapi.json and /docs for the models in service."""
     built: tuple[int, dict[str, Any]] = (-1, {})
 
@@ -40,7 +40,7 @@ def install(app: FastAPI, models: Models) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def build(app: FastAPI, models: Models) -> dict[str, Any]:
+def build(app: FastAPI, models: ServedModels) -> dict[str, Any]:
     """The OpenAPI document: paths with a schema are there for each model in service."""
     document = get_openapi(
         title=app.title,
@@ -56,7 +56,7 @@ def build(app: FastAPI, models: Models) -> dict[str, Any]:
     for name, served in sorted(models.current.items()):
         path = f"/models/{name}/predict"
         paths[path] = predict.describe(path, served)
-        paths[f"/v2/models/{name}/infer"] = v2.describe(served)
+        paths[f"/v2/models/{name}/infer"] = open_inference.describe(served)
     paths["/feedback"] = feedback.describe()
     document["paths"] = {**paths, **document["paths"]}
     document.setdefault("components", {})["responses"] = {

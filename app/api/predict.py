@@ -10,12 +10,12 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from app.api.endpoint import PredictionEndpoint, Reply, answer
-from app.api.models import Served
 from app.api.schema import KINDS
+from app.api.served_models import ServedModel
 
 
 class Predict(PredictionEndpoint):
-    def reply(self, served: Served, scope: Scope, body: bytes) -> Reply:
+    def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
         if scope["method"] == "POST":
             rows, many = served.schema.from_json(body)
         else:
@@ -43,7 +43,7 @@ def routes(endpoint: Predict) -> list[Route]:
     return [Route(path, endpoint, methods=["GET", "POST"]) for path in paths]
 
 
-def answer_schema(served: Served) -> dict[str, Any]:
+def answer_schema(served: ServedModel) -> dict[str, Any]:
     """JSON schema of one answer."""
     properties: dict[str, Any] = {"prediction": {"type": "number"}}
     if served.is_classifier:
@@ -55,7 +55,7 @@ def answer_schema(served: Served) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
-def describe(path: str, served: Served) -> dict[str, Any]:
+def describe(path: str, served: ServedModel) -> dict[str, Any]:
     """OpenAPI of one path of this endpoint, with the model's own fields."""
     row, one = served.schema.json_schema(), answer_schema(served)
     example = served.bundle.example

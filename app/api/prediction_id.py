@@ -17,7 +17,7 @@ from pydantic_core import to_json
 SIGNATURE = 16  # bytes of HMAC-SHA256
 
 
-class NotOurs(ValueError):
+class ForeignId(ValueError):
     """The id was not made with this key, or was altered."""
 
 
@@ -54,20 +54,20 @@ class Signer:
         """What the id holds.
 
         Raises:
-            NotOurs: this key did not sign it.
+            ForeignId: this key did not sign it.
         """
         try:
             text = token.encode("ascii")
             raw = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
         except (ValueError, binascii.Error):
-            raise NotOurs("this is not a prediction id") from None
+            raise ForeignId("this is not a prediction id") from None
         signature, payload = raw[:SIGNATURE], raw[SIGNATURE:]
         mac = self._mac.copy()
         mac.update(payload)
         # base64 ignores foreign characters and spare bits: only the spelling that was given out counts
         same = base64.urlsafe_b64encode(raw).rstrip(b"=") == text
         if not hmac.compare_digest(mac.digest()[:SIGNATURE], signature) or not same:
-            raise NotOurs("this prediction id was not given out by this API, or it was altered")
+            raise ForeignId("this prediction id was not given out by this API, or it was altered")
         model, version, task, millis, _, features, prediction = json.loads(payload)
         name = "classification" if task == "c" else "regression"
         return PredictionRecord(model, version, name, millis / 1000, features, prediction, signature)

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from app.api.errors import Invalid, Location, Problem, problem
-from app.registry.bundle import INTEGER, Feature
+from app.api.errors import FieldError, Invalid, Location, field_error
+from app.vocabulary import INTEGER, Feature
 
 MAX_ROWS = 10_000
 MAX_TEXT = 100_000
@@ -105,13 +105,15 @@ class RowSchema:
                 parts = [part.partition("=") for part in text.split("&") if part]
                 pairs = [(name, value) for name, _, value in parts]
         except ValueError as error:
-            raise Invalid([problem(("query",), f"the query string cannot be read: {error}", "query_invalid")]) from None
+            raise Invalid(
+                [field_error(("query",), f"the query string cannot be read: {error}", "query_invalid")]
+            ) from None
         values = dict(pairs)
         if len(values) < len(pairs):
             names = [name for name, _ in pairs]
             twice = sorted({name for name in names if names.count(name) > 1}) if len(names) < 1000 else names[:1]
             raise Invalid(
-                [problem(("query", name), "is given more than once: send it once", "duplicate") for name in twice]
+                [field_error(("query", name), "is given more than once: send it once", "duplicate") for name in twice]
             )
         try:
             return self._read_text(values)
@@ -143,10 +145,10 @@ class RowSchema:
                 raise Invalid(self.problems(error, (*where, number))) from None
         return read
 
-    def problems(self, error: ValidationError, where: Location) -> list[Problem]:
+    def problems(self, error: ValidationError, where: Location) -> list[FieldError]:
         """Pydantic's errors in words that say what to send."""
         return [
-            problem((*where, *item["loc"]), self._message(item, where), item["type"])
+            field_error((*where, *item["loc"]), self._message(item, where), item["type"])
             for item in error.errors(include_url=False, include_input=False)
         ]
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from app.api.metrics import Metrics
-from app.api.models import Models
+from app.api.served_models import ServedModels
 
 
 @dataclass(frozen=True)
 class State:
-    models: Models
+    models: ServedModels
     metrics: Metrics
 
 

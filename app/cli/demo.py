@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 import click
 import httpx
 
-from app.cli.services import Service, mlflow_server, wait_for
+from app.clients.mlflow import MlflowClient
 from app.registry.bundle import Bundle, fetch_bundle
-from app.registry.client import Registry
 from app.registry.predictor import example_difference
+from app.runtime.processes import ChildProcess, mlflow_server, wait_for_url
 
 LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "api": "Model API", "ui": "Page server", "train": "The training"}
 NEEDED_BYTES = 500_000_000
@@ -44,8 +44,8 @@ class Demo:
     def __init__(self, model: str, folder: Path, ports: dict[str, int]) -> None:
         self.model, self.folder, self.ports = model, folder.absolute(), ports
         self.urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-        self.services: list[Service] = []
-        self.training: Service | None = None
+        self.services: list[ChildProcess] = []
+        self.training: ChildProcess | None = None
         self.result = self.folder / "logs" / "train.json"
         self.up: set[str] = set()
         self.started = time.monotonic()
@@ -143,12 +143,14 @@ class Demo:
             path.write_text(secrets.token_hex(32))
         return path.read_text()
 
-    def _start(self, name: str, command: list[str], env: dict[str, str] | None = None) -> Service:
-        service = Service(name, [sys.executable, "-m", *command], {**self._env(), **(env or {})}, self.folder / "logs")
+    def _start(self, name: str, command: list[str], env: dict[str, str] | None = None) -> ChildProcess:
+        service = ChildProcess(
+            name, [sys.executable, "-m", *command], {**self._env(), **(env or {})}, self.folder / "logs"
+        )
         self.services.append(service)
         return service
 
-    def _start_servers(self) -> Service:
+    def _start_servers(self) -> ChildProcess:
         """Start all but the pages; returns the training, which runs already."""
         data = self.folder / "mlflow"
         data.mkdir(exist_ok=True)
@@ -166,7 +168,7 @@ class Demo:
         self.api = self._start("api", ["app.api"])
         return self.training
 
-    def _train(self, training: Service) -> str:
+    def _train(self, training: ChildProcess) -> str:
         shown = 0
         while not training.ended:
             shown = self._show_progress(training, shown)
@@ -185,7 +187,7 @@ class Demo:
         self.ui = self._start("ui", ["app.ui"])
         return str(done["version"])
 
-    def _show_progress(self, training: Service, shown: int) -> int:
+    def _show_progress(self, training: ChildProcess, shown: int) -> int:
         """Print what Prefect's task runs said since; returns how many lines of the log were read."""
         lines = training.lines()
         for line in lines[shown:]:
@@ -213,7 +215,7 @@ class Demo:
         predicted = answer.json()
         if predicted["version"] != version:
             raise DemoError(f"version {version} was promoted, but {predicted['version']} answered")
-        with Registry(self.urls["mlflow"]) as registry:
+        with MlflowClient(self.urls["mlflow"]) as registry:
             bundle = fetch_bundle(registry, registry.version(self.model, version), self.folder / "cache" / "gate")
         verify(bundle, predicted["prediction"])
         return {"features": info["example"], **predicted}
@@ -244,16 +246,16 @@ class Demo:
 
     # -- helpers ---------------------------------------------------------------------------------------------------
 
-    def _await(self, service: Service, url: str, label: str) -> None:
+    def _await(self, service: ChildProcess, url: str, label: str) -> None:
         if label in self.up:
             return
-        if not wait_for(url, START_SECONDS, lambda: service.ended or self._dead() is not None):
+        if not wait_for_url(url, START_SECONDS, lambda: service.ended or self._dead() is not None):
             self._check_alive()
             raise DemoError(f"{label} did not answer at {url} within {START_SECONDS:.0f} s; its log: {service.log}")
         self.up.add(label)
         self._say(f"{label} is up")
 
-    def _dead(self) -> Service | None:
+    def _dead(self) -> ChildProcess | None:
         """A service that should not have ended; the training may, once it has left its result."""
         done = self.training if self.result.exists() else None
         return next((s for s in self.services if s.ended and s is not done), None)

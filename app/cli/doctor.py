@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 
-from app.cli.settings import PlatformSettings
+from app.clients.mlflow import PRODUCTION, PROMOTIONS_EXPERIMENT, MlflowClient, MlflowError, RegisteredModel
+from app.clients.prefect import PrefectClient
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
-from app.registry.client import PRODUCTION, PROMOTIONS_EXPERIMENT, RegisteredModel, Registry, RegistryError
 from app.registry.ledger import Ledger
 from app.registry.predictor import example_difference, load_predictor
+from app.runtime.settings import PlatformSettings
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Finding:
     cure: str = ""
 
 
-class Sick(Exception):
+class CheckFailed(Exception):
     """Raised by a check: what is wrong, and the cure."""
 
     def __init__(self, detail: str, cure: str) -> None:
@@ -43,9 +44,9 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
         model: only this model; by default all that are registered.
     """
     with (
-        Registry(timeout=settings.timeout) as registry,
+        MlflowClient(timeout=settings.timeout) as registry,
         httpx.Client(timeout=settings.timeout) as http,
-        settings.prefect_client() as prefect_http,
+        PrefectClient(timeout=settings.timeout).http as prefect_http,
     ):
         mlflow = _finding("mlflow", lambda: _mlflow(registry))
         prefect = _finding("prefect", lambda: _prefect(prefect_http))
@@ -70,7 +71,7 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
 
 
 def _examine_model(
-    registry: Registry,
+    registry: MlflowClient,
     http: httpx.Client,
     prefect: httpx.Client | None,
     settings: PlatformSettings,
@@ -100,20 +101,20 @@ def _examine_model(
 def _finding(check: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(check, True, look())
-    except Sick as error:
+    except CheckFailed as error:
         return Finding(check, False, str(error), error.cure)
-    except RegistryError as error:
+    except MlflowError as error:
         return Finding(check, False, str(error), "see MLflow's log")
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         return Finding(check, False, f"{type(error).__name__}: {error}", "see the service's log")
 
 
-def _mlflow(registry: Registry) -> str:
+def _mlflow(registry: MlflowClient) -> str:
     try:
         version = registry.server_version()
         registry.models()
-    except RegistryError as error:
-        raise Sick(str(error), "start it with `make demo`, or set MLFLOW_TRACKING_URI to where it is") from error
+    except MlflowError as error:
+        raise CheckFailed(str(error), "start it with `make demo`, or set MLFLOW_TRACKING_URI to where it is") from error
     return f"MLflow {version} at {registry.uri}"
 
 
@@ -122,9 +123,11 @@ def _prefect(http: httpx.Client) -> str:
     try:
         version = http.get("/admin/version").raise_for_status().json()
     except httpx.HTTPStatusError as error:
-        raise Sick(f"Prefect at {url} answers {error.response.status_code}", "set PREFECT_API_AUTH_STRING") from error
+        raise CheckFailed(
+            f"Prefect at {url} answers {error.response.status_code}", "set PREFECT_API_AUTH_STRING"
+        ) from error
     except (httpx.HTTPError, ValueError) as error:
-        raise Sick(
+        raise CheckFailed(
             f"Prefect at {url} does not answer: {error}", "start it with `make demo`, or set PREFECT_API_URL"
         ) from error
     return f"Prefect {version} at {url}"
@@ -134,13 +137,13 @@ def _service(http: httpx.Client, url: str, label: str, variable: str) -> str:
     try:
         http.get(url).raise_for_status()
     except httpx.HTTPError as error:
-        raise Sick(
+        raise CheckFailed(
             f"{label} at {url} does not answer: {error}", f"start it with `make demo`, or set {variable}"
         ) from error
     return f"{label} answers at {url}"
 
 
-def _artifact_store(registry: Registry) -> str:
+def _artifact_store(registry: MlflowClient) -> str:
     """Writes and reads back one small file: what training and feedback need."""
     experiment = registry.ensure_experiment(PROMOTIONS_EXPERIMENT)
     path, content = f"{experiment}/doctor", secrets.token_bytes(16)
@@ -148,36 +151,38 @@ def _artifact_store(registry: Registry) -> str:
     try:
         registry.write_artifact(path, content)
         back = registry.read_artifact(path)
-    except RegistryError as error:
-        raise Sick(f"MLflow's artifact store cannot be written: {error}", cure) from error
+    except MlflowError as error:
+        raise CheckFailed(f"MLflow's artifact store cannot be written: {error}", cure) from error
     if back != content:
-        raise Sick("MLflow's artifact store gives back something else than was written", cure)
+        raise CheckFailed("MLflow's artifact store gives back something else than was written", cure)
     return "can be written and read"
 
 
-def _models(registry: Registry, name: str) -> list[RegisteredModel]:
+def _models(registry: MlflowClient, name: str) -> list[RegisteredModel]:
     found = [model for model in registry.models() if name in ("", model.name)]
     if not found:
         missing = f"the model {name!r}" if name else "no model"
-        raise Sick(f"{missing} is {'not ' if name else ''}registered", f"run `mlops train {name or 'MODEL'}`")
+        raise CheckFailed(f"{missing} is {'not ' if name else ''}registered", f"run `mlops train {name or 'MODEL'}`")
     return found
 
 
 def _deployment(http: httpx.Client, name: str) -> str:
     answer = http.get(f"/deployments/name/train/{name}")
     if answer.status_code == 404:
-        raise Sick(
+        raise CheckFailed(
             f"Prefect has no deployment train/{name}",
             "is the model's file in flows/models? `python -m flows.serve` registers one for each",
         )
     deployment = answer.raise_for_status().json()
     if deployment.get("status") != "READY":
-        raise Sick(
+        raise CheckFailed(
             f"nothing runs what is scheduled for train/{name}",
             "start `make demo`, or `python -m flows.serve`; on Kubernetes look at the worker's pod",
         )
     if deployment.get("paused"):
-        raise Sick(f"the deployment train/{name} is paused", f"run `prefect deployment schedule resume train/{name}`")
+        raise CheckFailed(
+            f"the deployment train/{name} is paused", f"run `prefect deployment schedule resume train/{name}`"
+        )
     return f"train/{name} is ready"
 
 
@@ -194,28 +199,28 @@ def _last_training(http: httpx.Client, name: str) -> str:
         return "none that Prefect knows of"
     last, ui = mine[0], str(http.base_url).rstrip("/").removesuffix("/api")
     if last["state"]["type"] != "COMPLETED":
-        raise Sick(
+        raise CheckFailed(
             f"the run {last['name']} {last['state']['type'].lower()}: {last['state'].get('message') or 'no message'}",
             f"see {ui}/runs/flow-run/{last['id']}",
         )
     return f"the run {last['name']} completed at {last['end_time'][:19]}"
 
 
-def _ledger(registry: Registry, model: RegisteredModel) -> str:
+def _ledger(registry: MlflowClient, model: RegisteredModel) -> str:
     moves = Ledger(registry, model.name).moves()
     alias, last = model.aliases.get(PRODUCTION), moves[-1].version if moves else None
     if alias != last or (moves and not moves[-1].applied):
-        raise Sick(
+        raise CheckFailed(
             f"the alias {PRODUCTION} is at version {alias or 'none'}, the promotion ledger says {last or 'none'}",
             f"the next `mlops promote {model.name}` or `mlops rollback {model.name}` settles it",
         )
     return f"{len(moves)} moves, the last to version {last}" if moves else "no promotion yet"
 
 
-def _bundle(registry: Registry, model: RegisteredModel) -> Bundle:
+def _bundle(registry: MlflowClient, model: RegisteredModel) -> Bundle:
     version = model.aliases.get(PRODUCTION)
     if version is None:
-        raise Sick(
+        raise CheckFailed(
             "no version is in production",
             f"run `mlops promote {model.name}`; `mlops history {model.name}` says why none was promoted",
         )
@@ -223,8 +228,8 @@ def _bundle(registry: Registry, model: RegisteredModel) -> Bundle:
         try:
             bundle = fetch_bundle(registry, registry.version(model.name, version), Path(folder))
             load_predictor(bundle)
-        except (BundleError, RegistryError) as error:
-            raise Sick(
+        except (BundleError, MlflowError) as error:
+            raise CheckFailed(
                 f"version {version} cannot be loaded: {error}",
                 f"run `mlops rollback {model.name}` or `mlops train {model.name}`",
             ) from error
@@ -235,14 +240,14 @@ def _serving(http: httpx.Client, settings: PlatformSettings, model: RegisteredMo
     answer = http.get(f"{settings.api_url}/models/{model.name}")
     wanted = model.aliases[PRODUCTION]
     if not answer.is_success:
-        raise Sick(
+        raise CheckFailed(
             f"the API answers {answer.status_code}: {answer.text[:200]}", "wait for its next poll, or see its log"
         )
     info = answer.json()
     if info["version"] != wanted:
         failure = info.get("last_failure") or {}
         reason = failure.get("reason") or "it has not polled since"
-        raise Sick(
+        raise CheckFailed(
             f"the API serves version {info['version']}, in production is {wanted}: {reason}",
             "wait for its next poll, or see its log; MLFLOW_TRACKING_URI of the API must be this MLflow",
         )
@@ -252,9 +257,11 @@ def _serving(http: httpx.Client, settings: PlatformSettings, model: RegisteredMo
 def _prediction(http: httpx.Client, settings: PlatformSettings, name: str, bundle: Bundle) -> str:
     answer = http.post(f"{settings.api_url}/models/{name}/predict", json=bundle.example)
     if not answer.is_success:
-        raise Sick(f"the API answers {answer.status_code} to the model's example: {answer.text[:200]}", "see its log")
+        raise CheckFailed(
+            f"the API answers {answer.status_code} to the model's example: {answer.text[:200]}", "see its log"
+        )
     said = answer.json()["prediction"]
     difference = example_difference(bundle, said)
     if difference:
-        raise Sick(f"the API's answer is not the estimator's: {difference}", f"run `mlops rollback {name}`")
+        raise CheckFailed(f"the API's answer is not the estimator's: {difference}", f"run `mlops rollback {name}`")
     return f"{said} for the model's example, as the estimator says"

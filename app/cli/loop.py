@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import httpx
 
 from app.cli.drift import send, shifted
-from app.cli.settings import PlatformSettings
+from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.clients.prefect import PrefectClient
 from app.registry.bundle import fetch_bundle
-from app.registry.client import PRODUCTION, Registry
 from app.registry.ledger import Decision, Ledger
 from app.registry.predictor import example_difference
+from app.runtime.settings import PlatformSettings
 from flows import model as models
 
 T = TypeVar("T")
@@ -50,9 +51,9 @@ class Loop:
 
     def __init__(self, settings: PlatformSettings, model: str, seconds: float, retrain: bool = False) -> None:
         self.settings, self.model, self.seconds, self.retrain = settings, model, seconds, retrain
-        self.registry = Registry(retry_for=30)
+        self.registry = MlflowClient(retry_for=30)
         self.api = httpx.Client(base_url=settings.api_url, timeout=settings.timeout)
-        self.prefect = settings.prefect_client()
+        self.prefect = PrefectClient(timeout=settings.timeout).http
         self.prometheus = httpx.Client(base_url=settings.prometheus_url, timeout=settings.timeout)
 
     def run(self) -> Iterator[Stage]:

@@ -12,8 +12,8 @@ from typing import Any
 import click
 import httpx
 
-from app.cli.settings import PlatformSettings
-from app.registry.client import Registry, RegistryError
+from app.clients.mlflow import MlflowClient, MlflowError
+from app.runtime.settings import PlatformSettings
 
 REFUSED = 3
 
@@ -24,7 +24,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except RegistryError as error:
+        except MlflowError as error:
             raise click.ClickException(str(error)) from error
 
 
@@ -90,7 +90,7 @@ def train(
     """Train MODEL here, as a Prefect flow run; register the version and promote it if it is good enough."""
     settings = PlatformSettings()
     settings.export()
-    from app.cli.services import wait_for
+    from app.runtime.processes import wait_for_url
     from flows import model as models
     from flows.dataset import DatasetError, SourceUnavailable
     from flows.model import ModelFileError
@@ -102,7 +102,7 @@ def train(
     except ModelFileError as error:
         raise click.ClickException(str(error)) from error
     for name, url in (("MLflow", f"{settings.mlflow_url}/health"), ("Prefect", f"{settings.prefect_url}/health")):
-        if not wait_for(url, wait):
+        if not wait_for_url(url, wait):
             raise click.ClickException(f"{name} does not answer at {url}; start it with `make demo`")
     try:
         done = train_flow(
@@ -129,7 +129,7 @@ def promote(model: str, version: str | None, allow_signature_change: bool, who: 
 
     from app.registry.promotion import promote as promote_version
 
-    with Registry() as registry:
+    with MlflowClient() as registry:
         decision = promote_version(
             registry, model, version, who=who, why=why, allow_signature_change=allow_signature_change
         )
@@ -146,7 +146,7 @@ def rollback(model: str, who: str, why: str) -> None:
 
     from app.registry.promotion import rollback as rollback_version
 
-    with Registry() as registry:
+    with MlflowClient() as registry:
         _report(asdict(rollback_version(registry, model, who=who, why=why)))
 
 
@@ -160,7 +160,7 @@ def history(model: str, limit: int, as_json: bool) -> None:
 
     from app.registry.ledger import Ledger
 
-    with Registry() as registry:
+    with MlflowClient() as registry:
         decisions = Ledger(registry, model).history(limit)
     if as_json:
         _say(json.dumps([asdict(decision) for decision in decisions], indent=2))

@@ -20,25 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
-from app.registry.client import ModelVersion, NotFound, Registry
+from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
+from app.vocabulary import NUMERIC, Feature, Gate, GoldenRows, Reference, Serving, Task
 
 SUMS = "SHA256SUMS"
 BUNDLE_TAG = "bundle_sha256"
-NUMERIC = frozenset({"double", "float", "long", "integer", "boolean"})
-INTEGER = frozenset({"long", "integer"})
+_GATE, _REFERENCE, _GOLDEN = TypeAdapter(Gate), TypeAdapter(Reference), TypeAdapter(GoldenRows)
 
 
 class BundleError(Exception):
     """A bundle is incomplete, altered, or not one of ours."""
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One input column. `dtype` is MLflow's name: double, float, long, integer, boolean or string."""
-
-    name: str
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -48,14 +41,14 @@ class Bundle:
     path: Path
     sha256: str
     features: tuple[Feature, ...]
-    task: str  # classification or regression
+    task: Task
     target: str
     classes: tuple[Any, ...]  # in the order of the probabilities; empty for regression
-    serving: str  # onnx, or skops where ONNX cannot express the estimator
+    serving: Serving
     serving_reason: str  # why not onnx
-    gate: dict[str, Any]  # metric, threshold, max_regression
-    reference: dict[str, Any]  # features: by name; prediction
-    golden: dict[str, Any]  # rows, outputs, probabilities
+    gate: Gate
+    reference: Reference
+    golden: GoldenRows
     example: dict[str, Any]  # one row by feature name
 
 
@@ -124,8 +117,6 @@ def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
         mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
         inputs = json.loads(mlmodel["signature"]["inputs"])
         metadata = mlmodel["metadata"]
-        reference = json.loads((folder / "reference.json").read_text())
-        golden = json.loads((folder / "golden.json").read_text())
         features = tuple(Feature(item["name"], item["type"]) for item in inputs)
         example = json.loads((folder / "input_example.json").read_text())
         bundle = Bundle(
@@ -137,9 +128,9 @@ def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
             classes=tuple(metadata["classes"]),
             serving=metadata["serving"],
             serving_reason=metadata["serving_reason"],
-            gate=metadata["gate"],
-            reference=reference,
-            golden=golden,
+            gate=_GATE.validate_python(metadata["gate"]),
+            reference=_REFERENCE.validate_json((folder / "reference.json").read_bytes()),
+            golden=_GOLDEN.validate_json((folder / "golden.json").read_bytes()),
             example=dict(zip(example["columns"], example["data"][0], strict=True)),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, yaml.YAMLError) as error:
@@ -150,12 +141,12 @@ def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
     return bundle
 
 
-def fetch_bundle(registry: Registry, version: ModelVersion, cache: Path) -> Bundle:
+def fetch_bundle(registry: MlflowClient, version: ModelVersion, cache: Path) -> Bundle:
     """The version's bundle, from the cache folder or downloaded into it; complete or not there at all.
 
     Raises:
         BundleError: what MLflow holds does not fit its checksums.
-        RegistryError: MLflow does not answer, or has no such files.
+        MlflowError: MLflow does not answer, or has no such files.
     """
     expected = version.tags.get(BUNDLE_TAG)
     if not expected:

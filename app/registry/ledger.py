@@ -13,14 +13,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from app.registry.client import (
+from app.clients.mlflow import (
     PRODUCTION,
     PROMOTIONS_EXPERIMENT,
     SEQUENCE_TAG,
     Conflict,
+    MlflowClient,
+    MlflowError,
     NotFound,
-    Registry,
-    RegistryError,
 )
 
 MAX_TEXT = 4000  # a tag's value may have 5,000 characters
@@ -66,17 +66,17 @@ class Ledger:
 
     Raises:
         NotFound: the model is not registered.
-        RegistryError: it was registered by other means and has no sequence yet.
+        MlflowError: it was registered by other means and has no sequence yet.
     """
 
-    def __init__(self, registry: Registry, model: str) -> None:
+    def __init__(self, registry: MlflowClient, model: str) -> None:
         self.registry, self.model = registry, model
         try:
             tags = registry.model(model).tags
         except NotFound as error:
             raise NotFound(f"no model {model!r} is registered; run `mlops train {model}`", error.code) from error
         if SEQUENCE_TAG not in tags:
-            raise RegistryError(
+            raise MlflowError(
                 f"the model {model!r} was not registered by `mlops train`: it has no tag {SEQUENCE_TAG}. "
                 f"Train it once with `mlops train {model}`"
             )

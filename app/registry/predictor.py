@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import onnxruntime
 
-from app.registry.bundle import INTEGER, NUMERIC, Bundle, BundleError, Feature
+from app.registry.bundle import Bundle, BundleError
+from app.vocabulary import INTEGER, NUMERIC, Feature
 
 # Served values may differ from the estimator's by float32 rounding, and by no more.
 RTOL, ATOL = 1e-4, 1e-5
@@ -126,14 +127,12 @@ def load_predictor(bundle: Bundle) -> Predictor:
             predictor = OnnxPredictor((bundle.path / "model.onnx").read_bytes(), bundle.features)
         else:
             predictor = SkopsPredictor(bundle.path / "estimator.skops", bundle.features)
-        served = predictor.predict(bundle.golden["rows"])
+        served = predictor.predict(bundle.golden.rows)
     except BundleError:
         raise
     except Exception as error:  # whatever the runtime raises on a file it cannot use
         raise BundleError(f"the model does not load: {type(error).__name__}: {error}") from error
-    difference = first_difference(
-        Predictions(bundle.golden["outputs"], bundle.golden.get("probabilities")), served, bundle.task
-    )
+    difference = first_difference(Predictions(bundle.golden.outputs, bundle.golden.probabilities), served, bundle.task)
     if difference:
         raise GoldenMismatch(f"the golden rows are answered differently: {difference}")
     return predictor
@@ -141,7 +140,7 @@ def load_predictor(bundle: Bundle) -> Predictor:
 
 def example_difference(bundle: Bundle, prediction: Any) -> str:
     """How an answer for the bundle's example, its first golden row, differs from the estimator's; or ""."""
-    expected = Predictions(bundle.golden["outputs"][:1], None)
+    expected = Predictions(bundle.golden.outputs[:1], None)
     return first_difference(expected, Predictions([prediction], None), bundle.task)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from app.clients.mlflow import CHALLENGER, MlflowClient, ModelVersion, NotFound
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
-from app.registry.client import CHALLENGER, ModelVersion, NotFound, Registry
+from app.registry.gate_metrics import LOWER_IS_BETTER, at_least_as_good, better, evaluate
 from app.registry.ledger import Decision, Ledger, Move
-from app.registry.metrics import LOWER_IS_BETTER, at_least_as_good, better, evaluate
 from app.registry.predictor import Predictor, load_predictor
 
 
@@ -30,7 +30,7 @@ def cache_dir() -> Path:
 
 
 def promote(
-    registry: Registry,
+    registry: MlflowClient,
     model: str,
     version: str | None = None,
     *,
@@ -57,7 +57,7 @@ def promote(
 
     Raises:
         NotFound: no such model or version.
-        RegistryError: MLflow does not answer.
+        MlflowError: MLflow does not answer.
     """
     ledger = Ledger(registry, model)
     candidate = _version(registry, model, version)
@@ -84,7 +84,7 @@ def promote(
     return _move(ledger, moves, replace(draft, metrics=metrics, reason=reason))
 
 
-def rollback(registry: Registry, model: str, *, who: str, why: str = "", cause: str = "") -> Decision:
+def rollback(registry: MlflowClient, model: str, *, who: str, why: str = "", cause: str = "") -> Decision:
     """Return production to the version before, as the ledger has it; again, to the one before that.
 
     The version must still pass `bundle` and `golden`; it is not measured against the one it replaces.
@@ -119,7 +119,7 @@ def rollback(registry: Registry, model: str, *, who: str, why: str = "", cause: 
     return _move(ledger, moves, draft)
 
 
-def history(registry: Registry, model: str, limit: int = 1000) -> list[Decision]:
+def history(registry: MlflowClient, model: str, limit: int = 1000) -> list[Decision]:
     """The decisions about a model, newest first; none for a model that is not registered."""
     try:
         return Ledger(registry, model).history(limit)
@@ -138,7 +138,7 @@ def _before(moves: list[Move]) -> str | None:
     return stack[-2] if len(stack) > 1 else None
 
 
-def _version(registry: Registry, model: str, version: str | None) -> ModelVersion:
+def _version(registry: MlflowClient, model: str, version: str | None) -> ModelVersion:
     if version:
         try:
             return registry.version(model, version)
@@ -151,7 +151,7 @@ def _version(registry: Registry, model: str, version: str | None) -> ModelVersio
     return found[0]
 
 
-def _load(registry: Registry, version: ModelVersion) -> tuple[Bundle, Predictor]:
+def _load(registry: MlflowClient, version: ModelVersion) -> tuple[Bundle, Predictor]:
     try:
         bundle = fetch_bundle(registry, version, cache_dir())
     except BundleError as error:
@@ -162,7 +162,7 @@ def _load(registry: Registry, version: ModelVersion) -> tuple[Bundle, Predictor]
         raise Refused("golden", str(error)) from error
 
 
-def _held_out(registry: Registry, version: ModelVersion) -> pd.DataFrame:
+def _held_out(registry: MlflowClient, version: ModelVersion) -> pd.DataFrame:
     path = registry.bundle_path(version).rsplit("/", 1)[0] + "/evaluation/held_out.parquet"
     try:
         return pd.read_parquet(io.BytesIO(registry.read_artifact(path)))
@@ -179,7 +179,7 @@ def _measure(bundle: Bundle, predictor: Predictor, rows: pd.DataFrame) -> dict[s
 
 
 def _gate(
-    registry: Registry,
+    registry: MlflowClient,
     candidate: ModelVersion,
     current: str | None,
     allow_signature_change: bool,
@@ -187,8 +187,8 @@ def _gate(
 ) -> tuple[dict[str, float], str]:
     """The metrics of both sides and the sentence that says why it passed."""
     bundle, predictor = _load(registry, candidate)
-    name = bundle.gate["metric"]
-    threshold, margin = float(bundle.gate["threshold"]), float(bundle.gate["max_regression"])
+    name = bundle.gate.metric
+    threshold, margin = bundle.gate.threshold, bundle.gate.max_regression
     in_production = _production(registry, candidate.name, current)
     if in_production and not allow_signature_change:
         _same_signature(bundle, in_production[0], str(current))
@@ -217,7 +217,7 @@ def _gate(
     return metrics, f"{said} passes the threshold {threshold:.4f} and {against}"
 
 
-def _production(registry: Registry, model: str, current: str | None) -> tuple[Bundle, Predictor] | None:
+def _production(registry: MlflowClient, model: str, current: str | None) -> tuple[Bundle, Predictor] | None:
     """What serves now, or None where that is nothing that could be compared with."""
     if current is None:
         return None

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from app.vocabulary import CategoricalReference, ColumnReference, Dtype, NumericReference
+
 BUCKETS = 10
 CATEGORIES = 20
 OTHER = "(other)"
@@ -15,7 +17,7 @@ OTHER = "(other)"
 SHARE_FLOOR = 1e-4
 
 
-def numeric_reference(values: Sequence[float] | np.ndarray, dtype: str) -> dict[str, Any]:
+def numeric_reference(values: Sequence[float] | np.ndarray, dtype: Dtype) -> NumericReference:
     """Buckets by deciles of one numeric feature.
 
     Args:
@@ -23,45 +25,44 @@ def numeric_reference(values: Sequence[float] | np.ndarray, dtype: str) -> dict[
         dtype: the signature's name of the type, such as "double".
 
     Returns:
-        dtype, min, max, median; edges: inner bucket edges, ascending, at most 9; shares: of the rows in each of the
-        len(edges) + 1 buckets. Bucket i holds edges[i-1] < x <= edges[i].
+        the reference, with at most 9 edges.
     """
     column = np.asarray(values, dtype=np.float64)
     edges = np.unique(np.quantile(column, np.linspace(0, 1, BUCKETS + 1)[1:-1]))
     edges = edges[edges < column.max()]
     counts = np.bincount(np.searchsorted(edges, column, side="left"), minlength=len(edges) + 1)
-    return {
-        "dtype": dtype,
-        "min": float(column.min()),
-        "max": float(column.max()),
-        "median": float(np.median(column)),
-        "edges": edges.tolist(),
-        "shares": (counts / len(column)).tolist(),
-    }
+    return NumericReference(
+        dtype=dtype,
+        min=float(column.min()),
+        max=float(column.max()),
+        median=float(np.median(column)),
+        edges=edges.tolist(),
+        shares=(counts / len(column)).tolist(),
+    )
 
 
-def categorical_reference(values: Sequence[Any] | np.ndarray, dtype: str) -> dict[str, Any]:
+def categorical_reference(values: Sequence[Any] | np.ndarray, dtype: Dtype) -> CategoricalReference:
     """The commonest categories of one feature (or of the labels) and their shares.
 
     Returns:
-        dtype; categories: up to 20 as text, commonest first, then "(other)"; shares: one per category.
+        the reference, with up to 20 categories, commonest first, and then "(other)".
     """
     names, counts = np.unique(np.asarray([str(value) for value in values]), return_counts=True)
     order = np.lexsort((names, -counts))[:CATEGORIES]
     kept = counts[order] / counts.sum()
-    return {
-        "dtype": dtype,
-        "categories": [*names[order].tolist(), OTHER],
-        "shares": [*kept.tolist(), float(max(0.0, 1.0 - kept.sum()))],
-    }
+    return CategoricalReference(
+        dtype=dtype,
+        categories=[*names[order].tolist(), OTHER],
+        shares=[*kept.tolist(), float(max(0.0, 1.0 - kept.sum()))],
+    )
 
 
-def bucket_labels(reference: dict[str, Any]) -> list[str]:
+def bucket_labels(reference: ColumnReference) -> list[str]:
     """A readable name for each bucket, in order: "<= 5.1", ..., "> 6.9", or the categories."""
-    if "categories" in reference:
-        return list(reference["categories"])
+    if isinstance(reference, CategoricalReference):
+        return list(reference.categories)
     for digits in range(6, 18):  # 17 tell any two floats apart
-        edges = [f"{edge:.{digits}g}" for edge in reference["edges"]]
+        edges = [f"{edge:.{digits}g}" for edge in reference.edges]
         if len(set(edges)) == len(edges):
             break
     return [*(f"<= {edge}" for edge in edges), f"> {edges[-1]}" if edges else "all"]
@@ -72,11 +73,14 @@ class Bucketer:
 
     __slots__ = ("categories", "edges", "other", "size")
 
-    def __init__(self, reference: dict[str, Any]) -> None:
-        self.edges: list[float] = reference.get("edges", [])
-        names = reference.get("categories")
-        self.categories = {name: i for i, name in enumerate(names)} if names else None
-        self.size = len(reference["shares"])
+    def __init__(self, reference: ColumnReference) -> None:
+        self.edges: list[float] = []
+        self.categories: dict[str, int] | None = None
+        if isinstance(reference, CategoricalReference):
+            self.categories = {name: i for i, name in enumerate(reference.categories)}
+        else:
+            self.edges = reference.edges
+        self.size = len(reference.shares)
         self.other = self.size - 1
 
     def __call__(self, value: Any) -> int:

@@ -9,7 +9,7 @@ import uvicorn
 from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 
-from app.registry.client import RegistryError
+from app.clients.mlflow import MlflowError
 from app.retrainer.main import create_app
 from app.retrainer.settings import RetrainerSettings
 
@@ -30,7 +30,7 @@ def main() -> int:
         )
         sys.stderr.write(f"the retrainer cannot start: {reasons}\n")
         return 2
-    except RegistryError as error:
+    except MlflowError as error:
         sys.stderr.write(f"the retrainer cannot start: {error}\n")
         return 2
     uvicorn.run(

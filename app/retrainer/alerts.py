@@ -16,7 +16,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Labels = dict[Name, Annotated[str, StringConstraints(max_length=2000)]]
 
 
-class Alert(BaseModel):
+class WebhookAlert(BaseModel):
     """Fields that are not read here are let through: a newer Alertmanager that sends more must not stop retraining."""
 
     status: Literal["firing", "resolved"]
@@ -27,12 +27,12 @@ class Alert(BaseModel):
 class Notification(BaseModel):
     version: Literal["4"]
     status: Literal["firing", "resolved"]
-    alerts: list[Alert] = Field(max_length=5000)
+    alerts: list[WebhookAlert] = Field(max_length=5000)
 
 
 def wanted(notification: Notification) -> dict[str, str]:
     """Model -> cause, of the models that firing alerts want retrained. Resolved alerts want nothing."""
-    found: dict[str, dict[str, list[Alert]]] = {}
+    found: dict[str, dict[str, list[WebhookAlert]]] = {}
     for alert in notification.alerts:
         model = alert.labels.get("model")
         if alert.status == "firing" and alert.labels.get("action") == ACTION and model:
@@ -43,7 +43,7 @@ def wanted(notification: Notification) -> dict[str, str]:
     }
 
 
-def _cause(name: str, alerts: list[Alert]) -> str:
+def _cause(name: str, alerts: list[WebhookAlert]) -> str:
     """Such as: FeatureDrift petal_length, petal_width since 2026-01-01T00:00:00Z."""
     features = sorted({alert.labels["feature"] for alert in alerts if alert.labels.get("feature")})
     since: datetime = min(alert.startsAt for alert in alerts)

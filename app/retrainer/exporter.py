@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from app.retrainer.prefect import FAILED, FlowRun, Prefect, PrefectUnavailable
+from app.clients.prefect import FAILED, FlowRun, PrefectClient, PrefectUnavailable
 
 log = logging.getLogger("mlops.exporter")
 
@@ -32,7 +32,7 @@ class Exporter(Collector):
     While Prefect is away the last figures stay, and mlops_retrainer_prefect_up is 0.
     """
 
-    def __init__(self, prefect: Prefect, metrics: CollectorRegistry, seconds: float) -> None:
+    def __init__(self, prefect: PrefectClient, metrics: CollectorRegistry, seconds: float) -> None:
         self.prefect, self.seconds = prefect, seconds
         self.snapshot = Snapshot()
         self.up: bool | None = None  # None: not asked yet

@@ -14,13 +14,13 @@ from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from pydantic import ValidationError
 
-from app.cli.settings import PlatformSettings
-from app.registry.client import Registry
+from app.clients.mlflow import MlflowClient
+from app.clients.prefect import PrefectClient
 from app.retrainer.alerts import Notification, wanted
 from app.retrainer.exporter import Exporter
-from app.retrainer.prefect import Prefect
 from app.retrainer.retrainer import Retrainer, Unavailable
 from app.retrainer.settings import RetrainerSettings
+from app.runtime.settings import PlatformSettings
 
 MAX_BODY = 1024 * 1024
 EXPORT_SECONDS = 15.0
@@ -35,7 +35,7 @@ def create_app(settings: RetrainerSettings | None = None) -> FastAPI:
     settings = settings or RetrainerSettings()  # type: ignore[call-arg]  # the token comes from the environment
     metrics = CollectorRegistry()
     ProcessCollector(registry=metrics)
-    prefect, registry = Prefect(PlatformSettings().prefect_client()), Registry()
+    prefect, registry = PrefectClient(timeout=PlatformSettings().timeout), MlflowClient()
     retrainer = Retrainer(prefect, registry, settings.policy, metrics)
     exporter = Exporter(prefect, metrics, EXPORT_SECONDS)
     authorization = f"Bearer {settings.token}".encode()

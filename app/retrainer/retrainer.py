@@ -11,10 +11,10 @@ from threading import Lock
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from app.registry.client import NotFound, Registry, RegistryError
+from app.clients.mlflow import MlflowClient, MlflowError, NotFound
+from app.clients.prefect import TAG, FlowRun, PrefectClient, PrefectUnavailable
 from app.registry.ledger import Ledger
 from app.retrainer.decision import Outcome, Policy, Retraining, Verdict, decide, key, stamp
-from app.retrainer.prefect import TAG, FlowRun, Prefect, PrefectUnavailable
 
 DECISIONS = 200  # the newest ones of the ledger that are looked at
 
@@ -45,8 +45,8 @@ class Retrainer:
 
     def __init__(
         self,
-        prefect: Prefect,
-        registry: Registry,
+        prefect: PrefectClient,
+        registry: MlflowClient,
         policy: Policy,
         metrics: CollectorRegistry,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -75,7 +75,7 @@ class Retrainer:
         try:
             with self._deciding:
                 answer = self._consider(model, cause)
-        except (PrefectUnavailable, RegistryError) as error:
+        except (PrefectUnavailable, MlflowError) as error:
             self._tell(Answer(model, "failed", str(error), "when Alertmanager asks again"), cause)
             raise Unavailable(f"{model}: {error}; send the alert again") from error
         self._tell(answer, cause)

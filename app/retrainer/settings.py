@@ -1,4 +1,4 @@
-"""Settings of the retrainer; Prefect's address is app.cli.settings.PlatformSettings, MLflow's RegistrySettings."""
+"""Settings of the retrainer; Prefect's address is app.runtime.settings.PlatformSettings, MLflow's MlflowSettings."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from app.ui.api_client import ModelApi
+from app.clients.model_api import ModelApiClient
 from app.ui.exposition import Sample, read
-from app.ui.figures import WINDOW, Alert, Reading, Requests, Traffic, together
+from app.ui.live_data import WINDOW, FiringAlert, Reading, RequestWindow, Traffic, together
 
 EVERY = 2.0  # seconds
 KEPT = 150  # samples: 5 minutes
@@ -23,7 +23,7 @@ class _Totals:
     """The counters of one model's requests at one moment, since the API was started."""
 
     time: float
-    requests: Requests
+    requests: RequestWindow
 
 
 class ApiSource:
@@ -35,10 +35,10 @@ class ApiSource:
     every = EVERY
     about = f"What the model API sees, read every {EVERY:g} seconds while this page is open."
 
-    def __init__(self, api: ModelApi, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, api: ModelApiClient, clock: Callable[[], float] = time.time) -> None:
         self.api, self.clock = api, clock
         self.reading: Reading | None = None
-        self.alerts: list[Alert] | None = None
+        self.alerts: list[FiringAlert] | None = None
         self._history: dict[str, deque[_Totals]] = {}
 
     def refresh(self) -> None:
@@ -64,7 +64,7 @@ def _totals(sample: Sample, model: str, since: float | None) -> _Totals:
     durations: dict[float, float] = defaultdict(float)
     for labels, value in sample.of("mlops_request_duration_seconds_bucket", model=model):
         durations[float(labels["le"])] += value
-    return _Totals(sample.time, Requests(sample.time - (since or 0.0), dict(statuses), dict(durations)))
+    return _Totals(sample.time, RequestWindow(sample.time - (since or 0.0), dict(statuses), dict(durations)))
 
 
 def _traffic(history: list[_Totals]) -> Traffic:
@@ -74,11 +74,11 @@ def _traffic(history: list[_Totals]) -> Traffic:
     return Traffic(steps, together(recent) if recent else None, last.requests)
 
 
-def _added(before: _Totals, now: _Totals) -> Requests:
+def _added(before: _Totals, now: _Totals) -> RequestWindow:
     """The requests between two moments."""
     # one verdict for all: after a restart a small counter may by chance stand where it stood
     restarted = now.requests.asked < before.requests.asked
-    return Requests(
+    return RequestWindow(
         now.time - before.time,
         _increases({} if restarted else before.requests.statuses, now.requests.statuses),
         _increases({} if restarted else before.requests.durations, now.requests.durations),

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.ui import live, models, predict
+from app.ui.pages import live, models, predict
 
 # A drawing of our own: Streamlit would have the browser fetch one of its icons from the Internet.
 ICON = (

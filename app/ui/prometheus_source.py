@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Lock
 
+from app.clients.errors import ServiceError
+from app.clients.prometheus import ActiveAlert, PrometheusClient
 from app.ui.drift import MIN_ROWS
 from app.ui.exposition import Sample
-from app.ui.figures import WINDOW, Alert, Reading, Requests, Traffic, together
-from app.ui.problems import Problem
-from app.ui.prometheus import ActiveAlert, Prometheus
+from app.ui.live_data import WINDOW, FiringAlert, Reading, RequestWindow, Traffic, together
 
 EVERY = 5.0  # seconds: a third of the usual scrape interval, so that what was scraped is soon seen
 HISTORY = 15 * 60.0  # seconds
@@ -75,14 +75,14 @@ class PrometheusSource:
 
     def __init__(
         self,
-        prometheus: Prometheus,
+        prometheus: PrometheusClient,
         every: float = EVERY,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.prometheus, self.every, self.clock = prometheus, every, clock
         self.reading: Reading | None = None
-        self.alerts: list[Alert] | None = None
-        self._problem: Problem | None = None
+        self.alerts: list[FiringAlert] | None = None
+        self._problem: ServiceError | None = None
         self._asked = -math.inf
         self._lock = Lock()
         self._rules = Rules()
@@ -95,7 +95,7 @@ class PrometheusSource:
             finally:
                 self._lock.release()
         if problem := self._problem:
-            raise Problem(problem.what, problem.cure)
+            raise ServiceError(problem.what, problem.cure)
 
     def _refresh(self) -> None:
         # pages come every `every` seconds, give or take a little
@@ -105,7 +105,7 @@ class PrometheusSource:
             # first: an API that is down has no figures, and an alert that says so
             self.alerts = self._firing()
             self.reading, self._problem = self._read(), None
-        except Problem as problem:
+        except ServiceError as problem:
             self._problem = problem
         self._asked = time.monotonic()
 
@@ -120,14 +120,14 @@ class PrometheusSource:
         except (ValueError, LookupError) as error:
             raise self.prometheus.foreign(f"{type(error).__name__}: {error}") from error
         if "mlops_registry_up" not in sample.series:
-            raise Problem(
+            raise ServiceError(
                 f"Prometheus at {self.prometheus.url} has no figures of the model API.",
                 "After an installation the first ones take half a minute. Where it stays like this, the API is down, "
                 "or Prometheus cannot reach it: its page Status, Targets says why.",
             )
         return Reading(now, sample, traffic, window=self._rules.window, min_rows=self._rules.min_rows)
 
-    def _firing(self) -> list[Alert]:
+    def _firing(self) -> list[FiringAlert]:
         """The critical ones first."""
         found = [_alert(alert) for alert in self.prometheus.alerts() if _is_firing(alert)]
         return sorted(found, key=lambda alert: (alert.severity, alert.name, alert.summary))
@@ -181,7 +181,7 @@ def _rules(sample: Sample) -> Rules:
     return Rules()
 
 
-def _requests(counts: Iterable[tuple[dict[str, str], float]]) -> Requests:
+def _requests(counts: Iterable[tuple[dict[str, str], float]]) -> RequestWindow:
     """Of a window: by status, and by upper bound of the duration."""
     statuses: dict[str, float] = {}
     durations: dict[float, float] = {}
@@ -195,16 +195,16 @@ def _requests(counts: Iterable[tuple[dict[str, str], float]]) -> Requests:
     highest = 0.0
     for bound in sorted(durations):  # what Prometheus estimates per series may fall by a hair from bound to bound
         highest = durations[bound] = max(highest, durations[bound])
-    return Requests(WINDOW, statuses, durations)
+    return RequestWindow(WINDOW, statuses, durations)
 
 
 def _is_firing(alert: ActiveAlert) -> bool:
     return alert.state == "firing" and RUNBOOK in alert.annotations.get("runbook_url", "")
 
 
-def _alert(alert: ActiveAlert) -> Alert:
+def _alert(alert: ActiveAlert) -> FiringAlert:
     name = alert.labels.get("alertname", "an alert")
-    return Alert(
+    return FiringAlert(
         name,
         alert.labels.get("severity", "warning"),
         alert.annotations.get("summary", "").strip() or name,

@@ -1,11 +1,11 @@
-"""Settings of the pages; MLflow's address and account are app.registry.client.RegistrySettings."""
+"""Settings of the pages; MLflow's address and account are app.clients.mlflow.MlflowSettings."""
 
 from __future__ import annotations
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.registry.client import RegistrySettings
+from app.runtime.settings import MlflowSettings
 
 
 class UiSettings(BaseSettings):
@@ -32,4 +32,4 @@ class UiSettings(BaseSettings):
     @property
     def mlflow_links(self) -> str:
         """Base URL of links to MLflow's own pages."""
-        return (self.mlflow_public_url or RegistrySettings().mlflow_tracking_uri).rstrip("/")
+        return (self.mlflow_public_url or MlflowSettings().mlflow_tracking_uri).rstrip("/")

@@ -16,8 +16,8 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed
 
-from app.registry.client import Registry
-from app.testing import free_port
+from app.clients.mlflow import MlflowClient
+from app.runtime.processes import free_port
 from flows import deploy, reachable
 from flows.serve import deployments
 
@@ -43,7 +43,7 @@ async def everything(client: PrefectClient, wanted: list[RunnerDeployment], imag
     await deploy.ensure_automations(client, deploy.automations(100))
 
 
-def test_registering_twice_is_registering_once(platform: Registry, wanted: list[RunnerDeployment]) -> None:
+def test_registering_twice_is_registering_once(platform: MlflowClient, wanted: list[RunnerDeployment]) -> None:
     async def work() -> None:
         async with get_client() as client:
             await everything(client, wanted, "mlops/flows:1")
@@ -63,7 +63,7 @@ def test_registering_twice_is_registering_once(platform: Registry, wanted: list[
 
 
 def test_the_deployment_of_a_model_that_is_gone_is_deleted_and_others_are_left(
-    platform: Registry, wanted: list[RunnerDeployment]
+    platform: MlflowClient, wanted: list[RunnerDeployment]
 ) -> None:
     @flow(name="somebody-elses")
     def other() -> None: ...
@@ -83,7 +83,7 @@ def test_the_deployment_of_a_model_that_is_gone_is_deleted_and_others_are_left(
 
 
 def test_the_first_training_is_asked_for_once_and_again_only_when_it_failed(
-    platform: Registry, wanted: list[RunnerDeployment]
+    platform: MlflowClient, wanted: list[RunnerDeployment]
 ) -> None:
     async def work() -> None:
         async with get_client() as client:
@@ -109,7 +109,7 @@ def test_what_ends_runs_ends_them_as_crashed_with_a_reason() -> None:
         assert action.message  # type: ignore[union-attr]
 
 
-def test_a_server_that_does_not_come_up_is_named(platform: Registry) -> None:
+def test_a_server_that_does_not_come_up_is_named(platform: MlflowClient) -> None:
     async def work() -> None:
         address = f"http://127.0.0.1:{free_port()}/api"
         async with PrefectClient(address) as client:

@@ -17,9 +17,10 @@ from sklearn.svm import LinearSVC
 
 from app.registry.bundle import read_bundle
 from app.registry.predictor import load_predictor
+from app.vocabulary import Gate, Task
 from flows.register import RegistrationError, build_bundle
 
-GATE = {"metric": "accuracy", "threshold": 0.5, "max_regression": 0.0}
+GATE = Gate("accuracy", threshold=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def frame() -> pd.DataFrame:
     )
 
 
-def _bundle(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: str) -> Any:
+def _bundle(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Any:
     build_bundle(
         folder, estimator=estimator.fit(frame, labels), frame=frame, labels=labels, task=task, target="y", gate=GATE
     )

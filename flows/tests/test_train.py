@@ -10,10 +10,12 @@ import httpx
 import mlflow
 import pytest
 
+from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import fetch_bundle
-from app.registry.client import PRODUCTION, Registry
 from app.registry.predictor import load_predictor
-from app.testing import ROOT, Server, python_block
+from app.runtime.processes import Server
+from app.testing.docs import ROOT, python_block
+from app.vocabulary import Gate
 from flows import model as models
 from flows.dataset import DatasetError
 from flows.register import register
@@ -23,7 +25,7 @@ from flows.train import train
 KILLS = 5
 
 
-def artifacts(registry: Registry, run_id: str) -> list[str]:
+def artifacts(registry: MlflowClient, run_id: str) -> list[str]:
     return registry.list_artifacts(registry.artifact_path(registry.run(run_id).artifact_uri))
 
 
@@ -33,14 +35,14 @@ def shared() -> dict[str, Any]:
 
 
 @pytest.fixture
-def iris_run(platform: Registry, shared: dict[str, Any]) -> dict[str, Any]:
+def iris_run(platform: MlflowClient, shared: dict[str, Any]) -> dict[str, Any]:
     """One training of Iris, which several tests look at."""
     if "iris" not in shared:
         shared["iris"] = train("iris", who="ada")
     return shared["iris"]
 
 
-def test_training_registers_and_promotes(platform: Registry, iris_run: dict[str, Any]) -> None:
+def test_training_registers_and_promotes(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
     assert iris_run["decision"]["outcome"] == "promoted"
     version = platform.version_by_alias("iris", PRODUCTION)
     assert version
@@ -48,7 +50,7 @@ def test_training_registers_and_promotes(platform: Registry, iris_run: dict[str,
     assert {"dataset_sha256", "git_sha", "flow_run_id", "lib.scikit-learn", "bundle_sha256"} <= version.tags.keys()
 
 
-def test_mlflow_has_everything_about_the_run(platform: Registry, iris_run: dict[str, Any]) -> None:
+def test_mlflow_has_everything_about_the_run(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
     run = platform.run(iris_run["run_id"])
     assert run.params["forest__n_estimators"] == "100"
     assert run.metrics["accuracy"] == iris_run["metrics"]["accuracy"]
@@ -61,7 +63,7 @@ def test_mlflow_has_everything_about_the_run(platform: Registry, iris_run: dict[
 
 
 def test_prefect_shows_a_report_with_a_link_to_the_run(
-    prefect_server: Server, platform: Registry, iris_run: dict[str, Any]
+    prefect_server: Server, platform: MlflowClient, iris_run: dict[str, Any]
 ) -> None:
     body = {"artifacts": {"key": {"any_": ["train-iris"]}}, "sort": "CREATED_DESC"}
     found = httpx.post(f"{prefect_server.uri}/artifacts/filter", json=body).json()
@@ -70,20 +72,20 @@ def test_prefect_shows_a_report_with_a_link_to_the_run(
     assert "accuracy" in found[0]["data"]
 
 
-def test_the_same_seed_and_data_give_the_same_metrics(platform: Registry, iris_run: dict[str, Any]) -> None:
+def test_the_same_seed_and_data_give_the_same_metrics(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
     again = train("iris", promote=False)
     assert again["metrics"] == iris_run["metrics"]
     assert int(again["version"]) == int(iris_run["version"]) + 1
     assert again["decision"] is None
 
 
-def test_a_regression_has_residuals(platform: Registry) -> None:
+def test_a_regression_has_residuals(platform: MlflowClient) -> None:
     done = train("diabetes")
     assert done["decision"]["outcome"] == "promoted"
     assert "evaluation/residuals.png" in artifacts(platform, done["run_id"])
 
 
-def test_bad_data_stops_the_run_and_registers_nothing(platform: Registry, tmp_path: Path) -> None:
+def test_bad_data_stops_the_run_and_registers_nothing(platform: MlflowClient, tmp_path: Path) -> None:
     before = {model.name: len(platform.versions(model.name)) for model in platform.models()}
     source = tmp_path / "bad.csv"
     models.get("iris").load().drop(columns="petal_width").to_csv(source, index=False)
@@ -92,7 +94,9 @@ def test_bad_data_stops_the_run_and_registers_nothing(platform: Registry, tmp_pa
     assert {model.name: len(platform.versions(model.name)) for model in platform.models()} == before
 
 
-def test_worse_data_ends_in_a_refused_promotion(platform: Registry, iris_run: dict[str, Any], tmp_path: Path) -> None:
+def test_worse_data_ends_in_a_refused_promotion(
+    platform: MlflowClient, iris_run: dict[str, Any], tmp_path: Path
+) -> None:
     source = tmp_path / "noise.parquet"
     frame = models.get("iris").load()
     frame["species"] = frame["species"].sample(frac=1, random_state=1).to_numpy()
@@ -103,7 +107,7 @@ def test_worse_data_ends_in_a_refused_promotion(platform: Registry, iris_run: di
     assert platform.version_by_alias("iris", PRODUCTION).version != done["version"]  # type: ignore[union-attr]
 
 
-def test_a_third_model_is_one_file(platform: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_third_model_is_one_file(platform: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = python_block(ROOT / "README.md")
     assert len([line for line in text.splitlines() if line.strip()]) < 20
     (tmp_path / "wine.py").write_text(text)
@@ -118,12 +122,12 @@ def test_a_third_model_is_one_file(platform: Registry, tmp_path: Path, monkeypat
 
 
 def test_mlflow_killed_during_registrations_loses_no_version(
-    mlflow_server: Server, platform: Registry, iris_rows: Any, iris_fitted: Any
+    mlflow_server: Server, platform: MlflowClient, iris_rows: Any, iris_fitted: Any
 ) -> None:
     """MLflow is SIGKILLed at several moments of a registration and started again; what was acknowledged is there."""
     rows, held_out = iris_rows
     name, acknowledged = "killed", []
-    client = Registry(platform.uri, timeout=30, retry_for=120)
+    client = MlflowClient(platform.uri, timeout=30, retry_for=120)
 
     def restart() -> None:
         mlflow_server.stop()
@@ -143,7 +147,7 @@ def test_mlflow_killed_during_registrations_loses_no_version(
             held_out=held_out,
             task="classification",
             target="species",
-            gate={"metric": "accuracy", "threshold": 0.5, "max_regression": 0.0},
+            gate=Gate("accuracy", 0.5),
             tags={},
         )
         acknowledged.append(version.version)
@@ -154,7 +158,9 @@ def test_mlflow_killed_during_registrations_loses_no_version(
         assert load_predictor(fetch_bundle(platform, version, Path(mlflow_server.logs) / "cache"))
 
 
-def test_mlflow_away_is_waited_for(mlflow_server: Server, platform: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_away_is_waited_for(
+    mlflow_server: Server, platform: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mlflow_server.stop()
     restart = threading.Thread(target=mlflow_server.start)
     restart.start()
@@ -163,8 +169,8 @@ def test_mlflow_away_is_waited_for(mlflow_server: Server, platform: Registry, mo
     assert platform.version("iris", done["version"]).run_id == done["run_id"]
 
 
-def test_feedback_can_be_trained_on(platform: Registry, iris_run: dict[str, Any]) -> None:
-    from app.registry import feedback
+def test_feedback_can_be_trained_on(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
+    from app.registry import feedback_store
 
     rows = [
         {
@@ -178,6 +184,6 @@ def test_feedback_can_be_trained_on(platform: Registry, iris_run: dict[str, Any]
         }
         for i in range(7)
     ]
-    feedback.store(platform, "iris", rows)
+    feedback_store.store(platform, "iris", rows)
     done = train("iris", feedback=True, promote=False)
     assert platform.run(done["run_id"]).params["rows"] == str(150 + 7)

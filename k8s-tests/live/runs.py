@@ -19,7 +19,7 @@ from kubernetes import client
 from namespace import wait_for
 from release import Platform
 
-from app.registry.client import PRODUCTION, Registry
+from app.clients.mlflow import PRODUCTION, MlflowClient
 
 CONTEXT = os.environ.get("KUBE_CONTEXT", "kind-mlops")
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -62,17 +62,17 @@ def slow_source(feed: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @contextmanager
-def registry_of(platform: Platform, account: str = "admin") -> Iterator[Registry]:
+def registry_of(platform: Platform, account: str = "admin") -> Iterator[MlflowClient]:
     """A client of the platform's MLflow, through a port-forward."""
     password = platform.credentials[f"mlflow-{account}-password"]
     with (
         port_forward(platform, "mlflow", 5000) as port,
-        Registry(f"http://127.0.0.1:{port}", account, password, timeout=30, retry_for=30) as registry,
+        MlflowClient(f"http://127.0.0.1:{port}", account, password, timeout=30, retry_for=30) as registry,
     ):
         yield registry
 
 
-def production(registry: Registry) -> str:
+def production(registry: MlflowClient) -> str:
     """The version of iris that is in production."""
     found = registry.version_by_alias("iris", PRODUCTION)
     assert found

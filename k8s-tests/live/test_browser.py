@@ -16,7 +16,7 @@ from release import Platform
 from runs import Runs, new_version, production, registry_of, runs_of
 
 from app.registry.promotion import promote
-from app.testing import CHROMIUM, CHROMIUM_FLAGS
+from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
 from conftest import REPORTS
 
 PATIENCE = 60_000  # ms

@@ -13,7 +13,7 @@ import pytest
 from namespace import wait_for
 from release import PORTS, ROOT, Platform
 
-from app.testing import shell_commands
+from app.testing.docs import shell_commands
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What other tests run (test_loop.py, test_data.py, test_retrain.py, CI), what never ends, and what needs a registry.

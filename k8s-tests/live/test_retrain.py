@@ -17,9 +17,9 @@ from namespace import wait_for
 from release import ROOT, Platform, run
 from runs import FINAL, Runs, new_version, port_forward, registry_of, runs_of, scale
 
-from app.registry.client import PRODUCTION, Registry
+from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.promotion import history
-from app.testing import shell_commands
+from app.testing.docs import shell_commands
 
 STORM = 50
 FIRING = 'ALERTS{{alertname="FeatureDrift",model="{model}",alertstate="firing"}}'
@@ -98,7 +98,7 @@ class Stages:
         self.last = now
 
 
-def fresh_version(platform: Platform, runs: Runs, prometheus: Prometheus, registry: Registry) -> str:
+def fresh_version(platform: Platform, runs: Runs, prometheus: Prometheus, registry: MlflowClient) -> str:
     """A version of iris that was not asked anything, in service everywhere; without feedback of before.
 
     Drift is that of the version in service, so what other tests sent does not count.

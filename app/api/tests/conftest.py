@@ -16,9 +16,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from app.api.main import create_app
-from app.api.testing import KEY, Example, bundle_of, cache_bundle, mixed_rows, nobody, settings
-from app.registry.client import PRODUCTION, Registry
-from app.testing import Server, free_port
+from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.runtime.processes import Server, free_port
+from app.testing.model_api import KEY, Example, bundle_of, cache_bundle, mixed_rows, nobody, settings
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +86,7 @@ def empty_client(tmp_path: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def mlflow(registry: Registry) -> Registry:
+def mlflow(registry: MlflowClient) -> MlflowClient:
     """The session's MLflow with nothing in production."""
     for model in registry.models():
         if PRODUCTION in model.aliases:
@@ -101,13 +101,13 @@ def model_name() -> str:
 
 
 @pytest.fixture
-def follow(mlflow: Registry, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+def follow(mlflow: MlflowClient, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
     """Starts an API in this process that follows the session's MLflow, with a quick poll."""
     clients: list[TestClient] = []
 
     def start(**values: Any) -> TestClient:
         cache, timeout = values.pop("cache", tmp_path / "cache"), values.pop("timeout", 30)
-        app = create_app(settings(cache, poll_seconds=0.1, **values), Registry(mlflow.uri, timeout=timeout))
+        app = create_app(settings(cache, poll_seconds=0.1, **values), MlflowClient(mlflow.uri, timeout=timeout))
         client = TestClient(app)
         client.__enter__()
         clients.append(client)
@@ -119,7 +119,7 @@ def follow(mlflow: Registry, tmp_path: Path) -> Iterator[Callable[..., TestClien
 
 
 @pytest.fixture
-def process(mlflow_server: Server, mlflow: Registry, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def process(mlflow_server: Server, mlflow: MlflowClient, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts the API as users do, as a process of its own."""
     servers: list[Server] = []
 

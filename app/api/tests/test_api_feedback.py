@@ -12,35 +12,27 @@ from fastapi.testclient import TestClient
 from app.api.errors import Refusal
 from app.api.feedback import Committer
 from app.api.prediction_id import Signer
-from app.api.testing import (
-    KEY,
-    SETOSA,
-    VIRGINICA,
-    Example,
-    eventually,
-    metric,
-    nobody,
-    publish,
-)
-from app.registry.client import Registry
-from app.registry.feedback import read
-from app.testing import Server
+from app.clients.mlflow import MlflowClient
+from app.registry.feedback_store import read
+from app.runtime.processes import Server
+from app.runtime.waiting import wait_until
+from app.testing.model_api import KEY, SETOSA, VIRGINICA, Example, metric, nobody, publish
 
 Follow = Callable[..., TestClient]
 
 
 @pytest.fixture
-def storing(mlflow: Registry, follow: Follow, examples: dict[str, Example], model_name: str) -> Any:
+def storing(mlflow: MlflowClient, follow: Follow, examples: dict[str, Example], model_name: str) -> Any:
     """An API with iris (by default), diabetes and cars, and its names for them."""
     names = {kind: f"{model_name}-{kind}" for kind in ("iris", "diabetes", "cars")}
     for kind, name in names.items():
         publish(mlflow, name, examples[kind].bundle)
     client = follow(default_model=names["iris"])
-    eventually(lambda: len(client.get("/models").json()["models"]) == len(names))
+    wait_until(lambda: len(client.get("/models").json()["models"]) == len(names))
     return client, names
 
 
-def test_a_label_is_stored_with_all_that_training_needs(storing: Any, mlflow: Registry) -> None:
+def test_a_label_is_stored_with_all_that_training_needs(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
     answer = client.get("/predict", params=SETOSA).json()
     response = client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": "versicolor"})
@@ -52,7 +44,7 @@ def test_a_label_is_stored_with_all_that_training_needs(storing: Any, mlflow: Re
     assert row == {"id": answer["prediction_id"], "features": SETOSA, **expected}
 
 
-def test_a_regression_answers_the_error(storing: Any, mlflow: Registry, examples: dict[str, Example]) -> None:
+def test_a_regression_answers_the_error(storing: Any, mlflow: MlflowClient, examples: dict[str, Example]) -> None:
     client, names = storing
     answer = client.post(f"/models/{names['diabetes']}/predict", json=examples["diabetes"].rows(1)[0]).json()
     said = client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": 100}).json()
@@ -64,7 +56,7 @@ def test_a_regression_answers_the_error(storing: Any, mlflow: Registry, examples
     )
 
 
-def test_an_array_of_several_models_is_stored(storing: Any, mlflow: Registry) -> None:
+def test_an_array_of_several_models_is_stored(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
     iris = [a["prediction_id"] for a in client.post("/predict", json=[SETOSA, VIRGINICA]).json()]
     car = client.post(f"/models/{names['cars']}/predict", json={"colour": "red", "doors": 4, "weight": 1}).json()
@@ -75,7 +67,7 @@ def test_an_array_of_several_models_is_stored(storing: Any, mlflow: Registry) ->
     assert read(mlflow, names["cars"])[0]["label"] is True
 
 
-def test_labels_are_counted_once(storing: Any, mlflow: Registry) -> None:
+def test_labels_are_counted_once(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
     token = client.get("/predict", params=SETOSA).json()["prediction_id"]
     for label in ("setosa", "setosa", "virginica", "virginica"):
@@ -124,7 +116,7 @@ def test_an_id_of_another_key_is_422(client: TestClient) -> None:
     assert client.post("/feedback", json={"prediction_id": token, "label": "setosa"}).status_code == 422
 
 
-def test_an_array_is_taken_whole_or_not_at_all(storing: Any, mlflow: Registry) -> None:
+def test_an_array_is_taken_whole_or_not_at_all(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
     token = client.get("/predict", params=SETOSA).json()["prediction_id"]
     good = {"prediction_id": token, "label": "setosa"}
@@ -138,7 +130,7 @@ def test_an_array_is_taken_whole_or_not_at_all(storing: Any, mlflow: Registry) -
     assert metric(client, "mlops_feedback_total", model=names["iris"], correct="true") == 0
 
 
-def test_any_replica_takes_an_id_of_a_version_it_never_served(storing: Any, mlflow: Registry) -> None:
+def test_any_replica_takes_an_id_of_a_version_it_never_served(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
     signer = Signer(KEY.encode())
     old = signer.make(names["iris"], "0", "classification", SETOSA, "setosa")
@@ -150,11 +142,11 @@ def test_any_replica_takes_an_id_of_a_version_it_never_served(storing: Any, mlfl
 
 
 def test_with_mlflow_down_it_is_503_and_later_it_works(
-    follow: Follow, mlflow: Registry, mlflow_server: Server, model_name: str, examples: dict[str, Example]
+    follow: Follow, mlflow: MlflowClient, mlflow_server: Server, model_name: str, examples: dict[str, Example]
 ) -> None:
     publish(mlflow, model_name, examples["iris"].bundle)
     client = follow()
-    answer = eventually(lambda: client.get("/predict", params=SETOSA).json().get("prediction_id"))
+    answer = wait_until(lambda: client.get("/predict", params=SETOSA).json().get("prediction_id"))
     body = {"prediction_id": answer, "label": "setosa"}
     mlflow_server.stop()
     try:
@@ -170,23 +162,23 @@ def test_with_mlflow_down_it_is_503_and_later_it_works(
 
 
 def test_with_mlflow_hanging_predictions_go_on_and_feedback_is_503(
-    follow: Follow, mlflow: Registry, mlflow_server: Server, model_name: str, examples: dict[str, Example]
+    follow: Follow, mlflow: MlflowClient, mlflow_server: Server, model_name: str, examples: dict[str, Example]
 ) -> None:
     publish(mlflow, model_name, examples["iris"].bundle)
     client = follow(timeout=2)
-    answer = eventually(lambda: client.get("/predict", params=SETOSA).json().get("prediction_id"))
-    assert mlflow_server.service
-    mlflow_server.service.signal(signal.SIGSTOP)
+    answer = wait_until(lambda: client.get("/predict", params=SETOSA).json().get("prediction_id"))
+    assert mlflow_server.process
+    mlflow_server.process.signal(signal.SIGSTOP)
     try:
-        eventually(lambda: metric(client, "mlops_registry_up") == 0)
+        wait_until(lambda: metric(client, "mlops_registry_up") == 0)
         assert client.get("/predict", params=SETOSA).status_code == 200
         assert client.post("/feedback", json={"prediction_id": answer, "label": "setosa"}).status_code == 503
     finally:
-        mlflow_server.service.signal(signal.SIGCONT)
-    eventually(lambda: metric(client, "mlops_registry_up") == 1)
+        mlflow_server.process.signal(signal.SIGCONT)
+    wait_until(lambda: metric(client, "mlops_registry_up") == 1)
 
 
-def test_what_comes_in_during_an_upload_goes_as_one_file(mlflow: Registry, model_name: str) -> None:
+def test_what_comes_in_during_an_upload_goes_as_one_file(mlflow: MlflowClient, model_name: str) -> None:
     rows = [{"id": str(i), "time": i, "model": model_name, "version": "1", "label": i} for i in range(200)]
 
     async def put_all() -> None:
@@ -211,7 +203,7 @@ def test_a_full_queue_is_503() -> None:
     asyncio.run(overflow())
 
 
-def test_what_is_pending_is_stored_when_it_closes(mlflow: Registry, model_name: str) -> None:
+def test_what_is_pending_is_stored_when_it_closes(mlflow: MlflowClient, model_name: str) -> None:
     async def close_at_once() -> None:
         committer = Committer(mlflow)
         committer.start()

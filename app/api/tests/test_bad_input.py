@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.api.testing import SETOSA, Example
+from app.testing.model_api import SETOSA, Example
 
 COLOURS = ["red", "green", "blue", "red\0", "RED", "réd"]
 FLOAT32_MAX = 3.4028234663852886e38

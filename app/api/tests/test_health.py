@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from app.api.main import create_app
-from app.api.testing import Example, cache_bundle, nobody, settings
+from app.testing.model_api import Example, cache_bundle, nobody, settings
 
 
 def test_ready_once_a_model_is_loaded(client: TestClient) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.testing import SETOSA, VIRGINICA
+from app.testing.model_api import SETOSA, VIRGINICA
 
 COLUMNS, ROWS = list(SETOSA), [list(SETOSA.values()), list(VIRGINICA.values())]
 CSV = {"content-type": "text/csv; charset=utf-8"}

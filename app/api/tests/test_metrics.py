@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 
 from app.api.main import create_app
 from app.api.metrics import KEPT_VERSIONS, Metrics
-from app.api.testing import SETOSA, VIRGINICA, Example, cache_bundle, metric, nobody, settings
 from app.registry.bundle import read_bundle
+from app.testing.model_api import SETOSA, VIRGINICA, Example, cache_bundle, metric, nobody, settings
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from app.api.main import create_app
-from app.api.testing import SETOSA, Example, cache_bundle, nobody, settings
+from app.testing.model_api import SETOSA, Example, cache_bundle, nobody, settings
 
 
 def test_a_model_tells_all_that_a_form_needs(client: TestClient, examples: dict[str, Example]) -> None:

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.api.main import create_app
-from app.api.testing import SETOSA, nobody, settings
+from app.testing.model_api import SETOSA, nobody, settings
 
 
 def test_every_endpoint_does_as_its_description_says(full_cache: Path) -> None:

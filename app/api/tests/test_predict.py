@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.testing import SETOSA, Example
+from app.testing.model_api import SETOSA, Example
 
 
 def test_get_answers_prediction_and_where_it_comes_from(client: TestClient) -> None:

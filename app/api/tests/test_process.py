@@ -15,17 +15,18 @@ import httpx
 import psutil
 import pytest
 
-from app.api.testing import SETOSA, Example, cache_bundle, eventually, metric, publish
-from app.registry.client import PRODUCTION, Registry
-from app.registry.feedback import read
-from app.testing import Server
+from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.registry.feedback_store import read
+from app.runtime.processes import Server
+from app.runtime.waiting import wait_until
+from app.testing.model_api import SETOSA, Example, cache_bundle, metric, publish
 
 Process = Callable[..., Server]
 
 
 def ready(server: Server) -> None:
     with httpx.Client(base_url=server.uri) as client:
-        eventually(lambda: client.get("/predict", params=SETOSA).status_code == 200)
+        wait_until(lambda: client.get("/predict", params=SETOSA).status_code == 200)
 
 
 def serves(client: httpx.Client, name: str, version: str) -> bool:
@@ -33,7 +34,7 @@ def serves(client: httpx.Client, name: str, version: str) -> bool:
 
 
 def test_a_swap_under_load_fails_no_request_and_mixes_no_answer(
-    process: Process, mlflow: Registry, model_name: str, examples: dict[str, Example], permuted: Example
+    process: Process, mlflow: MlflowClient, model_name: str, examples: dict[str, Example], permuted: Example
 ) -> None:
     versions = {publish(mlflow, model_name, examples["iris"].bundle): "setosa"}
     versions[publish(mlflow, model_name, permuted.bundle, promote=False)] = "virginica"
@@ -60,7 +61,7 @@ def test_a_swap_under_load_fails_no_request_and_mixes_no_answer(
         try:
             for version in [*reversed(versions), *versions, *reversed(versions)]:
                 mlflow.set_alias(model_name, PRODUCTION, version)
-                eventually(partial(serves, client, model_name, version))
+                wait_until(partial(serves, client, model_name, version))
         finally:
             stop.set()
         answers = [answer for future in futures for answer in future.result()]
@@ -71,7 +72,7 @@ def test_a_swap_under_load_fails_no_request_and_mixes_no_answer(
 
 
 def test_acknowledged_feedback_survives_a_kill(
-    process: Process, mlflow: Registry, model_name: str, examples: dict[str, Example]
+    process: Process, mlflow: MlflowClient, model_name: str, examples: dict[str, Example]
 ) -> None:
     publish(mlflow, model_name, examples["iris"].bundle)
     server = process()
@@ -92,9 +93,9 @@ def test_acknowledged_feedback_survives_a_kill(
 
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(send) for _ in range(8)]
-        eventually(lambda: len(acknowledged) >= 40)
-        assert server.service
-        server.service.signal(signal.SIGKILL)
+        wait_until(lambda: len(acknowledged) >= 40)
+        assert server.process
+        server.process.signal(signal.SIGKILL)
         killed.set()
         for future in futures:
             future.result()
@@ -103,12 +104,12 @@ def test_acknowledged_feedback_survives_a_kill(
 
 
 def test_a_termination_answers_what_is_under_way(
-    process: Process, mlflow: Registry, model_name: str, examples: dict[str, Example]
+    process: Process, mlflow: MlflowClient, model_name: str, examples: dict[str, Example]
 ) -> None:
     publish(mlflow, model_name, examples["iris"].bundle)
     server = process()
     ready(server)
-    assert server.service
+    assert server.process
     begun = threading.Barrier(9)
 
     def send() -> tuple[str, int]:
@@ -123,9 +124,9 @@ def test_a_termination_answers_what_is_under_way(
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(send) for _ in range(8)]
         begun.wait()
-        server.service.signal(signal.SIGTERM)
+        server.process.signal(signal.SIGTERM)
         answers = [future.result() for future in futures]
-    assert server.service.process.wait(30) in (0, -signal.SIGTERM)
+    assert server.process.process.wait(30) in (0, -signal.SIGTERM)
     stored = {row["id"] for row in read(mlflow, model_name)}
     assert {token for token, status in answers if status == 201} <= stored
     assert {status for _, status in answers} <= {0, 201, 503}
@@ -137,8 +138,8 @@ def test_a_model_in_onnx_takes_no_scikit_learn_and_little_memory(
     cache_bundle(tmp_path / "cache", "iris", examples["iris"].bundle)
     server = process(MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     ready(server)
-    assert server.service
-    process_info = psutil.Process(server.service.process.pid)
+    assert server.process
+    process_info = psutil.Process(server.process.process.pid)
     assert process_info.memory_info().rss < 160 * 1024**2
     loaded = [region.path for region in process_info.memory_maps()]
     assert [path for path in loaded if "/onnxruntime/" in path]

@@ -16,11 +16,12 @@ import httpx
 import psutil
 import pytest
 
-from app.api.testing import SETOSA
 from app.cli import demo as demo_module
 from app.cli.demo import Demo, DemoError, verify
 from app.registry.bundle import read_bundle
-from app.testing import ROOT, free_port, shell_commands
+from app.runtime.processes import free_port
+from app.testing.docs import ROOT, shell_commands
+from app.testing.model_api import SETOSA
 
 LIMIT_SECONDS = 240
 NAMES = ("mlflow", "prefect", "api", "ui")
@@ -133,7 +134,7 @@ def test_even_a_killed_demo_leaves_no_process(folder: Path, ports: dict[str, int
 
 def test_an_answer_that_is_not_the_estimators_stops_the_demo(iris_bundle: Path) -> None:
     bundle = read_bundle(iris_bundle)
-    verify(bundle, bundle.golden["outputs"][0])
+    verify(bundle, bundle.golden.outputs[0])
     with pytest.raises(DemoError, match="'tulip'"):
         verify(bundle, "tulip")
 

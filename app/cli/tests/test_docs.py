@@ -14,7 +14,7 @@ import click
 import pytest
 
 from app.cli.main import main
-from app.testing import ROOT, shell_commands
+from app.testing.docs import ROOT, shell_commands
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 IMAGES = ROOT / "docs" / "images"

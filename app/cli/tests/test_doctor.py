@@ -13,10 +13,11 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from app.cli.doctor import Finding, examine
-from app.cli.settings import PlatformSettings
-from app.registry.client import PRODUCTION, Registry
+from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.promotion import promote
-from app.testing import Peer, Server, serving
+from app.runtime.processes import Server
+from app.runtime.settings import PlatformSettings
+from app.testing.proxy import FaultyProxy, serving
 from flows.dataset import SourceUnavailable
 from flows.train import train
 
@@ -24,14 +25,14 @@ CLOSED = "http://127.0.0.1:9"
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
+def peer() -> Iterator[FaultyProxy]:
     """An API that answers as it is told, which the real one cannot be made to do."""
-    with serving(Peer(answers={"/livez": (200, {})})) as made:
+    with serving(FaultyProxy(answers={"/livez": (200, {})})) as made:
         yield made
 
 
 @pytest.fixture
-def settings(registry: Registry, prefect_server: Server, monkeypatch: pytest.MonkeyPatch) -> PlatformSettings:
+def settings(registry: MlflowClient, prefect_server: Server, monkeypatch: pytest.MonkeyPatch) -> PlatformSettings:
     monkeypatch.setenv("PREFECT_API_URL", prefect_server.uri)
     return PlatformSettings(api_url=CLOSED, ui_url=CLOSED)
 
@@ -52,7 +53,7 @@ def test_services_that_are_away(settings: PlatformSettings, monkeypatch: pytest.
     assert [f.check for f in examine(settings)] == ["mlflow", "prefect", "api", "pages"]
 
 
-def test_services_that_are_there(settings: PlatformSettings, peer: Peer) -> None:
+def test_services_that_are_there(settings: PlatformSettings, peer: FaultyProxy) -> None:
     settings.api_url = settings.ui_url = peer.url
     peer.answers["/_stcore/health"] = (200, "ok")
     for check in ("mlflow", "prefect", "api", "pages", "artifact store"):
@@ -84,7 +85,7 @@ def test_no_version_in_production(settings: PlatformSettings, name: str, new_ver
 
 
 def test_a_good_version_in_production(
-    settings: PlatformSettings, registry: Registry, name: str, new_version: Any
+    settings: PlatformSettings, registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     new_version()
     promote(registry, name, who="test")
@@ -93,7 +94,7 @@ def test_a_good_version_in_production(
 
 
 def test_altered_files_of_production(
-    settings: PlatformSettings, registry: Registry, name: str, new_version: Any
+    settings: PlatformSettings, registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     version = new_version()
     promote(registry, name, who="test")
@@ -104,7 +105,7 @@ def test_altered_files_of_production(
 
 
 def test_an_alias_that_was_moved_by_hand(
-    settings: PlatformSettings, registry: Registry, name: str, new_version: Any
+    settings: PlatformSettings, registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     for _ in range(2):
         new_version()
@@ -115,7 +116,7 @@ def test_an_alias_that_was_moved_by_hand(
 
 
 def test_an_api_that_serves_another_version(
-    settings: PlatformSettings, registry: Registry, peer: Peer, name: str, new_version: Any
+    settings: PlatformSettings, registry: MlflowClient, peer: FaultyProxy, name: str, new_version: Any
 ) -> None:
     for _ in range(2):
         new_version()
@@ -130,7 +131,7 @@ def test_an_api_that_serves_another_version(
 
 
 def test_an_api_that_answers_wrongly(
-    settings: PlatformSettings, registry: Registry, peer: Peer, name: str, new_version: Any
+    settings: PlatformSettings, registry: MlflowClient, peer: FaultyProxy, name: str, new_version: Any
 ) -> None:
     new_version()
     promote(registry, name, who="test")
@@ -163,7 +164,7 @@ def test_deployments(settings: PlatformSettings, prefect_server: Server, name: s
 
 
 def test_a_last_training_that_failed(
-    settings: PlatformSettings, registry: Registry, prefect_server: Server, tmp_path: Path
+    settings: PlatformSettings, registry: MlflowClient, prefect_server: Server, tmp_path: Path
 ) -> None:
     with temporary_settings({PREFECT_API_URL: prefect_server.uri, PREFECT_LOGGING_TO_API_ENABLED: False}):
         train("iris", promote=False)
@@ -185,7 +186,7 @@ def test_the_command_fails_when_a_check_does(settings: PlatformSettings) -> None
 
 
 def test_a_port_that_speaks_something_else(
-    settings: PlatformSettings, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    settings: PlatformSettings, peer: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer.answers["/"] = (404, "nothing of ours")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)

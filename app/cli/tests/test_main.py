@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from sklearn.dummy import DummyClassifier
 
-from app.api.testing import SETOSA
-from app.cli.services import Service, wait_for
-from app.registry.client import Registry
-from app.testing import Server, free_port
+from app.clients.mlflow import MlflowClient
+from app.runtime.processes import ChildProcess, Server, free_port, wait_for_url
+from app.testing.model_api import SETOSA
 
 
 def mlops(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -23,7 +22,7 @@ def mlops(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=180)
 
 
-def test_promote_rollback_and_history(registry: Registry, name: str, new_version: Any) -> None:
+def test_promote_rollback_and_history(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version()
     assert mlops("promote", name, "--who", "ada").returncode == 0
     new_version()
@@ -40,7 +39,9 @@ def test_promote_rollback_and_history(registry: Registry, name: str, new_version
     assert mlops("history", name).stdout.count("\n") == 3
 
 
-def test_a_refused_promotion_names_check_and_figures_and_fails(registry: Registry, name: str, new_version: Any) -> None:
+def test_a_refused_promotion_names_check_and_figures_and_fails(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
     new_version(DummyClassifier(strategy="most_frequent"))
     done = mlops("promote", name)
     assert done.returncode == 3
@@ -61,20 +62,20 @@ def test_a_refused_promotion_names_check_and_figures_and_fails(registry: Registr
         (["demo", "--folder", "/proc/nothing"], "cannot be written"),
     ],
 )
-def test_errors_say_what_to_do(registry: Registry, arguments: list[str], message: str) -> None:
+def test_errors_say_what_to_do(registry: MlflowClient, arguments: list[str], message: str) -> None:
     done = mlops(*arguments, MLOPS_API_URL="http://127.0.0.1:9", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_mlflow_away(registry: Registry) -> None:
+def test_mlflow_away(registry: MlflowClient) -> None:
     done = mlops("promote", "iris", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.returncode == 1
     assert "MLflow at http://127.0.0.1:9 does not answer" in done.stderr
 
 
-def test_train_then_predict(registry: Registry, prefect_server: Server, tmp_path: Path) -> None:
+def test_train_then_predict(registry: MlflowClient, prefect_server: Server, tmp_path: Path) -> None:
     cache = {"MLOPS_CACHE_DIR": str(tmp_path), "PREFECT_API_URL": prefect_server.uri, "PREFECT_HOME": str(tmp_path)}
     done = mlops("train", "iris", **cache)
     assert done.returncode == 0, done.stderr
@@ -87,10 +88,10 @@ def test_train_then_predict(registry: Registry, prefect_server: Server, tmp_path
     assert ".csv and .parquet can be read" in nothing.stderr
 
     port = free_port()
-    api = Service("api", [sys.executable, "-m", "app.api"], {**cache, "MLOPS_PORT": str(port)}, tmp_path)
+    api = ChildProcess("api", [sys.executable, "-m", "app.api"], {**cache, "MLOPS_PORT": str(port)}, tmp_path)
     try:
         url = f"http://127.0.0.1:{port}"
-        assert wait_for(f"{url}/models/iris", 60, lambda: api.ended), api.tail()
+        assert wait_for_url(f"{url}/models/iris", 60, lambda: api.ended), api.tail()
         good = mlops("predict", "iris", *(f"{k}={v}" for k, v in SETOSA.items()), MLOPS_API_URL=url)
         assert json.loads(good.stdout)["prediction"] == "setosa", good.stderr
         bad = mlops("predict", "iris", "sepal_length=long", MLOPS_API_URL=url)

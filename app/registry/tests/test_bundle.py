@@ -9,8 +9,8 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.preprocessing import FunctionTransformer
 
+from app.clients.mlflow import MlflowClient
 from app.registry.bundle import BundleError, fetch_bundle, read_bundle, verify_sums, write_sums
-from app.registry.client import Registry
 from app.registry.predictor import SkopsPredictor, load_predictor
 
 FLIPS = 300
@@ -23,7 +23,7 @@ def test_a_bundle_says_what_the_model_is(iris_bundle: Path) -> None:
     ]
     assert bundle.classes == ("setosa", "versicolor", "virginica")
     assert bundle.serving == "onnx"
-    assert set(bundle.reference["features"]) == set(bundle.example)
+    assert set(bundle.reference.features) == set(bundle.example)
 
 
 def test_what_is_served_is_what_the_estimator_says(iris_bundle: Path, iris_fitted: Any, iris_rows: Any) -> None:
@@ -86,7 +86,7 @@ def test_a_model_file_that_is_none_is_refused(bundle_copy: Path, content: bytes)
         load_predictor(read_bundle(bundle_copy))
 
 
-def test_mlflow_itself_loads_the_version(registry: Registry, new_version: Any, iris_rows: Any) -> None:
+def test_mlflow_itself_loads_the_version(registry: MlflowClient, new_version: Any, iris_rows: Any) -> None:
     version = new_version()
     mlflow.set_tracking_uri(registry.uri)
     loaded = mlflow.pyfunc.load_model(f"models:/{version.name}/{version.version}")
@@ -94,7 +94,7 @@ def test_mlflow_itself_loads_the_version(registry: Registry, new_version: Any, i
     assert list(loaded.predict(rows)["label"])[:1] == [iris_rows[1]["species"].iloc[0]]
 
 
-def test_what_onnx_cannot_express_is_served_by_skops(registry: Registry, new_version: Any, tmp_path: Path) -> None:
+def test_what_onnx_cannot_express_is_served_by_skops(registry: MlflowClient, new_version: Any, tmp_path: Path) -> None:
     version = new_version(HistGradientBoostingClassifier(random_state=1))
     bundle = fetch_bundle(registry, version, tmp_path)
     assert bundle.serving == "skops"
@@ -102,7 +102,7 @@ def test_what_onnx_cannot_express_is_served_by_skops(registry: Registry, new_ver
     assert version.tags["serving"] == "skops"
     predictor = load_predictor(bundle)
     assert isinstance(predictor, SkopsPredictor)
-    assert predictor.predict(bundle.golden["rows"]).labels == bundle.golden["outputs"]
+    assert predictor.predict(bundle.golden.rows).labels == bundle.golden.outputs
 
 
 def test_skops_files_with_code_from_elsewhere_are_refused(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_skops_files_with_code_from_elsewhere_are_refused(tmp_path: Path) -> Non
         SkopsPredictor(tmp_path / "estimator.skops", [])
 
 
-def test_a_damaged_cache_is_downloaded_again(registry: Registry, new_version: Any, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_downloaded_again(registry: MlflowClient, new_version: Any, tmp_path: Path) -> None:
     version = new_version()
     first = fetch_bundle(registry, version, tmp_path / "c")
     (first.path / "model.onnx").write_bytes(b"half")
@@ -121,7 +121,9 @@ def test_a_damaged_cache_is_downloaded_again(registry: Registry, new_version: An
     assert load_predictor(again)
 
 
-def test_altered_files_in_mlflow_never_reach_the_cache(registry: Registry, new_version: Any, tmp_path: Path) -> None:
+def test_altered_files_in_mlflow_never_reach_the_cache(
+    registry: MlflowClient, new_version: Any, tmp_path: Path
+) -> None:
     version = new_version()
     registry.write_artifact(f"{registry.bundle_path(version)}/reference.json", b"{}")
     with pytest.raises(BundleError, match=r"reference\.json was altered"):

@@ -9,19 +9,19 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from app.registry.client import CHALLENGER, PRODUCTION, NotFound, Registry, RegistryUnavailable
+from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowUnavailable, NotFound
 from app.registry.ledger import Decision, Ledger
 from app.registry.promotion import _move, history, promote, rollback
 
 CLIENTS, ROUNDS = 8, 25
 
 
-def production(registry: Registry, name: str) -> str | None:
+def production(registry: MlflowClient, name: str) -> str | None:
     version = registry.version_by_alias(name, PRODUCTION)
     return version.version if version else None
 
 
-def test_the_first_good_version_goes_into_production(registry: Registry, name: str, new_version: Any) -> None:
+def test_the_first_good_version_goes_into_production(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version()
     decision = promote(registry, name, who="ada", why="first")
     assert (decision.outcome, decision.version, decision.previous) == ("promoted", "1", None)
@@ -32,14 +32,14 @@ def test_the_first_good_version_goes_into_production(registry: Registry, name: s
     assert entry.metrics["candidate_accuracy"] == decision.metrics["candidate_accuracy"]
 
 
-def test_promoting_production_again_changes_nothing(registry: Registry, name: str, new_version: Any) -> None:
+def test_promoting_production_again_changes_nothing(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version()
     promote(registry, name, who="ada")
     assert promote(registry, name, who="ada").outcome == "unchanged"
     assert len(history(registry, name)) == 1
 
 
-def test_below_the_threshold_is_refused_with_both_figures(registry: Registry, name: str, new_version: Any) -> None:
+def test_below_the_threshold_is_refused_with_both_figures(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version(DummyClassifier(strategy="most_frequent"))
     decision = promote(registry, name, who="ada")
     assert (decision.outcome, decision.check) == ("refused", "threshold")
@@ -49,7 +49,9 @@ def test_below_the_threshold_is_refused_with_both_figures(registry: Registry, na
     assert history(registry, name)[0].check == "threshold"
 
 
-def test_worse_than_production_is_refused_with_both_figures(registry: Registry, name: str, new_version: Any) -> None:
+def test_worse_than_production_is_refused_with_both_figures(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
     new_version()
     promote(registry, name, who="ada")
     new_version(DecisionTreeClassifier(max_depth=1, random_state=0), threshold=0.1)
@@ -61,7 +63,7 @@ def test_worse_than_production_is_refused_with_both_figures(registry: Registry, 
     assert registry.version_by_alias(name, CHALLENGER).version == "2"  # type: ignore[union-attr]
 
 
-def test_other_features_are_refused_unless_allowed(registry: Registry, name: str, new_version: Any) -> None:
+def test_other_features_are_refused_unless_allowed(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version()
     promote(registry, name, who="ada")
     new_version(features=["petal_length", "petal_width"])
@@ -71,7 +73,7 @@ def test_other_features_are_refused_unless_allowed(registry: Registry, name: str
     assert promote(registry, name, who="ada", allow_signature_change=True).outcome == "promoted"
 
 
-def test_altered_files_are_refused(registry: Registry, name: str, new_version: Any) -> None:
+def test_altered_files_are_refused(registry: MlflowClient, name: str, new_version: Any) -> None:
     version = new_version()
     registry.write_artifact(f"{registry.bundle_path(version)}/model.onnx", b"other")
     decision = promote(registry, name, who="ada")
@@ -79,7 +81,7 @@ def test_altered_files_are_refused(registry: Registry, name: str, new_version: A
     assert "model.onnx was altered" in decision.reason
 
 
-def test_damaged_held_out_rows_are_refused(registry: Registry, name: str, new_version: Any) -> None:
+def test_damaged_held_out_rows_are_refused(registry: MlflowClient, name: str, new_version: Any) -> None:
     version = new_version()
     rows = registry.bundle_path(version).removesuffix("/model") + "/evaluation/held_out.parquet"
     registry.write_artifact(rows, b"PAR1 half")
@@ -87,7 +89,7 @@ def test_damaged_held_out_rows_are_refused(registry: Registry, name: str, new_ve
 
 
 def test_broken_production_does_not_keep_its_successor_out(
-    registry: Registry, name: str, new_version: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: MlflowClient, name: str, new_version: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = new_version()
     promote(registry, name, who="ada")
@@ -97,7 +99,7 @@ def test_broken_production_does_not_keep_its_successor_out(
     assert promote(registry, name, who="ada").outcome == "promoted"
 
 
-def test_unknown_models_and_versions_say_what_there_is(registry: Registry, name: str, new_version: Any) -> None:
+def test_unknown_models_and_versions_say_what_there_is(registry: MlflowClient, name: str, new_version: Any) -> None:
     with pytest.raises(NotFound, match=f"mlops train {name}"):
         promote(registry, name, who="ada")
     new_version()
@@ -105,7 +107,7 @@ def test_unknown_models_and_versions_say_what_there_is(registry: Registry, name:
         promote(registry, name, "7", who="ada")
 
 
-def test_rollback_walks_back_and_is_in_the_ledger(registry: Registry, name: str, new_version: Any) -> None:
+def test_rollback_walks_back_and_is_in_the_ledger(registry: MlflowClient, name: str, new_version: Any) -> None:
     for _ in range(3):
         new_version()
         promote(registry, name, who="ada")
@@ -118,7 +120,7 @@ def test_rollback_walks_back_and_is_in_the_ledger(registry: Registry, name: str,
     assert actions[:3] == [("rollback", "refused", ""), ("rollback", "promoted", "1"), ("rollback", "promoted", "2")]
 
 
-def test_an_alias_moved_by_hand_is_taken_into_the_ledger(registry: Registry, name: str, new_version: Any) -> None:
+def test_an_alias_moved_by_hand_is_taken_into_the_ledger(registry: MlflowClient, name: str, new_version: Any) -> None:
     for _ in range(2):
         new_version()
     promote(registry, name, "1", who="ada")
@@ -128,7 +130,7 @@ def test_an_alias_moved_by_hand_is_taken_into_the_ledger(registry: Registry, nam
 
 
 def test_a_promotion_killed_before_the_alias_moved_is_finished_by_the_next(
-    registry: Registry, name: str, new_version: Any
+    registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     for _ in range(2):
         new_version()
@@ -140,7 +142,7 @@ def test_a_promotion_killed_before_the_alias_moved_is_finished_by_the_next(
     assert [move.version for move in ledger.moves()] == ["1", "2"]
 
 
-def test_a_slow_winner_does_not_turn_back_a_later_move(registry: Registry, name: str, new_version: Any) -> None:
+def test_a_slow_winner_does_not_turn_back_a_later_move(registry: MlflowClient, name: str, new_version: Any) -> None:
     """It claimed move 1, slept while others finished it and made move 2, and sets the alias only now."""
     for _ in range(2):
         new_version()
@@ -155,7 +157,7 @@ def test_a_slow_winner_does_not_turn_back_a_later_move(registry: Registry, name:
 
 
 def _race(uri: str, name: str, version: str, barrier: Any, results: Any) -> None:
-    registry = Registry(uri, timeout=60)
+    registry = MlflowClient(uri, timeout=60)
     ledger = Ledger(registry, name)
     for number in range(ROUNDS):
         barrier.wait(120)
@@ -167,7 +169,7 @@ def _race(uri: str, name: str, version: str, barrier: Any, results: Any) -> None
         barrier.wait(120)
 
 
-def test_of_racing_promotions_one_wins_each_round(registry: Registry, name: str, new_version: Any) -> None:
+def test_of_racing_promotions_one_wins_each_round(registry: MlflowClient, name: str, new_version: Any) -> None:
     """8 clients, 25 rounds: one winner a round, and ledger and alias agree."""
     for _ in range(CLIENTS):
         new_version()
@@ -189,10 +191,10 @@ def test_of_racing_promotions_one_wins_each_round(registry: Registry, name: str,
 
 def _promote_process(uri: str, name: str, version: str, start: Any, results: Any) -> None:
     start.wait(60)
-    results.put((version, promote(Registry(uri, timeout=60), name, version, who=version).outcome))
+    results.put((version, promote(MlflowClient(uri, timeout=60), name, version, who=version).outcome))
 
 
-def test_racing_processes_leave_ledger_and_alias_agreeing(registry: Registry, name: str, new_version: Any) -> None:
+def test_racing_processes_leave_ledger_and_alias_agreeing(registry: MlflowClient, name: str, new_version: Any) -> None:
     """Whole promotions, gate included, from processes of their own."""
     for _ in range(4):
         new_version()
@@ -215,14 +217,16 @@ def test_racing_processes_leave_ledger_and_alias_agreeing(registry: Registry, na
     assert production(registry, name) == moves[-1].version
 
 
-def test_a_new_alias_that_many_set_at_once_is_one_of_theirs(registry: Registry, name: str, new_version: Any) -> None:
+def test_a_new_alias_that_many_set_at_once_is_one_of_theirs(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
     """Of MLflow's inserts all but one fail."""
     for _ in range(2):
         new_version()
     barrier = threading.Barrier(CLIENTS)
 
     def set_alias(number: int) -> None:
-        with Registry(registry.uri, timeout=60) as client:
+        with MlflowClient(registry.uri, timeout=60) as client:
             for round_ in range(ROUNDS):
                 barrier.wait(60)
                 client.set_alias(name, f"alias{round_}", str(number % 2 + 1))
@@ -233,24 +237,24 @@ def test_a_new_alias_that_many_set_at_once_is_one_of_theirs(registry: Registry, 
     assert set(registry.model(name).aliases) == {f"alias{round_}" for round_ in range(ROUNDS)}
 
 
-def test_first_registrations_at_once_agree_on_one_ledger(registry: Registry, name: str) -> None:
+def test_first_registrations_at_once_agree_on_one_ledger(registry: MlflowClient, name: str) -> None:
     barrier = threading.Barrier(CLIENTS)
 
     def ensure(_: int) -> dict[str, str]:
         barrier.wait(30)
-        return Registry(registry.uri, timeout=60).ensure_model(name).tags
+        return MlflowClient(registry.uri, timeout=60).ensure_model(name).tags
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         tags = list(pool.map(ensure, range(CLIENTS)))
     assert all(tag == tags[0] for tag in tags)
 
 
-def test_mlflow_away_says_so(registry: Registry, name: str) -> None:
-    with pytest.raises(RegistryUnavailable, match="does not answer"):
-        promote(Registry("http://127.0.0.1:9", timeout=1), name, who="ada")
+def test_mlflow_away_says_so(registry: MlflowClient, name: str) -> None:
+    with pytest.raises(MlflowUnavailable, match="does not answer"):
+        promote(MlflowClient("http://127.0.0.1:9", timeout=1), name, who="ada")
 
 
-def test_better_than_production_by_a_seed_is_promoted(registry: Registry, name: str, new_version: Any) -> None:
+def test_better_than_production_by_a_seed_is_promoted(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version(DecisionTreeClassifier(max_depth=2, random_state=0), threshold=0.5)
     promote(registry, name, who="ada")
     new_version(RandomForestClassifier(random_state=3))
@@ -260,7 +264,7 @@ def test_better_than_production_by_a_seed_is_promoted(registry: Registry, name: 
 
 
 def test_no_better_than_production_is_refused_where_only_better_will_do(
-    registry: Registry, name: str, new_version: Any
+    registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     new_version(DecisionTreeClassifier(max_depth=2, random_state=0), threshold=0.5)
     assert (
@@ -277,7 +281,7 @@ def test_no_better_than_production_is_refused_where_only_better_will_do(
 
 
 def test_better_than_production_is_promoted_where_only_better_will_do(
-    registry: Registry, name: str, new_version: Any
+    registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     new_version(DecisionTreeClassifier(max_depth=1, random_state=0), threshold=0.1)
     promote(registry, name, who="ada")

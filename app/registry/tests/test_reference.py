@@ -52,15 +52,15 @@ def test_the_bucketer_counts_training_data_as_the_reference_did(values: list[flo
     reference = numeric_reference(values, "double")
     bucket = Bucketer(reference)
     counts = np.bincount([bucket(value) for value in values], minlength=bucket.size)
-    assert (counts / len(values)).tolist() == reference["shares"]
+    assert (counts / len(values)).tolist() == reference.shares
     assert len(set(bucket_labels(reference))) == bucket.size
 
 
 @given(st.lists(st.text(max_size=3), min_size=1, max_size=60))
 def test_categories_and_the_rest_sum_to_one(values: list[str]) -> None:
     reference = categorical_reference(values, "string")
-    assert sum(reference["shares"]) == pytest.approx(1)
-    assert reference["categories"][-1] == OTHER
+    assert sum(reference.shares) == pytest.approx(1)
+    assert reference.categories[-1] == OTHER
 
 
 def test_an_unknown_category_falls_into_other() -> None:
@@ -70,6 +70,6 @@ def test_an_unknown_category_falls_into_other() -> None:
 
 def test_a_constant_feature_has_one_bucket() -> None:
     reference = numeric_reference([3.0] * 10, "double")
-    assert reference["edges"] == []
-    assert reference["shares"] == [1.0]
+    assert reference.edges == []
+    assert reference.shares == [1.0]
     assert bucket_labels(reference) == ["all"]

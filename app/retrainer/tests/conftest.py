@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from app.registry.client import Registry
-from app.retrainer.testing import TOKEN, Trainings
-from app.testing import Server
+from app.clients.mlflow import MlflowClient
+from app.runtime.processes import Server
+from app.testing.retrainer import TOKEN, Trainings
 
 
 @pytest.fixture
 def trainings(
-    registry: Registry, prefect_server: Server, name: str, monkeypatch: pytest.MonkeyPatch
+    registry: MlflowClient, prefect_server: Server, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Trainings]:
     """Prefect and MLflow are up and named in the environment, with the token; the model has no deployment yet."""
     prefect_server.start()

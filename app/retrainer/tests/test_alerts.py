@@ -14,12 +14,13 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from app.cli.services import Service, wait_for
 from app.retrainer.decision import Policy
 from app.retrainer.main import MAX_BODY, create_app
 from app.retrainer.settings import RetrainerSettings
-from app.retrainer.testing import AUTHORIZED, TOKEN, Trainings, alert, eventually, notification
-from app.testing import Peer, Server, free_port, serving
+from app.runtime.processes import ChildProcess, Server, free_port, wait_for_url
+from app.runtime.waiting import wait_until
+from app.testing.proxy import FaultyProxy, serving
+from app.testing.retrainer import AUTHORIZED, TOKEN, Trainings, alert, notification
 
 STORM = 50
 
@@ -170,10 +171,10 @@ def test_a_storm_on_two_replicas_is_one_run(trainings: Trainings, tmp_path: Path
         for number in range(2):
             port = free_port()
             command = [sys.executable, "-m", "app.retrainer"]
-            replicas.append(Service(f"retrainer-{number}", command, {"MLOPS_RETRAINER_PORT": str(port)}, tmp_path))
+            replicas.append(ChildProcess(f"retrainer-{number}", command, {"MLOPS_RETRAINER_PORT": str(port)}, tmp_path))
             urls.append(f"http://127.0.0.1:{port}")
         for url, replica in zip(urls, replicas, strict=True):
-            assert wait_for(f"{url}/readyz", 60), replica.tail()
+            assert wait_for_url(f"{url}/readyz", 60), replica.tail()
         body = notification(alert(trainings.model))
 
         def send(number: int) -> httpx.Response:
@@ -190,7 +191,7 @@ def test_a_storm_on_two_replicas_is_one_run(trainings: Trainings, tmp_path: Path
             replica.stop()
 
 
-class Losing(Peer):
+class Losing(FaultyProxy):
     """Prefect, whose answer to the first `create_flow_run` is lost on the way."""
 
     lost = False
@@ -252,7 +253,7 @@ def test_one_model_that_cannot_be_asked_about_does_not_keep_the_others_waiting(
     trainings: Trainings, prefect_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainings.deploy()
-    with serving(Peer(behind=prefect_server.uri, answers={"/deployments/name/train/aaa": (500, "no")})) as peer:
+    with serving(FaultyProxy(behind=prefect_server.uri, answers={"/deployments/name/train/aaa": (500, "no")})) as peer:
         monkeypatch.setenv("PREFECT_API_URL", peer.url)
         with TestClient(create_app()) as client:
             assert Caller(client).send(alert("aaa"), alert(trainings.model)).status_code == 503
@@ -323,7 +324,7 @@ def test_the_exporter_tells_of_runs_by_deployment(trainings: Trainings, prefect_
     app = create_app()
     with TestClient(app) as client:
         caller = Caller(client)
-        assert eventually(lambda: caller.metric("mlops_retrainer_prefect_up") == 1)
+        assert wait_until(lambda: caller.metric("mlops_retrainer_prefect_up") == 1)
         for state, count in (("completed", 2), ("failed", 1), ("crashed", 1), ("scheduled", 1)):
             assert caller.metric("mlops_flow_runs", deployment=label, state=state) == count, state
         success = caller.metric("mlops_deployment_last_success_timestamp_seconds", deployment=label)
@@ -341,16 +342,16 @@ def test_the_exporter_says_that_prefect_is_away_and_keeps_the_last_figures(
     trainings.end(trainings.start(trainings.deploy()), "COMPLETED")
     monkeypatch.setattr("app.retrainer.main.EXPORT_SECONDS", 0.2)
     label = f"train/{trainings.model}"
-    with serving(Peer(behind=prefect_server.uri)) as peer:
+    with serving(FaultyProxy(behind=prefect_server.uri)) as peer:
         monkeypatch.setenv("PREFECT_API_URL", peer.url)
         with TestClient(create_app()) as client:
             caller = Caller(client)
-            assert eventually(lambda: caller.metric("mlops_retrainer_prefect_up") == 1)
+            assert wait_until(lambda: caller.metric("mlops_retrainer_prefect_up") == 1)
             peer.answers["/"] = (503, "no")
-            assert eventually(lambda: caller.metric("mlops_retrainer_prefect_up") == 0)
+            assert wait_until(lambda: caller.metric("mlops_retrainer_prefect_up") == 0)
             assert caller.metric("mlops_flow_runs", deployment=label, state="completed") == 1
             del peer.answers["/"]
-            assert eventually(lambda: caller.metric("mlops_retrainer_prefect_up") == 1)
+            assert wait_until(lambda: caller.metric("mlops_retrainer_prefect_up") == 1)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +367,7 @@ def test_the_exporter_says_that_prefect_is_away_and_keeps_the_last_figures(
 )
 def test_bad_settings_stop_it_with_a_sentence(tmp_path: Path, name: str, value: str, said: str) -> None:
     environment = {"MLOPS_RETRAINER_TOKEN": TOKEN, f"MLOPS_RETRAINER_{name}": value}
-    process = Service("retrainer", [sys.executable, "-m", "app.retrainer"], environment, tmp_path)
+    process = ChildProcess("retrainer", [sys.executable, "-m", "app.retrainer"], environment, tmp_path)
     assert process.process.wait(60) == 2
     assert said in process.tail()
     assert "Traceback" not in process.tail()

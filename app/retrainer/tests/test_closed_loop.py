@@ -18,12 +18,12 @@ from fastapi.testclient import TestClient
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from app.cli.drift import shifted
-from app.cli.services import Service, wait_for
-from app.registry.client import PRODUCTION, Registry
+from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.promotion import history
 from app.retrainer.main import create_app
-from app.retrainer.testing import AUTHORIZED, Trainings, alert, notification
-from app.testing import ROOT, Server, free_port
+from app.runtime.processes import ChildProcess, Server, free_port, wait_for_url
+from app.testing.docs import ROOT
+from app.testing.retrainer import AUTHORIZED, Trainings, alert, notification
 from flows import model as models
 from flows.train import train
 
@@ -34,7 +34,7 @@ CAUSE = "FeatureDrift petal_length since 2026-01-01T10:00:00Z"
 class Loop:
     """A model of its own file, its deployment, and the retrainer."""
 
-    def __init__(self, trainings: Trainings, registry: Registry, client: TestClient) -> None:
+    def __init__(self, trainings: Trainings, registry: MlflowClient, client: TestClient) -> None:
         self.trainings, self.registry, self.client = trainings, registry, client
         self.model = trainings.model
         self.ahead = timedelta()
@@ -74,7 +74,7 @@ def model_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 @pytest.fixture
 def loop(
     trainings: Trainings,
-    registry: Registry,
+    registry: MlflowClient,
     prefect_server: Server,
     model_file: Path,
     tmp_path: Path,
@@ -94,10 +94,10 @@ def api(loop: Loop, tmp_path: Path) -> Iterator[str]:
     """The model API, once it serves the model; its URL."""
     assert train(loop.model)["decision"]["outcome"] == "promoted"
     port = free_port()
-    process = Service("api", [sys.executable, "-m", "app.api"], {"MLOPS_PORT": str(port)}, tmp_path)
+    process = ChildProcess("api", [sys.executable, "-m", "app.api"], {"MLOPS_PORT": str(port)}, tmp_path)
     try:
         url = f"http://127.0.0.1:{port}"
-        assert wait_for(f"{url}/models/{loop.model}", 60, lambda: process.ended), process.tail()
+        assert wait_for_url(f"{url}/models/{loop.model}", 60, lambda: process.ended), process.tail()
         yield url
     finally:
         process.stop()

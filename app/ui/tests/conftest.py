@@ -17,9 +17,10 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from app.api.testing import KEY, Example, bundle_of, eventually, publish
-from app.registry.client import PRODUCTION, Registry
-from app.testing import Server, free_port
+from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.runtime.processes import Server, free_port
+from app.runtime.waiting import wait_until
+from app.testing.model_api import KEY, Example, bundle_of, publish
 
 TREES = {"n_estimators": 20, "random_state": 0}
 
@@ -84,7 +85,7 @@ def page_api(
     folder = tmp_path_factory.mktemp("page-api")
     names = {kind: f"{kind}-{uuid4().hex[:6]}" for kind in page_examples}
     mlflow_server.start()
-    with Registry(mlflow_server.uri, timeout=30) as registry:
+    with MlflowClient(mlflow_server.uri, timeout=30) as registry:
         for kind, example in page_examples.items():
             publish(registry, names[kind], example.bundle)
     port = free_port()
@@ -102,12 +103,12 @@ def page_api(
 
 
 @pytest.fixture
-def served(registry: Registry, page_api: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
+def served(registry: MlflowClient, page_api: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
     """The API with its three models in production; the environment names it."""
     for name in page_api.names.values():
         if registry.version_by_alias(name) is None:  # another test took it away
             registry.set_alias(name, PRODUCTION, "1")
-    eventually(lambda: set(page_api.names.values()) <= _in_service(page_api.url))
+    wait_until(lambda: set(page_api.names.values()) <= _in_service(page_api.url))
     monkeypatch.setenv("MLOPS_API_URL", page_api.url)
     monkeypatch.setenv("MLOPS_UI_TIMEOUT", "30")
     return page_api
@@ -126,7 +127,7 @@ def dead() -> str:
 @pytest.fixture
 def lonely_api(page_examples: dict[str, Example], dead: str, tmp_path: Path) -> Iterator[str]:
     """An API that has `flowers` in its cache and an MLflow that is down."""
-    from app.api.testing import cache_bundle
+    from app.testing.model_api import cache_bundle
 
     cache_bundle(tmp_path / "cache", "flowers", page_examples["iris"].bundle)
     port = free_port()

@@ -4,11 +4,11 @@ from itertools import count
 
 import pytest
 
-from app.ui.api_client import ModelApi
+from app.clients.errors import ServiceError
+from app.clients.model_api import ModelApiClient
 from app.ui.api_source import KEPT, ApiSource
 from app.ui.exposition import Sample
-from app.ui.figures import Feedback, Reading, Requests, Traffic
-from app.ui.problems import Problem
+from app.ui.live_data import Feedback, Reading, RequestWindow, Traffic
 
 START = 1000.0
 
@@ -36,7 +36,7 @@ def text(ok: int, failed: int = 0, slow: int = 0, more: dict[str, float] | None 
     return "\n".join([*lines, *(f"{name} {value}" for name, value in (more or {}).items())]) + "\n"
 
 
-class Api(ModelApi):
+class Api(ModelApiClient):
     """Gives the texts one after the other."""
 
     def __init__(self, *texts: str) -> None:
@@ -72,7 +72,7 @@ def rates(found: Traffic) -> list[float]:
     return [requests.per_minute(requests.asked) for _, requests in found.points]
 
 
-def of_last_minute(found: Traffic) -> Requests:
+def of_last_minute(found: Traffic) -> RequestWindow:
     assert found.now
     return found.now
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_read_leaves_the_figures() -> None:
     made = ApiSource(api, clock=lambda: START)
     made.refresh()
     before = made.reading
-    with pytest.raises(Problem, match="does not answer as the model API does"):
+    with pytest.raises(ServiceError, match="does not answer as the model API does"):
         made.refresh()
     assert made.reading is before
 

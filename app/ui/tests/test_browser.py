@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from app.testing import CHROMIUM, CHROMIUM_FLAGS, Server, free_port
+from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
+from app.runtime.processes import Server, free_port
 
 PATIENCE = 60_000  # ms
 

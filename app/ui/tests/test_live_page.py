@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.testing import eventually
-from app.testing import Peer, serving
-from app.ui.live import words
-from app.ui.testing import open_page, prometheus, ran, read
+from app.runtime.waiting import wait_until
+from app.testing.pages import open_page, prometheus, ran, read
+from app.testing.proxy import FaultyProxy, serving
+from app.ui.pages.live import words
 
 EVERYTHING_SETOSA = {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.4, "petal_width": 0.2}
 
@@ -88,7 +88,7 @@ def test_an_api_that_is_down(dead: str, monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_metrics_that_cannot_be_read(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(Peer(answers={"/metrics": answer})) as peer:
+    with serving(FaultyProxy(answers={"/metrics": answer})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         monkeypatch.setenv("MLOPS_UI_TIMEOUT", "0.3")
         app = open_page("live")
@@ -96,14 +96,14 @@ def test_metrics_that_cannot_be_read(answer: Any, said: str, monkeypatch: pytest
 
 
 def test_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(Peer(answers={"/metrics": (200, "mlops_registry_up 1\n")})) as peer:
+    with serving(FaultyProxy(answers={"/metrics": (200, "mlops_registry_up 1\n")})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         assert "The API serves no model yet" in read(open_page("live").info)
 
 
 def test_figures_stay_while_the_api_is_away(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     served.predict("iris", EVERYTHING_SETOSA)
-    with serving(Peer(served.url)) as peer:
+    with serving(FaultyProxy(served.url)) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         app = open_page("live", served.names["iris"])
         peer.answers["/metrics"] = (500, "oh")
@@ -137,7 +137,7 @@ def test_with_prometheus(served: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     name = served.names["iris"]
     with prometheus(tmp_path, CONFIG.replace("ADDRESS", served.url.removeprefix("http://")), rules=RULES) as url:
         monkeypatch.setenv("MLOPS_PROMETHEUS_URL", url)
-        eventually(lambda: not open_page("live", name).error)
+        wait_until(lambda: not open_page("live", name).error)
         scraped(url)
         answers = httpx.post(
             f"{served.url}/models/{name}/predict", json=[EVERYTHING_SETOSA] * 400, timeout=30
@@ -145,7 +145,7 @@ def test_with_prometheus(served: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         told = [{"prediction_id": answers.json()[i]["prediction_id"], "label": "setosa"} for i in range(2)]
         httpx.post(f"{served.url}/feedback", json=told, timeout=30).raise_for_status()
         httpx.post(f"{served.url}/models/{name}/predict", json={"sepal_length": "no number"}, timeout=30)
-        app = eventually(lambda: shows(open_page("live", name), "Of 2 labels that were fed back, 2 were predicted"))
+        app = wait_until(lambda: shows(open_page("live", name), "Of 2 labels that were fed back, 2 were predicted"))
         assert "No alert is firing." in read(app.caption)
         assert "are of the last 30 minutes, of all replicas together" in read(app.caption)
         assert "rows with the training data: below 0.1 stable" in read(app.caption)
@@ -163,7 +163,7 @@ def scraped(url: str) -> None:
         return float(httpx.get(f"{url}/api/v1/query", params=query).json()["data"]["result"][0]["value"][1])
 
     before = last()
-    eventually(lambda: last() > before)
+    wait_until(lambda: last() > before)
 
 
 def shows(app: Any, text: str) -> Any:
@@ -175,7 +175,7 @@ def test_an_alert_is_told_when_there_is_nothing_else_to_tell(
 ) -> None:
     with prometheus(tmp_path, CONFIG.replace("ADDRESS", dead.removeprefix("http://")), rules=RULES) as url:
         monkeypatch.setenv("MLOPS_PROMETHEUS_URL", url)
-        app = eventually(lambda: alarmed(open_page("live")))
+        app = wait_until(lambda: alarmed(open_page("live")))
     assert "has no figures of the model API" in read(app.error)
     assert "What to do: docs/operations.md#apidown" in read(app.error)
     assert "No alert is firing" not in read(app.caption)

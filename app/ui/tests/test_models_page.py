@@ -6,14 +6,14 @@ import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 
-from app.registry.client import PRODUCTION, Registry
+from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.promotion import history, promote
-from app.testing import Peer, serving
-from app.ui.testing import click, open_page, ran, read
+from app.testing.pages import click, open_page, ran, read
+from app.testing.proxy import FaultyProxy, serving
 
 
 @pytest.fixture
-def model(registry: Registry, name: str, new_version: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+def model(registry: MlflowClient, name: str, new_version: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """Two good versions, the first in production, and a third that is worse."""
     monkeypatch.setenv("MLOPS_UI_TIMEOUT", "30")
     forest = RandomForestClassifier(n_estimators=5, random_state=0)
@@ -24,7 +24,7 @@ def model(registry: Registry, name: str, new_version: Any, monkeypatch: pytest.M
     return name
 
 
-def production(registry: Registry, model: str) -> str:
+def production(registry: MlflowClient, model: str) -> str:
     found = registry.version_by_alias(model, PRODUCTION)
     assert found
     return found.version
@@ -41,7 +41,7 @@ def decide(app: Any, button: str, who: str = "grace", why: str = "") -> Any:
     return click(app, f"Yes, {button.lower()}")
 
 
-def test_versions_metrics_and_history(registry: Registry, model: str) -> None:
+def test_versions_metrics_and_history(registry: MlflowClient, model: str) -> None:
     app = open_page("models", model)
     assert not app.error
     assert [(m.label, m.value) for m in app.metric] == [("accuracy", "0.95"), ("f1 macro", "0.94")]
@@ -58,7 +58,7 @@ def test_versions_metrics_and_history(registry: Registry, model: str) -> None:
     assert decision["Version"].endswith("→ 1")
 
 
-def test_promote_after_a_confirmation(registry: Registry, model: str) -> None:
+def test_promote_after_a_confirmation(registry: MlflowClient, model: str) -> None:
     app = open_page("models", model)
     choose(app, "2")
     click(app, "Promote")
@@ -74,20 +74,20 @@ def test_promote_after_a_confirmation(registry: Registry, model: str) -> None:
     assert app.table[0].value["Why, cause"][0].startswith(r"\*better\* \[x\]")  # nobody's Markdown but ours
 
 
-def test_a_decision_needs_a_name(registry: Registry, model: str) -> None:
+def test_a_decision_needs_a_name(registry: MlflowClient, model: str) -> None:
     app = decide(open_page("models", model), "Promote", who="  ")
     assert "Fill in your name" in read(app.error)
     assert production(registry, model) == "1"
     assert len(history(registry, model)) == 1
 
 
-def test_cancel_changes_nothing(registry: Registry, model: str) -> None:
+def test_cancel_changes_nothing(registry: MlflowClient, model: str) -> None:
     app = click(click(open_page("models", model), "Promote"), "Cancel")
     assert "confirm" not in [button.key for button in app.button]
     assert len(history(registry, model)) == 1
 
 
-def test_a_refusal_says_why_and_makes_a_challenger(registry: Registry, model: str) -> None:
+def test_a_refusal_says_why_and_makes_a_challenger(registry: MlflowClient, model: str) -> None:
     app = open_page("models", model)
     choose(app, "3")
     decide(ran(app), "Promote")
@@ -98,7 +98,7 @@ def test_a_refusal_says_why_and_makes_a_challenger(registry: Registry, model: st
     assert "refused by threshold" in app.table[0].value["Outcome"][0]
 
 
-def test_a_challenger_is_compared_on_the_same_rows_only(registry: Registry, name: str, new_version: Any) -> None:
+def test_a_challenger_is_compared_on_the_same_rows_only(registry: MlflowClient, name: str, new_version: Any) -> None:
     for estimator in (None, DummyClassifier()):
         version = new_version(estimator, threshold=0.1)
         registry.log(version.run_id, metrics={"accuracy": 0.99})  # on rows of its own, says its run
@@ -111,7 +111,7 @@ def test_a_challenger_is_compared_on_the_same_rows_only(registry: Registry, name
     assert float(shown.delta) == pytest.approx(ours - theirs, abs=1e-4)
 
 
-def test_roll_back(registry: Registry, model: str) -> None:
+def test_roll_back(registry: MlflowClient, model: str) -> None:
     promote(registry, model, "2", who="ada")
     app = decide(open_page("models", model), "Roll back", why="it is slow")
     assert read(app.success) == "Version 1 is in production: returned from version 2 to version 1."
@@ -119,14 +119,14 @@ def test_roll_back(registry: Registry, model: str) -> None:
     assert (history(registry, model)[0].action, history(registry, model)[0].why) == ("rollback", "it is slow")
 
 
-def test_nothing_to_roll_back_to(registry: Registry, model: str) -> None:
+def test_nothing_to_roll_back_to(registry: MlflowClient, model: str) -> None:
     app = decide(open_page("models", model), "Roll back")
     assert "refused by the check **history**: there is no version before 1" in read(app.error)
     assert production(registry, model) == "1"
 
 
 def test_where_mlflow_wants_an_account_it_is_asked_for(
-    registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch
+    registry: MlflowClient, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "reader")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
@@ -142,11 +142,11 @@ def test_where_mlflow_wants_an_account_it_is_asked_for(
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_wrong_password_says_what_a_visitor_can_do(
-    registry: Registry, model: str, status: int, monkeypatch: pytest.MonkeyPatch
+    registry: MlflowClient, model: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "reader")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
-    with serving(Peer(registry.uri)) as peer:
+    with serving(FaultyProxy(registry.uri)) as peer:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)
         app = open_page("models", model)
         peer.answers["/api/2.0/mlflow/registered-models/alias"] = (status, "You are not authenticated")
@@ -195,7 +195,7 @@ def test_no_address_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_mlflow_that_answers_wrongly(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(Peer(answers={"/": answer})) as peer:
+    with serving(FaultyProxy(answers={"/": answer})) as peer:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)
         monkeypatch.setenv("MLOPS_UI_TIMEOUT", "0.3")
         app = open_page("models")
@@ -203,14 +203,16 @@ def test_mlflow_that_answers_wrongly(answer: Any, said: str, monkeypatch: pytest
 
 
 def test_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(Peer(answers={"/": (200, {})})) as peer:
+    with serving(FaultyProxy(answers={"/": (200, {})})) as peer:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)
         assert "No model is registered yet" in read(open_page("models").info)
 
 
-def test_one_part_that_fails_leaves_the_others(registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_part_that_fails_leaves_the_others(
+    registry: MlflowClient, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = (503, "busy")
-    with serving(Peer(registry.uri, {"/api/2.0/mlflow/runs/search": broken})) as peer:
+    with serving(FaultyProxy(registry.uri, {"/api/2.0/mlflow/runs/search": broken})) as peer:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)
         app = open_page("models", model)
         assert "The metrics are missing." in read(app.error)
@@ -223,9 +225,9 @@ def test_one_part_that_fails_leaves_the_others(registry: Registry, model: str, m
 
 
 def test_a_decision_while_mlflow_fails_is_a_message_in_the_dialog(
-    registry: Registry, model: str, monkeypatch: pytest.MonkeyPatch
+    registry: MlflowClient, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(Peer(registry.uri)) as peer:
+    with serving(FaultyProxy(registry.uri)) as peer:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)
         app = open_page("models", model)
         peer.answers = {"/api/2.0/mlflow/registered-models/alias": (403, "no")}

@@ -5,13 +5,13 @@ from typing import Any
 import httpx
 import pytest
 
-from app.registry import feedback
-from app.registry.client import Registry
+from app.clients.mlflow import MlflowClient
+from app.contract import FeatureInfo
+from app.registry import feedback_store
 from app.registry.reference import OTHER
-from app.testing import Peer, serving
-from app.ui.api_client import Feature
-from app.ui.predict import outside
-from app.ui.testing import click, open_page, ran, read
+from app.testing.pages import click, open_page, ran, read
+from app.testing.proxy import FaultyProxy, serving
+from app.ui.pages.predict import outside
 
 FLOWER = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
 
@@ -79,7 +79,7 @@ def test_values_outside_the_training_data_are_answered_with_a_warning(served: An
     [("red", 0.0, ""), ("mauve", 0.0, "colour is 'mauve', which training has not seen"), ("mauve", 0.1, "")],
 )
 def test_an_unseen_category(value: str, rarer: float, said: str) -> None:
-    known = Feature(name="colour", dtype="string", categories=["red", OTHER], shares=[1 - rarer, rarer])
+    known = FeatureInfo(name="colour", dtype="string", categories=["red", OTHER], shares=[1 - rarer, rarer])
     assert outside(known, value) == said
 
 
@@ -87,28 +87,28 @@ def test_an_unseen_category(value: str, rarer: float, said: str) -> None:
     ("value", "inside"), [(-0.1072, True), (0.111, True), (0.1107, True), (0.112, False), (-0.11, False)]
 )
 def test_the_range_as_it_is_shown_counts_as_inside(value: float, inside: bool) -> None:
-    age = Feature(name="age", dtype="double", min=-0.10723, max=0.11073, median=0.005)
+    age = FeatureInfo(name="age", dtype="double", min=-0.10723, max=0.11073, median=0.005, edges=[], shares=[1.0])
     assert (outside(age, value) == "") is inside
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_the_true_class_is_stored(served: Any, registry: Registry, right: bool) -> None:
+def test_the_true_class_is_stored(served: Any, registry: MlflowClient, right: bool) -> None:
     app = asked(served)
     predicted = served.predict("iris", FLOWER)["prediction"]
     label = predicted if right else next(c for c in ("setosa", "virginica") if c != predicted)
     click(app, label)
     assert read(app.success) == f"Stored: {label}. The prediction was {'right' if right else 'wrong'}."
-    rows = feedback.read(registry, served.names["iris"])
+    rows = feedback_store.read(registry, served.names["iris"])
     assert [row["label"] for row in rows if row["features"] == FLOWER][-1] == label
 
 
-def test_the_true_value_is_stored(served: Any, registry: Registry) -> None:
+def test_the_true_value_is_stored(served: Any, registry: MlflowClient) -> None:
     app = click(open_page("predict", served.names["sugar"]), "Predict")
     assert next(button for button in app.button if button.label == "Send").disabled
     next(field for field in app.number_input if field.label == "True value").set_value(200.5)
     click(ran(app), "Send")
     assert read(app.success).startswith("Stored: 200.5. The prediction was off by ")
-    assert 200.5 in [row["label"] for row in feedback.read(registry, served.names["sugar"])]
+    assert 200.5 in [row["label"] for row in feedback_store.read(registry, served.names["sugar"])]
 
 
 def test_an_answer_stays_with_its_model(served: Any) -> None:
@@ -154,7 +154,7 @@ def test_feedback_and_state_while_mlflow_is_down(lonely_api: str, monkeypatch: p
     ],
 )
 def test_an_api_that_answers_wrongly(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(Peer(answers={"/": answer})) as peer:
+    with serving(FaultyProxy(answers={"/": answer})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         monkeypatch.setenv("MLOPS_UI_TIMEOUT", "0.3")
         app = open_page("predict")
@@ -163,7 +163,7 @@ def test_an_api_that_answers_wrongly(answer: Any, said: str, monkeypatch: pytest
 
 def test_no_model_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
     up = {"ok": True, "error": "", "checked_at": ""}
-    with serving(Peer(answers={"/models": (200, {"default": None, "models": [], "registry": up})})) as peer:
+    with serving(FaultyProxy(answers={"/models": (200, {"default": None, "models": [], "registry": up})})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         assert "Train one with `mlops train MODEL`" in read(open_page("predict").info)
         peer.answers["/models"] = (200, {"models": [], "registry": {**up, "ok": False, "error": "it is away"}})
@@ -186,7 +186,7 @@ def test_a_prediction_that_fails_leaves_the_form(
     served: Any, answer: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = served.names["iris"]
-    with serving(Peer(served.url, {f"/models/{name}/predict": answer})) as peer:
+    with serving(FaultyProxy(served.url, {f"/models/{name}/predict": answer})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         app = click(open_page("predict", name), "Predict")
         assert said in read(app.error)
@@ -198,7 +198,7 @@ def test_a_version_that_could_not_be_loaded_is_told(served: Any, monkeypatch: py
     name = served.names["iris"]
     info = httpx.get(f"{served.url}/models/{name}").json()
     info["last_failure"] = {"version": "9", "reason": "a file was altered", "at": ""}
-    with serving(Peer(served.url, {f"/models/{name}": (200, info)})) as peer:
+    with serving(FaultyProxy(served.url, {f"/models/{name}": (200, info)})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         said = read(open_page("predict", name).warning)
     assert "Version 9 is in production but cannot be loaded: a file was altered. Version 1 answers instead" in said

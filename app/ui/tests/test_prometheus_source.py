@@ -12,14 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.testing import eventually
+from app.clients.errors import ServiceError
+from app.clients.prometheus import PrometheusClient
 from app.registry.reference import psi
-from app.testing import Peer, serving
-from app.ui.figures import Feedback, Reading
-from app.ui.problems import Problem
-from app.ui.prometheus import Prometheus
+from app.runtime.waiting import wait_until
+from app.testing.pages import open_page, prometheus, read
+from app.testing.proxy import FaultyProxy, serving
+from app.ui.live_data import Feedback, Reading
 from app.ui.prometheus_source import PrometheusSource
-from app.ui.testing import open_page, prometheus, read
 
 END = 1_790_000_010  # seconds since 1970, a multiple of the step of 15 s
 SCRAPE = 15
@@ -126,7 +126,7 @@ def past(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def source(url: str, now: float = END, every: float = 0.0, timeout: float = 30.0) -> PrometheusSource:
-    return PrometheusSource(Prometheus(url, timeout), every=every, clock=lambda: now)
+    return PrometheusSource(PrometheusClient(url, timeout), every=every, clock=lambda: now)
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_window_and_rows_are_those_of_the_rules(tmp_path: Path) -> None:
 def test_settings_that_are_none(window: str, min_rows: str, tmp_path: Path) -> None:
     with (
         prometheus(tmp_path, NOBODY, history=with_settings(window, min_rows)) as url,
-        pytest.raises(Problem, match=FOREIGN),
+        pytest.raises(ServiceError, match=FOREIGN),
     ):
         source(url).refresh()
 
@@ -248,7 +248,7 @@ def test_numbers_that_are_none_are_left_out(reading: Reading) -> None:
 
 def test_a_prometheus_that_has_not_met_the_api(past: str) -> None:
     made = source(past, END - 10 * 3600)
-    with pytest.raises(Problem, match="has no figures of the model API") as raised:
+    with pytest.raises(ServiceError, match="has no figures of the model API") as raised:
         made.refresh()
     assert "Status, Targets" in raised.value.cure
     assert made.reading is None
@@ -258,7 +258,7 @@ def test_a_prometheus_that_has_not_met_the_api(past: str) -> None:
 # -- how often ---------------------------------------------------------------------------------------------------
 
 
-class Counting(Peer):
+class Counting(FaultyProxy):
     """Counts what it forwards, and can be made to wait."""
 
     asked = 0
@@ -294,7 +294,7 @@ def test_many_visitors_ask_prometheus_as_much_as_one(counting: Counting) -> None
 def test_a_failure_is_not_asked_for_again_by_each_visitor(counting: Counting) -> None:
     made = source(counting.url, now=0.0, every=3600)
     for _ in range(4):
-        with pytest.raises(Problem, match="has no figures"):
+        with pytest.raises(ServiceError, match="has no figures"):
             made.refresh()
     assert counting.asked == 3
 
@@ -306,7 +306,7 @@ def test_nobody_waits_for_another_visitors_reading(counting: Counting) -> None:
     counting.open.clear()
     slow = threading.Thread(target=made.refresh)
     slow.start()
-    eventually(lambda: counting.asked == 4)
+    wait_until(lambda: counting.asked == 4)
     made.refresh()
     assert made.reading is before
     assert slow.is_alive()
@@ -336,25 +336,25 @@ def test_nobody_waits_for_another_visitors_reading(counting: Counting) -> None:
 )
 @pytest.mark.parametrize("path", ["/api/v1/query?", "/api/v1/query_range"])
 def test_what_cannot_be_read_leaves_the_figures(past: str, answer: Any, said: str, path: str) -> None:
-    with serving(Peer(past)) as peer:
+    with serving(FaultyProxy(past)) as peer:
         made = source(peer.url, timeout=0.5)
-        eventually(lambda: _read(made))
+        wait_until(lambda: _read(made))
         before = made.reading
         peer.answers[path] = answer
-        with pytest.raises(Problem) as raised:
+        with pytest.raises(ServiceError) as raised:
             made.refresh()
         assert said in raised.value.what
         assert raised.value.cure
         assert made.reading is before
         peer.answers.clear()
-        eventually(lambda: _read(made))
+        wait_until(lambda: _read(made))
         assert made.reading is not before
 
 
 def test_labels_of_somebody_else(past: str) -> None:
     of = {"metric": {"model": "x", "le": "wide"}, "values": [[END, "1"]]}
     answer: Answers = {"/api/v1/query_range": (200, {"status": "success", "data": {"result": [of]}})}
-    with serving(Peer(past, answer)) as peer, pytest.raises(Problem, match=FOREIGN):
+    with serving(FaultyProxy(past, answer)) as peer, pytest.raises(ServiceError, match=FOREIGN):
         source(peer.url).refresh()
 
 
@@ -362,29 +362,29 @@ def _read(made: PrometheusSource) -> bool:
     """Whether it could be read; on a busy machine half a second may not be enough."""
     try:
         made.refresh()
-    except Problem:
+    except ServiceError:
         return False
     return True
 
 
 @pytest.mark.parametrize("alerts", [(200, "<html>"), (200, {"data": {"alerts": [{"state": "firing"}]}}), (500, "oh")])
 def test_alerts_that_cannot_be_read_are_no_reassurance(past: str, alerts: Any) -> None:
-    with serving(Peer(past, {"/api/v1/alerts": alerts})) as peer:
+    with serving(FaultyProxy(past, {"/api/v1/alerts": alerts})) as peer:
         made = source(peer.url)
-        with pytest.raises(Problem):
+        with pytest.raises(ServiceError):
             made.refresh()
         assert made.alerts is None
 
 
 def test_prometheus_down(dead: str) -> None:
-    with pytest.raises(Problem, match=f"Prometheus at {dead} does not answer") as raised:
+    with pytest.raises(ServiceError, match=f"Prometheus at {dead} does not answer") as raised:
         source(dead).refresh()
     assert "MLOPS_PROMETHEUS_URL" in raised.value.cure
 
 
 @pytest.mark.parametrize("url", ["prometheus:9090", "http://", "ftp://prometheus", "http://[", "http://a b"])
 def test_no_address_of_prometheus(url: str) -> None:
-    with pytest.raises(Problem, match="does not answer"):
+    with pytest.raises(ServiceError, match="does not answer"):
         source(url).refresh()
 
 
@@ -412,9 +412,9 @@ groups:
 def test_firing_alerts_even_where_there_are_no_figures(tmp_path: Path) -> None:
     config = "global: {evaluation_interval: 1s}\nrule_files: [rules.yml]"
     with prometheus(tmp_path, config, rules=RULES) as url:
-        eventually(lambda: len(httpx.get(f"{url}/api/v1/alerts").json()["data"]["alerts"]) == 5)
+        wait_until(lambda: len(httpx.get(f"{url}/api/v1/alerts").json()["data"]["alerts"]) == 5)
         made = source(url)
-        with pytest.raises(Problem, match="has no figures"):
+        with pytest.raises(ServiceError, match="has no figures"):
             made.refresh()
     assert made.alerts
     assert [(a.name, a.severity, a.summary) for a in made.alerts] == [

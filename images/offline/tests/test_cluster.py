@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.testing import ROOT
+from app.testing.docs import ROOT
 from images.offline import cluster, host, paths
 from images.offline.__main__ import options
 from images.offline.steps import Failure, Log, Steps

@@ -6,16 +6,19 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 
+from app.runtime.waiting import wait_until
+
 PR_SET_PDEATHSIG = 1
+START_SECONDS = 120.0
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -33,14 +36,20 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_for(url: str, seconds: float, interrupted: Callable[[], bool] = lambda: False) -> bool:
+def wait_for_url(url: str, seconds: float, interrupted: Callable[[], bool] = lambda: False) -> bool:
     """Whether the URL answers 2xx within the seconds (at least one try), unless interrupted."""
-    deadline = time.monotonic() + seconds
-    while not answers(url):
-        if time.monotonic() > deadline or interrupted():
-            return False
-        time.sleep(0.1)
-    return True
+    try:
+        wait_until(lambda: answers(url) or interrupted(), seconds)
+    except TimeoutError:
+        return False
+    return answers(url)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def mlflow_server(port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
@@ -51,7 +60,7 @@ def mlflow_server(port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
     return command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-class Service:
+class ChildProcess:
     """A child process in a group of its own, with a log file.
 
     Args:
@@ -104,3 +113,37 @@ class Service:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
             return
+
+
+class Server:
+    """A Python server that may be stopped (SIGKILL of its whole process group) and started again with the same data.
+
+    Args:
+        name: for messages and the log's name.
+        command: arguments after `python -m`.
+        uri: its base URL; health: the path that answers 2xx once it is up.
+        env: in addition to this process' environment.
+        logs: folder of its log file.
+    """
+
+    def __init__(self, name: str, command: list[str], uri: str, health: str, env: dict[str, str], logs: Path) -> None:
+        self.name, self.command, self.uri, self.health, self.env, self.logs = name, command, uri, health, env, logs
+        self.process: ChildProcess | None = None
+
+    def start(self) -> None:
+        """Start it unless it runs, and wait until it is healthy.
+
+        Raises:
+            RuntimeError: it ended, or was not healthy in two minutes; with the end of its log.
+        """
+        if self.process and not self.process.ended:
+            return
+        process = ChildProcess(self.name, [sys.executable, "-m", *self.command], self.env, self.logs)
+        self.process = process
+        if not wait_for_url(f"{self.uri}{self.health}", START_SECONDS, lambda: process.ended):
+            raise RuntimeError(f"{self.name} did not start:\n{process.tail(40)}")
+
+    def stop(self, grace: float = 0) -> None:
+        """End it: after so many seconds for good."""
+        if self.process:
+            self.process.stop(grace)

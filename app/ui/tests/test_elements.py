@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.ui import predict, show
+from app.testing.pages import read
+from app.ui import elements
 from app.ui.__main__ import arguments
+from app.ui.pages import predict
 from app.ui.settings import UiSettings
-from app.ui.testing import read
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ from app.ui.testing import read
     ],
 )
 def test_numbers_are_short(value: float, said: str) -> None:
-    assert show.number(value) == said
+    assert elements.number(value) == said
 
 
 @pytest.mark.parametrize("text", ["*a* [b](c)", ":red[x] $y$", "a_b <i>", "line\nline", "`code`", "# head"])
@@ -32,9 +33,9 @@ def test_nothing_of_others_is_markdown(text: str) -> None:
     def script(text: str) -> None:
         import streamlit as st
 
-        from app.ui import show
+        from app.ui import elements
 
-        st.markdown(show.plain(text))
+        st.markdown(elements.plain(text))
 
     app = AppTest.from_function(script, args=(text,)).run()
     assert read(app.markdown) == " ".join(text.split())
@@ -42,8 +43,8 @@ def test_nothing_of_others_is_markdown(text: str) -> None:
 
 
 def test_labels_keep_ordinary_names_as_they_are() -> None:
-    assert show.label("sepal_length (cm): x") == "sepal_length (cm): x"
-    assert show.label("_a_ *b* [c]") == r"\_a\_ \*b\* \[c\]"
+    assert elements.label("sepal_length (cm): x") == "sepal_length (cm): x"
+    assert elements.label("_a_ *b* [c]") == r"\_a\_ \*b\* \[c\]"
 
 
 @pytest.mark.parametrize(
@@ -65,9 +66,9 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_links_go_where_the_browser_can_reach_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert show.run_url("a/b") == "http://mlflow:5000/#/runs/a%2Fb"
+    assert elements.run_url("a/b") == "http://mlflow:5000/#/runs/a%2Fb"
     monkeypatch.setenv("MLOPS_MLFLOW_PUBLIC_URL", "http://mlflow.localhost:8080/")
-    assert show.version_url("iris", "3") == "http://mlflow.localhost:8080/#/models/iris/versions/3"
+    assert elements.version_url("iris", "3") == "http://mlflow.localhost:8080/#/models/iris/versions/3"
 
 
 def test_the_app_starts_with_its_first_page(served: Any) -> None:

@@ -6,86 +6,16 @@ import json
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from app.ui.problems import Problem, sentence
+from app.clients.errors import ServiceError, sentence
+from app.contract import ModelInfo, ModelList, Prediction, StoredFeedback
 
 Shape = TypeVar("Shape", bound=BaseModel)
-Label = bool | int | float | str
 
 
-class Peer(BaseModel):
-    """MLflow, as the API last found it."""
-
-    ok: bool = True
-    error: str = ""
-
-
-class ModelLine(BaseModel):
-    name: str
-    version: str
-    run_id: str = ""
-    task: str = ""
-
-
-class ModelList(BaseModel):
-    default: str | None = None
-    models: list[ModelLine]
-    registry: Peer = Peer()
-
-
-class Feature(BaseModel):
-    """One input: numbers have min, max, median and edges, everything else has categories."""
-
-    name: str
-    dtype: str
-    min: float | None = None
-    max: float | None = None
-    median: float | None = None
-    edges: list[float] = Field(default_factory=list)
-    categories: list[str] | None = None
-    shares: list[float] = Field(default_factory=list)
-
-
-class Failure(BaseModel):
-    version: str
-    reason: str
-
-
-class ModelInfo(BaseModel):
-    """A model version in service."""
-
-    name: str
-    version: str
-    run_id: str
-    task: str
-    target: str
-    classes: list[Label]
-    features: list[Feature]
-    last_failure: Failure | None = None
-    registry: Peer = Peer()
-
-
-class Answer(BaseModel):
-    prediction: Label
-    probabilities: dict[str, float] | None = None
-    model: str
-    version: str
-    run_id: str
-    prediction_id: str
-
-
-class Stored(BaseModel):
-    """Feedback that is stored."""
-
-    stored: bool
-    label: Label
-    correct: bool | None = None
-    absolute_error: float | None = None
-
-
-class ModelApi:
-    """A thread-safe client. Every method raises Problem, and nothing else, when there is no usable answer.
+class ModelApiClient:
+    """A thread-safe client. Every method raises ServiceError, and nothing else, when there is no usable answer.
 
     Args:
         url: base URL of the API.
@@ -103,24 +33,21 @@ class ModelApi:
     def model(self, name: str) -> ModelInfo:
         return self._json("GET", f"/models/{name}", ModelInfo)
 
-    def predict(self, name: str, row: dict[str, Any]) -> Answer:
+    def predict(self, name: str, row: dict[str, Any]) -> Prediction:
         """The answer for one row of feature values."""
-        return self._json("POST", f"/models/{name}/predict", Answer, row)
+        return self._json("POST", f"/models/{name}/predict", Prediction, row)
 
-    def feedback(self, prediction_id: str, label: Any) -> Stored:
+    def feedback(self, prediction_id: str, label: Any) -> StoredFeedback:
         """Store the true label of a prediction; when this returns, it is stored."""
-        stored = self._json("POST", "/feedback", Stored, {"prediction_id": prediction_id, "label": label})
-        if not stored.stored:
-            raise Problem(f"The model API at {self.url} did not store the feedback.", "Send it again.")
-        return stored
+        return self._json("POST", "/feedback", StoredFeedback, {"prediction_id": prediction_id, "label": label})
 
     def metrics(self) -> str:
         """The text of /metrics."""
         return self._send("GET", "/metrics", None).text
 
-    def foreign(self, detail: str) -> Problem:
+    def foreign(self, detail: str) -> ServiceError:
         """What to say of an answer that is not the model API's."""
-        return Problem(
+        return ServiceError(
             f"What answers at {self.url} does not answer as the model API does ({detail[:200]}).",
             "Check that MLOPS_API_URL is the address of the model API.",
         )
@@ -138,12 +65,12 @@ class ModelApi:
         try:
             response = self._http.request(method, self.url + path, json=body)
         except httpx.TimeoutException as error:
-            raise Problem(
+            raise ServiceError(
                 f"The model API at {self.url} did not answer within {self.timeout:g} s.",
                 "It may be starting or overloaded: try again in a moment. Its log says more.",
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise Problem(
+            raise ServiceError(
                 f"The model API at {self.url} does not answer ({str(error) or type(error).__name__}).",
                 "Start it with `make demo`, or set MLOPS_API_URL to where it runs.",
             ) from error
@@ -151,22 +78,22 @@ class ModelApi:
             return response
         raise self._refusal(response)
 
-    def _refusal(self, response: httpx.Response) -> Problem:
+    def _refusal(self, response: httpx.Response) -> ServiceError:
         said, status = _detail(response), response.status_code
         answered = f"The model API at {self.url} answered {status}"
         if status == 422 and said:
-            return Problem(f"The model API did not take this: {said}", "Change the value and send it again.")
+            return ServiceError(f"The model API did not take this: {said}", "Change the value and send it again.")
         if status in (401, 403):
-            return Problem(
+            return ServiceError(
                 f"{answered}: it wants to know who is asking.", "Check what stands between this page and the API."
             )
         if status == 404 and not said:
             return self.foreign("404 Not Found")
         if status == 503 and said:
-            return Problem(said)
+            return ServiceError(said)
         if status >= 500:
-            return Problem(f"{answered}. {said}".strip(), "Try again in a moment. The API's log says more.")
-        return Problem(f"{answered}. {said}".strip())
+            return ServiceError(f"{answered}. {said}".strip(), "Try again in a moment. The API's log says more.")
+        return ServiceError(f"{answered}. {said}".strip())
 
 
 def _detail(response: httpx.Response) -> str:

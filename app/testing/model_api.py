@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,15 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.api.models import Models
+from app.api.served_models import ServedModels
 from app.api.settings import ApiSettings
+from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import SUMS, file_sha256, read_bundle
-from app.registry.client import PRODUCTION, Registry
-from app.testing import free_port
+from app.runtime.processes import free_port
+from app.vocabulary import Gate, Task
 from flows.register import build_bundle
 
-GATE = {"metric": "accuracy", "threshold": 0.5, "max_regression": 0.1}
+GATE = Gate("accuracy", threshold=0.5, max_regression=0.1)
 SETOSA = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 VIRGINICA = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
 KEY = "a key for tests"
@@ -45,7 +44,7 @@ class Example:
         return self.estimator.predict(frame).tolist()
 
 
-def bundle_of(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: str) -> Example:
+def bundle_of(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Example:
     estimator.fit(frame, labels)
     build_bundle(folder, estimator=estimator, frame=frame, labels=labels, task=task, target=str(labels.name), gate=GATE)
     return Example(estimator, frame, folder)
@@ -80,22 +79,12 @@ def settings(cache: Path, **values: Any) -> ApiSettings:
     return ApiSettings(**{"cache_dir": cache, "poll_seconds": 3600.0, "feedback_key": KEY, **values})
 
 
-def nobody() -> Registry:
+def nobody() -> MlflowClient:
     """A client of an MLflow that is not there."""
-    return Registry(f"http://127.0.0.1:{free_port()}", timeout=5)
+    return MlflowClient(f"http://127.0.0.1:{free_port()}", timeout=5)
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """What `condition` returns once it is true."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"this did not become true within {seconds} s: {condition}")
-        time.sleep(0.02)
-    return result
-
-
-def models_of(client: TestClient) -> Models:
+def models_of(client: TestClient) -> ServedModels:
     app = client.app
     assert isinstance(app, FastAPI)
     return app.state.shared.models
@@ -110,7 +99,7 @@ def metric(client: Any, name: str, **labels: str) -> float | None:
     return None
 
 
-def publish(registry: Registry, name: str, bundle: Path, promote: bool = True) -> str:
+def publish(registry: MlflowClient, name: str, bundle: Path, promote: bool = True) -> str:
     """Register a copy of the bundle as the next version of `name`; returns its number."""
     run = registry.run(registry.create_run(registry.ensure_experiment(name), "test", {}))
     root = registry.artifact_path(run.artifact_uri)

@@ -11,11 +11,12 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app.registry.bundle import INTEGER, NUMERIC
+from app.clients.errors import ServiceError
+from app.clients.model_api import ModelApiClient
+from app.contract import FeatureInfo, ModelInfo, Prediction, StoredFeedback
 from app.registry.reference import OTHER
-from app.ui import show
-from app.ui.api_client import Answer, Feature, Label, ModelApi, ModelInfo, Stored
-from app.ui.problems import Problem
+from app.ui import elements
+from app.vocabulary import INTEGER, NUMERIC, Label
 
 MAX_WHOLE = 2**53 - 1  # what a browser's number can hold
 BUTTONS = 6  # classes; more go into a list
@@ -27,26 +28,26 @@ class Asked:
     """The last question about a model, and what came of it."""
 
     row: dict[str, Any]
-    answer: Answer
+    answer: Prediction
     outside: list[str]
-    stored: Stored | None = None
-    problem: Problem | None = field(default=None)
+    stored: StoredFeedback | None = None
+    problem: ServiceError | None = field(default=None)
 
 
 def page() -> None:
     """The page."""
-    api = show.model_api()
-    (place,) = show.heading("Predict", "Ask the model in production, and tell it afterwards what was true.")
+    api = elements.model_api()
+    (place,) = elements.heading("Predict", "Ask the model in production, and tell it afterwards what was true.")
     try:
         served = api.models()
         if not served.models:
             _nothing(served.registry.error)
             return
         with place:
-            name = show.choose_model([model.name for model in served.models], served.default)
+            name = elements.choose_model([model.name for model in served.models], served.default)
         info = api.model(name)
-    except Problem as problem:
-        show.problem(problem)
+    except ServiceError as problem:
+        elements.problem(problem)
         return
     _state_of(info)
     left, right = st.columns([1, 1], gap="large")
@@ -60,7 +61,7 @@ def page() -> None:
 
 def _nothing(registry_error: str) -> None:
     if registry_error:
-        show.problem(Problem(f"No model is in service, and the API cannot ask MLflow: {registry_error}"))
+        elements.problem(ServiceError(f"No model is in service, and the API cannot ask MLflow: {registry_error}"))
         return
     st.info(
         "No model is in production yet. Train one with `mlops train MODEL`; it is promoted if it is good enough.",
@@ -73,15 +74,15 @@ def _state_of(info: ModelInfo) -> None:
     failure = info.last_failure
     if failure and failure.version != info.version:
         st.warning(
-            f"Version {show.plain(failure.version)} is in production but cannot be loaded: "
-            f"{show.plain(failure.reason)}. Version {show.plain(info.version)} answers instead. "
+            f"Version {elements.plain(failure.version)} is in production but cannot be loaded: "
+            f"{elements.plain(failure.reason)}. Version {elements.plain(info.version)} answers instead. "
             "Promote another version, or roll back, on the page Models.",
             icon=":material/warning:",
         )
     elif not info.registry.ok:
         st.warning(
-            f"The API cannot reach MLflow, so it goes on with version {show.plain(info.version)}. "
-            f"{show.plain(info.registry.error)}",
+            f"The API cannot reach MLflow, so it goes on with version {elements.plain(info.version)}. "
+            f"{elements.plain(info.registry.error)}",
             icon=":material/warning:",
         )
 
@@ -89,7 +90,7 @@ def _state_of(info: ModelInfo) -> None:
 # -- the question ------------------------------------------------------------------------------------------------
 
 
-def _form(api: ModelApi, info: ModelInfo) -> None:
+def _form(api: ModelApiClient, info: ModelInfo) -> None:
     # another signature is another form; the same one keeps what was typed when a new version comes in
     signature = hashlib.sha256(repr([(f.name, f.dtype) for f in info.features]).encode()).hexdigest()[:8]
     prefix = f"{info.name} {signature}"
@@ -107,12 +108,12 @@ def _form(api: ModelApi, info: ModelInfo) -> None:
     key = _key(info)
     try:
         if empty:
-            raise Problem(f"Without a value: {', '.join(empty)}.", "Fill in every feature.")
+            raise ServiceError(f"Without a value: {', '.join(empty)}.", "Fill in every feature.")
         with st.spinner("Asking the model API"):
             answer = api.predict(info.name, row)
-    except Problem as problem:
+    except ServiceError as problem:
         st.session_state.pop(key, None)
-        show.problem(problem)
+        elements.problem(problem)
     else:
         unseen = [said for feature in info.features if (said := outside(feature, row[feature.name]))]
         st.session_state[key] = Asked(row, answer, unseen)
@@ -122,8 +123,8 @@ def _key(info: ModelInfo) -> str:
     return f"asked {info.name}"
 
 
-def _field(feature: Feature, key: str) -> Any:
-    label = show.label(feature.name)
+def _field(feature: FeatureInfo, key: str) -> Any:
+    label = elements.label(feature.name)
     if feature.dtype == "boolean":
         common = (feature.categories or ["False"])[0]
         return st.checkbox(label, value=common == "True", key=key, help="True or false")
@@ -157,7 +158,7 @@ def decimals(low: float | None, high: float | None) -> int:
     return max(1, min(10, 2 - math.floor(math.log10(width))))
 
 
-def outside(feature: Feature, value: Any) -> str:
+def outside(feature: FeatureInfo, value: Any) -> str:
     """What to say of a value that training has not seen; "" for one that it has."""
     if feature.min is not None and feature.max is not None and not isinstance(value, str):
         # the field shows the range rounded, so what it shows must count as inside
@@ -175,7 +176,7 @@ def outside(feature: Feature, value: Any) -> str:
 # -- the answer --------------------------------------------------------------------------------------------------
 
 
-def _result(api: ModelApi, info: ModelInfo) -> None:
+def _result(api: ModelApiClient, info: ModelInfo) -> None:
     asked: Asked | None = st.session_state.get(_key(info))
     if asked is None:
         with st.container(border=True):
@@ -183,13 +184,16 @@ def _result(api: ModelApi, info: ModelInfo) -> None:
         return
     answer = asked.answer
     with st.container(border=True, key="answer", gap="xsmall"):
-        st.caption(show.plain(info.target))
-        st.title(show.plain(_spell(answer.prediction)), anchor=False)
+        st.caption(elements.plain(info.target))
+        st.title(elements.plain(_spell(answer.prediction)), anchor=False)
         if answer.probabilities:
             _bars(answer.probabilities)
-        st.caption(f"{show.plain(answer.model)} version {show.plain(answer.version)} · {show.run_link(answer.run_id)}")
+        st.caption(
+            f"{elements.plain(answer.model)} version {elements.plain(answer.version)} · "
+            f"{elements.run_link(answer.run_id)}"
+        )
     if asked.outside:
-        listed = "".join(f"\n- {show.plain(line)}" for line in asked.outside)
+        listed = "".join(f"\n- {elements.plain(line)}" for line in asked.outside)
         st.warning(
             f"Outside of what the model was trained on, so the answer may be a guess:\n{listed}",
             icon=":material/warning:",
@@ -198,7 +202,7 @@ def _result(api: ModelApi, info: ModelInfo) -> None:
 
 
 def _spell(label: Label) -> str:
-    return show.number(label) if isinstance(label, int | float) and not isinstance(label, bool) else str(label)
+    return elements.number(label) if isinstance(label, int | float) and not isinstance(label, bool) else str(label)
 
 
 def _bars(probabilities: dict[str, float]) -> None:
@@ -211,8 +215,10 @@ def _bars(probabilities: dict[str, float]) -> None:
         x=alt.X("probability:Q", scale=alt.Scale(domain=[0, 1.12]), title=None, axis=None),
         tooltip=["class", alt.Tooltip("probability:Q", format=".2%")],
     )
-    bars = base.mark_bar(cornerRadius=3, height=16, color=show.BLUE)
-    values = base.mark_text(align="left", dx=6, color=show.GRAY).encode(text=alt.Text("probability:Q", format=".1%"))
+    bars = base.mark_bar(cornerRadius=3, height=16, color=elements.BLUE)
+    values = base.mark_text(align="left", dx=6, color=elements.GRAY).encode(
+        text=alt.Text("probability:Q", format=".1%")
+    )
     chart = bars + values
     st.altair_chart(chart.properties(height=30 * len(top) + 10), alt="Probability of each class")
     if len(probabilities) > len(top):
@@ -222,8 +228,8 @@ def _bars(probabilities: dict[str, float]) -> None:
 # -- the truth ---------------------------------------------------------------------------------------------------
 
 
-def _feedback(api: ModelApi, info: ModelInfo, asked: Asked) -> None:
-    st.markdown(f"**What was the true {show.plain(info.target)}?**")
+def _feedback(api: ModelApiClient, info: ModelInfo, asked: Asked) -> None:
+    st.markdown(f"**What was the true {elements.plain(info.target)}?**")
     key = f"truth {asked.answer.prediction_id}"
     if info.task == "regression":
         left, right = st.columns([2, 1], vertical_alignment="bottom")
@@ -233,7 +239,7 @@ def _feedback(api: ModelApi, info: ModelInfo, asked: Asked) -> None:
     elif len(info.classes) <= BUTTONS:
         with st.container(horizontal=True):
             for label in info.classes:
-                if st.button(show.plain(label), key=f"{key} {label!r}"):
+                if st.button(elements.plain(label), key=f"{key} {label!r}"):
                     _send(api, asked, label)
     else:
         left, right = st.columns([2, 1], vertical_alignment="bottom")
@@ -243,24 +249,24 @@ def _feedback(api: ModelApi, info: ModelInfo, asked: Asked) -> None:
         if right.button("Send", key=f"{key} send", width="stretch", disabled=chosen is None) and chosen is not None:
             _send(api, asked, chosen)
     if asked.problem:
-        show.problem(Problem(f"Not stored. {asked.problem.what}", asked.problem.cure))
+        elements.problem(ServiceError(f"Not stored. {asked.problem.what}", asked.problem.cure))
     if asked.stored:
         st.success(_stored(asked.stored), icon=":material/check:")
     elif not asked.problem:
         st.caption("It is stored for the live accuracy, and training can learn from it.")
 
 
-def _send(api: ModelApi, asked: Asked, label: Label) -> None:
+def _send(api: ModelApiClient, asked: Asked, label: Label) -> None:
     try:
         asked.stored, asked.problem = api.feedback(asked.answer.prediction_id, label), None
-    except Problem as problem:
+    except ServiceError as problem:
         asked.problem = problem
 
 
-def _stored(stored: Stored) -> str:
-    label = show.plain(_spell(stored.label))
+def _stored(stored: StoredFeedback) -> str:
+    label = elements.plain(_spell(stored.label))
     if stored.correct is not None:
         return f"Stored: {label}. The prediction was {'right' if stored.correct else 'wrong'}."
     if stored.absolute_error is not None:
-        return f"Stored: {label}. The prediction was off by {show.plain(show.number(stored.absolute_error))}."
+        return f"Stored: {label}. The prediction was off by {elements.plain(elements.number(stored.absolute_error))}."
     return f"Stored: {label}."

@@ -9,23 +9,24 @@ import pandas as pd
 import streamlit as st
 import yaml
 
-from app.registry.client import (
+from app.clients.errors import ServiceError
+from app.clients.mlflow import (
     CHALLENGER,
     PRODUCTION,
+    MlflowClient,
+    MlflowError,
     ModelVersion,
     NotFound,
     RegisteredModel,
-    Registry,
-    RegistryError,
-    RegistrySettings,
     Run,
     Unauthorized,
 )
+from app.registry.gate_metrics import BY_TASK, LOWER_IS_BETTER
 from app.registry.ledger import Decision
-from app.registry.metrics import BY_TASK, LOWER_IS_BETTER
 from app.registry.promotion import history, promote, rollback
-from app.ui import show
-from app.ui.problems import Problem, asking_mlflow
+from app.runtime.settings import MlflowSettings
+from app.ui import elements
+from app.ui.mlflow_errors import asking_mlflow
 from app.ui.settings import UiSettings
 
 ASK, SAID = "decision asked for", "decision said"
@@ -36,19 +37,19 @@ ALL_METRICS = [name for metrics in BY_TASK.values() for name in metrics]
 
 def page() -> None:
     """The page."""
-    (place,) = show.heading("Models", "Which model version serves, which one is being tried, and who decided that.")
+    (place,) = elements.heading("Models", "Which model version serves, which one is being tried, and who decided that.")
     try:
-        registry = show.registry()
+        registry = elements.registry()
         with asking_mlflow():
             models = {model.name: model for model in registry.models()}
-    except Problem as problem:
-        show.problem(problem)
+    except ServiceError as problem:
+        elements.problem(problem)
         return
     if not models:
         st.info("No model is registered yet. Train one with `mlops train MODEL`.", icon=":material/info:")
         return
     with place:
-        name = show.choose_model(sorted(models))
+        name = elements.choose_model(sorted(models))
     # what comes and goes has a place of its own: elements that move are drawn twice for a moment
     with st.container():
         found = _read(registry, models[name])
@@ -83,20 +84,20 @@ class Found:
         return next((v for v in self.versions if v.version == self.aliases.get(alias)), None)
 
 
-def _read(registry: Registry, model: RegisteredModel) -> Found:
+def _read(registry: MlflowClient, model: RegisteredModel) -> Found:
     found = Found(model.name, model.aliases)
     try:
         with asking_mlflow():
             found.versions = registry.versions(model.name)
-    except Problem as problem:
-        show.problem(Problem(f"The versions are missing. {problem.what}", problem.cure))
+    except ServiceError as problem:
+        elements.problem(ServiceError(f"The versions are missing. {problem.what}", problem.cure))
     found.metrics = _metrics(registry, model.name, found.versions)
     found.decisions = _decisions(registry, model.name)
     found.gate = _gate(registry, found.at(PRODUCTION) or next(iter(found.versions), None))
     return found
 
 
-def _metrics(registry: Registry, name: str, versions: list[ModelVersion]) -> dict[str, dict[str, float]]:
+def _metrics(registry: MlflowClient, name: str, versions: list[ModelVersion]) -> dict[str, dict[str, float]]:
     """Metrics by version, of the runs that registered them; those that MLflow does not tell are missing."""
     found: dict[str, dict[str, float]] = {}
     try:
@@ -109,18 +110,18 @@ def _metrics(registry: Registry, name: str, versions: list[ModelVersion]) -> dic
                 except NotFound:
                     continue
                 found[version.version] = run.metrics
-    except Problem as problem:
-        show.problem(Problem(f"The metrics are missing. {problem.what}", problem.cure))
+    except ServiceError as problem:
+        elements.problem(ServiceError(f"The metrics are missing. {problem.what}", problem.cure))
     return found
 
 
-def _decisions(registry: Registry, name: str) -> list[Decision] | None:
+def _decisions(registry: MlflowClient, name: str) -> list[Decision] | None:
     """The promotion history, newest first; None, after saying why, where MLflow does not tell it."""
     try:
         with asking_mlflow():
             return history(registry, name)
-    except Problem as problem:
-        show.problem(Problem(f"The promotion history is missing. {problem.what}", problem.cure))
+    except ServiceError as problem:
+        elements.problem(ServiceError(f"The promotion history is missing. {problem.what}", problem.cure))
         return None
 
 
@@ -134,19 +135,19 @@ def _last_try(
     return None
 
 
-def _gate(registry: Registry, version: ModelVersion | None) -> dict[str, Any]:
+def _gate(registry: MlflowClient, version: ModelVersion | None) -> dict[str, Any]:
     """The gate the version was registered with: metric, threshold, max_regression; {} where it cannot be read."""
     if version is None:
         return {}
     try:
         with asking_mlflow():
             return _read_gate(registry, version)
-    except Problem:
+    except ServiceError:
         return {}  # only the emphasis of one metric hangs on it
 
 
-@st.cache_data(show_spinner=False, max_entries=500, hash_funcs={Registry: lambda r: r.uri, ModelVersion: repr})
-def _read_gate(registry: Registry, version: ModelVersion) -> dict[str, Any]:
+@st.cache_data(show_spinner=False, max_entries=500, hash_funcs={MlflowClient: lambda r: r.uri, ModelVersion: repr})
+def _read_gate(registry: MlflowClient, version: ModelVersion) -> dict[str, Any]:
     try:
         mlmodel = yaml.safe_load(registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel"))
     except yaml.YAMLError as error:
@@ -204,7 +205,7 @@ def _card(
                 compared = here is not None and there is not None
                 column.metric(
                     _spell(name),
-                    show.number(here if here is not None else measured[name]),
+                    elements.number(here if here is not None else measured[name]),
                     delta=f"{here - there:+.4f}" if here is not None and there is not None else None,
                     delta_color="inverse" if name in LOWER_IS_BETTER else "normal",
                     help="On the version's held-out rows"
@@ -212,10 +213,12 @@ def _card(
                 )
         else:
             st.markdown(":gray[Its run has no metrics in MLflow.]")
-        links = f"{show.run_link(version.run_id)} · [in MLflow]({show.version_url(version.name, version.version)})"
-        st.caption(f"{show.moment(version.created)} · {_serving(version)} · {links}")
+        links = (
+            f"{elements.run_link(version.run_id)} · [in MLflow]({elements.version_url(version.name, version.version)})"
+        )
+        st.caption(f"{elements.moment(version.created)} · {_serving(version)} · {links}")
         if tried and tried.refused:
-            st.caption(f"Refused by the check **{show.plain(tried.check)}**: {show.plain(tried.reason)}.")
+            st.caption(f"Refused by the check **{elements.plain(tried.check)}**: {elements.plain(tried.reason)}.")
         if found.gate and title == "Production":
             st.caption(_gate_words(found.gate))
 
@@ -227,14 +230,14 @@ def _gate_words(gate: dict[str, Any]) -> str:
         return ""
     side = "at most" if name in LOWER_IS_BETTER else "at least"
     return (
-        f"Gate: {show.plain(_spell(name))} {side} {show.number(threshold)}, and no more than {show.number(margin)} "
-        "worse than production on the same rows."
+        f"Gate: {elements.plain(_spell(name))} {side} {elements.number(threshold)}, and no more than "
+        f"{elements.number(margin)} worse than production on the same rows."
     )
 
 
 def _serving(version: ModelVersion) -> str:
     serving = version.tags.get("serving", "")
-    return {"onnx": "ONNX", "skops": "skops (slower)"}.get(serving, show.plain(serving) or "not a bundle")
+    return {"onnx": "ONNX", "skops": "skops (slower)"}.get(serving, elements.plain(serving) or "not a bundle")
 
 
 def _table(found: Found) -> None:
@@ -247,9 +250,9 @@ def _table(found: Found) -> None:
             "Version": int(version.version),
             "Alias": ", ".join(alias for alias, number in found.aliases.items() if number == version.version),
             **{_spell(key): found.metrics.get(version.version, {}).get(key) for key in names},
-            "Created": show.moment(version.created),
+            "Created": elements.moment(version.created),
             "Serving": version.tags.get("serving", "") or "not a bundle",
-            "MLflow": show.version_url(found.name, version.version),
+            "MLflow": elements.version_url(found.name, version.version),
         }
         for version in found.versions
     ]
@@ -283,16 +286,16 @@ def _decision_row(decision: Decision) -> dict[str, str]:
     moved = f"{decision.previous or 'none'} → {decision.version}" if decision.version else "none"
     if decision.outcome != "promoted":
         moved = decision.version or "none"
-    check = f" by {show.plain(decision.check)}" if decision.check else ""
+    check = f" by {elements.plain(decision.check)}" if decision.check else ""
     by = [text for text in (decision.why, decision.cause if decision.cause != decision.why else "") if text]
     return {
-        "When": f"[{show.plain(show.moment(decision.time))}]({show.run_url(decision.run_id)})",
-        "Action": show.plain("moved by hand" if decision.action == "outside" else decision.action),
-        "Version": show.plain(moved),
-        "Outcome": f":{OUTCOMES.get(decision.outcome, 'gray')}-badge[{show.plain(decision.outcome)}{check}]",
-        "Reason": show.plain(decision.reason),
-        "Who": show.plain(decision.who or "unknown"),
-        "Why, cause": show.plain("; ".join(by)),
+        "When": f"[{elements.plain(elements.moment(decision.time))}]({elements.run_url(decision.run_id)})",
+        "Action": elements.plain("moved by hand" if decision.action == "outside" else decision.action),
+        "Version": elements.plain(moved),
+        "Outcome": f":{OUTCOMES.get(decision.outcome, 'gray')}-badge[{elements.plain(decision.outcome)}{check}]",
+        "Reason": elements.plain(decision.reason),
+        "Who": elements.plain(decision.who or "unknown"),
+        "Why, cause": elements.plain("; ".join(by)),
     }
 
 
@@ -334,14 +337,14 @@ def _forget() -> None:
 def _confirm(action: str, name: str, version: str | None, current: str | None) -> None:
     if action == "promote":
         st.markdown(
-            f"Version {show.plain(version)} is checked first: its files, its answers, its signature, and its metric "
-            f"on the held-out rows against production (version {show.plain(current or 'none')}). "
+            f"Version {elements.plain(version)} is checked first: its files, its answers, its signature, and its "
+            f"metric on the held-out rows against production (version {elements.plain(current or 'none')}). "
             "Only if it passes does it go into production."
         )
     else:
         st.markdown(
-            f"Production leaves version {show.plain(current)} and returns to the version before. That version's files "
-            "and answers are checked first."
+            f"Production leaves version {elements.plain(current)} and returns to the version before. That version's "
+            "files and answers are checked first."
         )
     who = st.text_input("Your name", key="who", persist_state="session")
     why = st.text_input("Why", key="why", placeholder="for the promotion history")
@@ -368,14 +371,14 @@ def _confirm(action: str, name: str, version: str | None, current: str | None) -
                     )
                 else:
                     decision = rollback(registry, name, who=who, why=why, cause=cause)
-        except Problem as problem:
+        except ServiceError as problem:
             if account and isinstance(problem.__cause__, Unauthorized):
                 problem = _not_taken(account[0])
-            show.problem(problem)
+            elements.problem(problem)
             return
         except OSError as error:
             cure = "Set MLOPS_CACHE_DIR to a folder that can be written."
-            show.problem(Problem(f"The version could not be kept for checking: {error}.", cure))
+            elements.problem(ServiceError(f"The version could not be kept for checking: {error}.", cure))
             return
         st.session_state[SAID] = decision
         _forget()
@@ -384,7 +387,7 @@ def _confirm(action: str, name: str, version: str | None, current: str | None) -
 
 def _account() -> tuple[str, str] | None:
     """Where MLflow wants an account, the pages' own may only read: one that may decide is asked for."""
-    own = RegistrySettings()
+    own = MlflowSettings()
     if not own.mlflow_tracking_username:
         return None
     left, right = st.columns(2)
@@ -393,22 +396,22 @@ def _account() -> tuple[str, str] | None:
     return user, password
 
 
-def _acting(account: tuple[str, str] | None) -> Registry:
+def _acting(account: tuple[str, str] | None) -> MlflowClient:
     if account is None:
-        return Registry()
+        return MlflowClient()
     if not all(account):
-        raise RegistryError("fill in account and password: moving a model version needs rights that this page lacks")
-    return Registry(username=account[0], password=account[1])
+        raise MlflowError("fill in account and password: moving a model version needs rights that this page lacks")
+    return MlflowClient(username=account[0], password=account[1])
 
 
-def _not_taken(user: str) -> Problem:
+def _not_taken(user: str) -> ServiceError:
     """What to say of an account that MLflow refuses: who typed it in can set no variables of this process."""
     cure = "Try the password again. The account `admin` may decide; its password is with those who run this platform."
     namespace, _, secret = UiSettings().admin_secret.partition("/")
     if secret:
         read = f"kubectl -n {namespace} get secret {secret} -o jsonpath='{{.data.mlflow-admin-password}}' | base64 -d"
         cure += f" In the cluster this reads it: `{read}`"
-    return Problem(f"MLflow did not take the account {user} with this password, or it may not decide.", cure)
+    return ServiceError(f"MLflow did not take the account {user} with this password, or it may not decide.", cure)
 
 
 def _said(name: str) -> None:
@@ -416,11 +419,13 @@ def _said(name: str) -> None:
     decision: Decision | None = st.session_state.pop(SAID, None)  # once: by the next click it may be old news
     if decision is None or decision.model != name:
         return
-    version, reason = show.plain(decision.version), show.plain(decision.reason)
+    version, reason = elements.plain(decision.version), elements.plain(decision.reason)
     if decision.outcome == "promoted":
         st.success(f"Version {version} is in production: {reason}.", icon=":material/check:")
     elif decision.refused:
         what = f"Version {version} was" if decision.version else "That was"
-        st.error(f"{what} refused by the check **{show.plain(decision.check)}**: {reason}.", icon=":material/block:")
+        st.error(
+            f"{what} refused by the check **{elements.plain(decision.check)}**: {reason}.", icon=":material/block:"
+        )
     else:
         st.info(f"Nothing to do: {reason}.", icon=":material/info:")

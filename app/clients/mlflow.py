@@ -24,7 +24,7 @@ PROMOTIONS_EXPERIMENT = "promotions"
 T = TypeVar("T")
 
 
-class RegistryError(Exception):
+class MlflowError(Exception):
     """MLflow answered, and the answer was no. `code` is MLflow's error_code."""
 
     def __init__(self, message: str, code: str = "") -> None:
@@ -32,23 +32,23 @@ class RegistryError(Exception):
         self.code = code
 
 
-class NotFound(RegistryError):
+class NotFound(MlflowError):
     """The model, version, alias, run or artifact does not exist."""
 
 
-class Conflict(RegistryError):
+class Conflict(MlflowError):
     """Somebody else wrote first: the name is taken, or a write-once parameter has another value."""
 
 
-class Unauthorized(RegistryError):
+class Unauthorized(MlflowError):
     """The account may not do this."""
 
 
-class RegistryUnavailable(RegistryError):
+class MlflowUnavailable(MlflowError):
     """MLflow could not be reached, or failed. Trying again later may work."""
 
 
-class RegistrySettings(BaseSettings):
+class MlflowSettings(BaseSettings):
     """Where MLflow is; the environment variables are those of MLflow's own client."""
 
     mlflow_tracking_uri: str = "http://127.0.0.1:5000"
@@ -123,15 +123,15 @@ def _run(raw: dict[str, Any]) -> Run:
 def _quoted(value: str) -> str:
     """`value` for a filter string. MLflow's filters have no escape, so a quote cannot be part of it."""
     if "'" in value:
-        raise RegistryError(f"the name {value!r} has a quote in it, which MLflow cannot search for")
+        raise MlflowError(f"the name {value!r} has a quote in it, which MLflow cannot search for")
     return f"'{value}'"
 
 
-class Registry:
+class MlflowClient:
     """A thread-safe client of one MLflow server.
 
     Args:
-        uri: the server, such as http://mlflow:5000; default from the environment (`RegistrySettings`).
+        uri: the server, such as http://mlflow:5000; default from the environment (`MlflowSettings`).
         username, password: basic auth; none is sent when username is empty.
         timeout: seconds for one request.
         retry_for: seconds over which a request that may be repeated is tried again while MLflow is unreachable.
@@ -145,10 +145,10 @@ class Registry:
         timeout: float = 10.0,
         retry_for: float = 0.0,
     ) -> None:
-        settings = RegistrySettings()
+        settings = MlflowSettings()
         self.uri = (uri or settings.mlflow_tracking_uri).rstrip("/")
         if urlsplit(self.uri).scheme not in ("http", "https"):
-            raise RegistryError(
+            raise MlflowError(
                 f"MLFLOW_TRACKING_URI is {self.uri!r}: an http(s) URL of a tracking server is needed, "
                 "such as http://127.0.0.1:5000"
             )
@@ -160,7 +160,7 @@ class Registry:
     def close(self) -> None:
         self._http.close()
 
-    def __enter__(self) -> Registry:
+    def __enter__(self) -> MlflowClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,14 +172,12 @@ class Registry:
         try:
             response = self._http.request(method, path, **kwargs)
         except httpx.HTTPError as error:
-            raise RegistryUnavailable(
-                f"MLflow at {self.uri} does not answer: {error or type(error).__name__}"
-            ) from error
+            raise MlflowUnavailable(f"MLflow at {self.uri} does not answer: {error or type(error).__name__}") from error
         if response.is_success:
             return response
         raise self._error(response)
 
-    def _error(self, response: httpx.Response) -> RegistryError:
+    def _error(self, response: httpx.Response) -> MlflowError:
         try:
             body = response.json()
             code, message = str(body.get("error_code", "")), str(body.get("message", ""))
@@ -189,12 +187,12 @@ class Registry:
         if response.status_code in (401, 403):
             return Unauthorized(f"{where} (check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)", code)
         if response.status_code >= 500 or response.status_code == 429:
-            return RegistryUnavailable(where, code)
+            return MlflowUnavailable(where, code)
         if code == "RESOURCE_DOES_NOT_EXIST" or response.status_code == 404:
             return NotFound(where, code)
         if code == "RESOURCE_ALREADY_EXISTS" or response.status_code == 409:
             return Conflict(where, code)
-        return RegistryError(where, code)
+        return MlflowError(where, code)
 
     def _retrying(self, call: Callable[[], T]) -> T:
         """`call`, which may safely be repeated, until MLflow answers or `retry_for` is over."""
@@ -203,7 +201,7 @@ class Registry:
         while True:
             try:
                 return call()
-            except RegistryUnavailable:
+            except MlflowUnavailable:
                 if time.monotonic() + delay > deadline:
                     raise
             time.sleep(delay)
@@ -283,7 +281,7 @@ class Registry:
             return _model_version(self._get("registered-models/alias", name=name, alias=alias)["model_version"])
         except NotFound:
             return None
-        except RegistryError as error:
+        except MlflowError as error:
             if error.code == "INVALID_PARAMETER_VALUE" and "alias" in str(error).lower():
                 return None
             raise
@@ -324,7 +322,7 @@ class Registry:
         body = {"name": name, "alias": alias, "version": version}
         try:
             self._post("registered-models/alias", body)
-        except RegistryError as error:
+        except MlflowError as error:
             # MLflow looks, then inserts: of all who set a new alias at once, one succeeds, and then it is there.
             if "registered_model_aliases" not in str(error):
                 raise
@@ -350,7 +348,7 @@ class Registry:
             except Conflict:
                 found = self.find_experiment(name)
         if found is None:
-            raise RegistryError(f"the MLflow experiment {name!r} could neither be created nor found")
+            raise MlflowError(f"the MLflow experiment {name!r} could neither be created nor found")
         return found
 
     def create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> str:
@@ -407,7 +405,7 @@ class Registry:
         """
         try:
             self._post("runs/log-parameter", {"run_id": run_id, "key": key, "value": value})
-        except RegistryError as error:
+        except MlflowError as error:
             if error.code == "INVALID_PARAMETER_VALUE" and "Changing param values" in str(error):
                 raise Conflict(str(error), error.code) from error
             raise
@@ -419,7 +417,7 @@ class Registry:
         """The path below MLflow's artifact proxy of an artifact URI such as mlflow-artifacts:/1/abc/artifacts/model."""
         parts = urlsplit(uri)
         if parts.scheme != "mlflow-artifacts" or ".." in parts.path.split("/"):
-            raise RegistryError(
+            raise MlflowError(
                 f"the artifact URI {uri!r} does not go through MLflow's artifact proxy; "
                 "start the server with --serve-artifacts and an --artifacts-destination"
             )
@@ -461,6 +459,6 @@ class Registry:
         for name in names:
             target = folder / name
             if not target.resolve().is_relative_to(folder.resolve()):
-                raise RegistryError(f"the artifact {path}/{name} would be written outside {folder}")
+                raise MlflowError(f"the artifact {path}/{name} would be written outside {folder}")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(self.read_artifact(f"{path}/{name}"))

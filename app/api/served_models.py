@@ -20,8 +20,8 @@ from typing import Any
 from app.api.errors import Refusal, invalid
 from app.api.metrics import Meter, Metrics
 from app.api.schema import RowSchema
+from app.clients.mlflow import PRODUCTION, SEQUENCE_TAG, MlflowClient, MlflowError
 from app.registry.bundle import Bundle, BundleError, fetch_bundle, read_bundle
-from app.registry.client import PRODUCTION, SEQUENCE_TAG, Registry, RegistryError
 from app.registry.predictor import GoldenMismatch, Predictions, Predictor, load_predictor
 
 CURRENT = "current.json"
@@ -61,7 +61,7 @@ class RegistryState:
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ServedModel:
     """A version in service. A request takes one of these and uses it from begin to end."""
 
     name: str
@@ -116,7 +116,7 @@ def _seven_digits(value: float) -> float:
     return float(f"{value:.7g}")
 
 
-class Models:
+class ServedModels:
     """The served models by name.
 
     `current` is replaced as a whole, so that whoever has read it once sees no half-made change.
@@ -129,11 +129,11 @@ class Models:
     """
 
     def __init__(
-        self, registry: Registry, metrics: Metrics, cache: Path, default_model: str = "", poll_seconds: float = 5.0
+        self, registry: MlflowClient, metrics: Metrics, cache: Path, default_model: str = "", poll_seconds: float = 5.0
     ) -> None:
         self.registry, self.metrics, self.cache = registry, metrics, cache
         self.default_model, self.poll_seconds = default_model, poll_seconds
-        self.current: dict[str, Served] = {}
+        self.current: dict[str, ServedModel] = {}
         self.failures: dict[str, Failure] = {}
         self.registry_state = RegistryState(False, "not asked yet", "")
         self.generation = 0  # grows with each change
@@ -153,7 +153,7 @@ class Models:
 
     # -- what requests ask ---------------------------------------------------------------------------------------
 
-    def get(self, name: str | None = None) -> Served:
+    def get(self, name: str | None = None) -> ServedModel:
         """The model of a request, the default one where it names none.
 
         Raises:
@@ -202,7 +202,7 @@ class Models:
         return "no model is in production yet: run `mlops train MODEL`, which promotes what it trains"
 
     @property
-    def default(self) -> Served | None:
+    def default(self) -> ServedModel | None:
         """The default model, where it is loaded."""
         current = self.current
         if self.default_model:
@@ -235,7 +235,7 @@ class Models:
         """Ask MLflow once what is in production, and make it so."""
         try:
             registered = self.registry.models()
-        except RegistryError as error:
+        except MlflowError as error:
             if self.registry_state.ok or not self.registry_state.checked_at:
                 log.warning("MLflow cannot be asked, serving goes on with what is loaded: %s", error)
             self.registry_state = RegistryState(False, str(error), now())
@@ -273,7 +273,7 @@ class Models:
             kind = "load"
             self._install(self._load(name, version, found.run_id, bundle, incarnation))
         except Exception as error:
-            if isinstance(error, RegistryError | OSError):
+            if isinstance(error, MlflowError | OSError):
                 kind = "download"
             elif isinstance(error, GoldenMismatch):
                 kind = "golden"
@@ -289,7 +289,7 @@ class Models:
             self.failures = {k: v for k, v in self.failures.items() if k != name}
 
     def _failed(self, name: str, version: str, kind: str, error: Exception) -> None:
-        text = str(error) if isinstance(error, BundleError | RegistryError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, BundleError | MlflowError) else f"{type(error).__name__}: {error}"
         failure = Failure(version, kind, f"{kind}: {text}", now())
         self.failures = {**self.failures, name: failure}
         self.metrics.failures.labels(name, version, kind).inc()
@@ -297,9 +297,9 @@ class Models:
         stays = f"version {served.version} stays in service" if served else "nothing is served under this name"
         log.error("version %s of %s stays out (%s); %s", version, name, failure.reason, stays)
 
-    def _load(self, name: str, version: str, run_id: str, bundle: Bundle, incarnation: str) -> Served:
+    def _load(self, name: str, version: str, run_id: str, bundle: Bundle, incarnation: str) -> ServedModel:
         predictor = load_predictor(bundle)
-        return Served(
+        return ServedModel(
             name=name,
             version=version,
             run_id=run_id,
@@ -313,7 +313,7 @@ class Models:
             classes={label: label for label in bundle.classes},
         )
 
-    def _install(self, served: Served, remember: bool = True) -> None:
+    def _install(self, served: ServedModel, remember: bool = True) -> None:
         before = self.current.get(served.name)
         self.metrics.info = {
             **self.metrics.info,
@@ -362,7 +362,7 @@ class Models:
                 kind = "golden" if isinstance(error, GoldenMismatch) else kind
                 self._failed(name, version, kind, error)
 
-    def _remember(self, served: Served) -> None:
+    def _remember(self, served: ServedModel) -> None:
         folder = self.cache / served.name
         note = {
             "model": served.name,
@@ -376,7 +376,7 @@ class Models:
             json.dump(note, draft)
         os.replace(draft.name, folder / CURRENT)
 
-    def _prune(self, served: Served) -> None:
+    def _prune(self, served: ServedModel) -> None:
         folder = self.cache / served.name
         mine = [p for p in folder.iterdir() if p.is_dir() and _BUNDLE_FOLDER.fullmatch(p.name)]
         mine = sorted((p for p in mine if p != served.bundle.path), key=lambda p: p.stat().st_mtime, reverse=True)

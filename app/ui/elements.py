@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app.registry.client import Registry, RegistrySettings
-from app.ui.api_client import ModelApi
-from app.ui.problems import Problem, asking_mlflow
+from app.clients.errors import ServiceError
+from app.clients.mlflow import MlflowClient
+from app.clients.model_api import ModelApiClient
+from app.runtime.settings import MlflowSettings
+from app.ui.mlflow_errors import asking_mlflow
 from app.ui.settings import UiSettings
 
 CHOICE = "chosen_model"
@@ -22,24 +24,24 @@ BLUE, GRAY, PALE, GREEN, ORANGE, RED = "#2F6F9F", "#7B8794", "#A9B4C0", "#3E9B6E
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _api(url: str, timeout: float) -> ModelApi:
-    return ModelApi(url, timeout)
+def _api(url: str, timeout: float) -> ModelApiClient:
+    return ModelApiClient(url, timeout)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _registry(uri: str, username: str, password: str, timeout: float) -> Registry:
-    return Registry(uri, username, password, timeout=timeout)
+def _registry(uri: str, username: str, password: str, timeout: float) -> MlflowClient:
+    return MlflowClient(uri, username, password, timeout=timeout)
 
 
-def model_api() -> ModelApi:
+def model_api() -> ModelApiClient:
     """The model API of the settings; one client for all visitors."""
     settings = UiSettings()
     return _api(settings.api_url, settings.ui_timeout)
 
 
-def registry() -> Registry:
-    """MLflow of the settings; one client for all visitors. Raises Problem."""
-    mlflow = RegistrySettings()
+def registry() -> MlflowClient:
+    """MLflow of the settings; one client for all visitors. Raises ServiceError."""
+    mlflow = MlflowSettings()
     with asking_mlflow():
         return _registry(
             mlflow.mlflow_tracking_uri,
@@ -59,7 +61,7 @@ def label(text: object) -> str:
     return re.sub(r"([\\`*\[\]<>$~]|(?<!\w)_|_(?!\w)|:(?=\w))", r"\\\1", re.sub(r"\s+", " ", str(text)))
 
 
-def problem(found: Problem) -> None:
+def problem(found: ServiceError) -> None:
     """Say what is wrong and what to do."""
     # the cure is written by us, with `code` in it; the matter may quote a peer
     st.error(f"{plain(found.what)}\n\n{found.cure}" if found.cure else plain(found.what), icon=":material/error:")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from app.ui.problems import Problem, sentence
+from app.clients.errors import ServiceError, sentence
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -60,8 +60,8 @@ class _AlertList(BaseModel):
     data: _Alerts
 
 
-class Prometheus:
-    """A thread-safe client. Every method raises Problem, and nothing else, when there is no usable answer.
+class PrometheusClient:
+    """A thread-safe client. Every method raises ServiceError, and nothing else, when there is no usable answer.
 
     Args:
         url: base URL.
@@ -86,9 +86,9 @@ class Prometheus:
         """The pending and the firing ones."""
         return self._ask("alerts", _AlertList).data.alerts
 
-    def foreign(self, detail: str) -> Problem:
+    def foreign(self, detail: str) -> ServiceError:
         """What to say of an answer that is not Prometheus'."""
-        return Problem(
+        return ServiceError(
             f"What answers at {self.url} does not answer as Prometheus does ({detail[:200]}).",
             "Check that MLOPS_PROMETHEUS_URL is the address of a Prometheus server.",
         )
@@ -97,12 +97,12 @@ class Prometheus:
         try:
             response = self._http.get(f"{self.url}/api/v1/{path}", params=parameters)
         except httpx.TimeoutException as error:
-            raise Problem(
+            raise ServiceError(
                 f"Prometheus at {self.url} did not answer within {self.timeout:g} s.",
                 "It may be starting or overloaded, and is asked again every few seconds. Its log says more.",
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise Problem(
+            raise ServiceError(
                 f"Prometheus at {self.url} does not answer ({str(error) or type(error).__name__}).",
                 "It may be restarting, and is asked again every few seconds. Where it stays like this, see that it "
                 "runs and that MLOPS_PROMETHEUS_URL is its address.",
@@ -116,14 +116,14 @@ class Prometheus:
             where = ".".join(map(str, first["loc"]))
             raise self.foreign(f"/api/v1/{path}: {where + ': ' if where else ''}{first['msg']}") from error
 
-    def _refusal(self, response: httpx.Response) -> Problem:
+    def _refusal(self, response: httpx.Response) -> ServiceError:
         answered = f"Prometheus at {self.url} answered {response.status_code}"
         if response.status_code in (401, 403):
-            return Problem(f"{answered}: it wants to know who is asking.", "The pages ask it without an account.")
+            return ServiceError(f"{answered}: it wants to know who is asking.", "The pages ask it without an account.")
         try:
             said = sentence(str(response.json()["error"]))
         except (ValueError, LookupError, TypeError):
             if response.status_code < 500:
                 return self.foreign(f"{response.status_code} {response.reason_phrase}")
             said = ""
-        return Problem(f"{answered}. {said}".strip(), "It is asked again every few seconds. Its log says more.")
+        return ServiceError(f"{answered}. {said}".strip(), "It is asked again every few seconds. Its log says more.")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.testing import SETOSA, VIRGINICA, Example
+from app.testing.model_api import SETOSA, VIRGINICA, Example
 
 ROWS = [list(SETOSA.values()), list(VIRGINICA.values())]
 FLAT = [*ROWS[0], *ROWS[1]]

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from app.registry.client import NotFound, Registry
+from app.clients.mlflow import MlflowClient, NotFound
 
 EXPERIMENT = "feedback"
 FOLDER = "feedback"
@@ -53,19 +53,19 @@ def is_whole(file: str, content: bytes) -> bool:
     return bool(match) and match[1] == _hash(content)  # type: ignore[index]
 
 
-def _folders(registry: Registry, model: str) -> list[str]:
+def _folders(registry: MlflowClient, model: str) -> list[str]:
     runs = registry.search_runs(EXPERIMENT, {"mlops.kind": "feedback", "mlops.model": model})
     return [f"{registry.artifact_path(run.artifact_uri)}/{FOLDER}" for run in reversed(runs)]
 
 
-def store(registry: Registry, model: str, rows: Iterable[Row]) -> str:
+def store(registry: MlflowClient, model: str, rows: Iterable[Row]) -> str:
     """Store the rows of one model as one file; when this returns, MLflow has them.
 
     Returns:
         the file's path below the artifact proxy.
 
     Raises:
-        RegistryError: they may not be stored; storing them again does no harm.
+        MlflowError: they may not be stored; storing them again does no harm.
     """
     content = encode(rows)
     # looked up each time: what is written below a run that was deleted meanwhile, nobody would find
@@ -82,13 +82,13 @@ def store(registry: Registry, model: str, rows: Iterable[Row]) -> str:
     return path
 
 
-def read(registry: Registry, model: str) -> list[Row]:
+def read(registry: MlflowClient, model: str) -> list[Row]:
     """All feedback on a model, oldest first: one row per prediction, with the newest label it was given.
 
     A file that is not whole is skipped with a warning: its writer was never told that it is stored.
 
     Raises:
-        RegistryError: MLflow does not answer.
+        MlflowError: MLflow does not answer.
     """
     newest: dict[str, tuple[float, str, Row]] = {}
     for folder in _folders(registry, model):

@@ -7,26 +7,26 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from app.clients.errors import ServiceError
+from app.clients.model_api import ModelApiClient
+from app.clients.prometheus import PrometheusClient
 from app.registry.reference import bucket_labels
-from app.ui import drift, show
-from app.ui.api_client import ModelApi
+from app.ui import drift, elements
 from app.ui.api_source import ApiSource
-from app.ui.figures import Alert, Buckets, Feedback, Mix, Reading, Requests, Source, Traffic
-from app.ui.problems import Problem
-from app.ui.prometheus import Prometheus
+from app.ui.live_data import Buckets, Feedback, FiringAlert, Mix, Reading, RequestWindow, Source, Traffic
 from app.ui.prometheus_source import PrometheusSource
 from app.ui.settings import UiSettings
 
 HEIGHT = 150  # pixels of a chart over time
 SHOWN_ALERTS = 5  # of each severity
 REFERENCE, LIVE = "training data", "live"
-COLOURS = alt.Scale(domain=[REFERENCE, LIVE], range=[show.PALE, show.BLUE])
+COLOURS = alt.Scale(domain=[REFERENCE, LIVE], range=[elements.PALE, elements.BLUE])
 VERDICTS = {
-    "stable": ("green", "stable", show.GREEN),
-    "moderate": ("orange", "moderate drift", show.ORANGE),
-    "strong": ("red", "strong drift", show.RED),
-    "too few": ("gray", "too few rows", show.PALE),
-    "unknown": ("gray", "unknown", show.PALE),
+    "stable": ("green", "stable", elements.GREEN),
+    "moderate": ("orange", "moderate drift", elements.ORANGE),
+    "strong": ("red", "strong drift", elements.RED),
+    "too few": ("gray", "too few rows", elements.PALE),
+    "unknown": ("gray", "unknown", elements.PALE),
 }
 
 
@@ -41,7 +41,7 @@ def _source() -> Source:
     settings = UiSettings()
     if settings.prometheus_url:
         return _prometheus(settings.prometheus_url, settings.ui_timeout)
-    api = show.model_api()
+    api = elements.model_api()
     found: ApiSource | None = st.session_state.get("figures")
     if found is None or found.api is not api:
         found = st.session_state["figures"] = ApiSource(api)
@@ -50,17 +50,17 @@ def _source() -> Source:
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _prometheus(url: str, timeout: float) -> PrometheusSource:
-    return PrometheusSource(Prometheus(url, timeout))
+    return PrometheusSource(PrometheusClient(url, timeout))
 
 
 def _figures(source: Source) -> None:
-    places = show.heading("Live", source.about, choices=2)
+    places = elements.heading("Live", source.about, choices=2)
     try:
         source.refresh()
-    except Problem as problem:
-        show.problem(problem)
+    except ServiceError as problem:
+        elements.problem(problem)
         if source.reading:
-            st.caption(f"The figures below were read at {show.clock(source.reading.time)}.")
+            st.caption(f"The figures below were read at {elements.clock(source.reading.time)}.")
     if source.alerts is not None:
         _alerts(source.alerts)
     reading = source.reading
@@ -73,7 +73,7 @@ def _figures(source: Source) -> None:
         )
         return
     name, version = _choice(reading, places)
-    traffic = reading.traffic.get(name, Traffic([], None, Requests(0.0, {}, {})))
+    traffic = reading.traffic.get(name, Traffic([], None, RequestWindow(0.0, {}, {})))
     feedback = reading.feedback(name, version)
     _headline(traffic, feedback, _counted(reading))
     _charts(traffic)
@@ -84,7 +84,7 @@ def _figures(source: Source) -> None:
         _drift(reading.buckets(name, version), reading.min_rows, name, version)
     if reading.since:
         st.caption(
-            f"Counted since {show.clock(reading.since)} on {show.moment(reading.since).split(',')[0]}, "
+            f"Counted since {elements.clock(reading.since)} on {elements.moment(reading.since).split(',')[0]}, "
             "when the API was started; a restart begins anew."
         )
     if reading.window:
@@ -110,15 +110,15 @@ def _counted(reading: Reading) -> str:
     return f"of {words('15m')}" if reading.window else "since the API was started"
 
 
-def _alerts(alerts: list[Alert]) -> None:
+def _alerts(alerts: list[FiringAlert]) -> None:
     if not alerts:
         st.caption(":material/check: No alert is firing.")
     for severity, box, icon in (("critical", st.error, "error"), ("warning", st.warning, "warning")):
         found = [alert for alert in alerts if (alert.severity == "critical") == (severity == "critical")]
         if found:
             lines = [
-                f"**{show.plain(alert.name)}** since {show.moment(alert.since)}: "
-                f"{show.plain(alert.summary.removesuffix('.'))}. What to do: {show.plain(alert.runbook)}"
+                f"**{elements.plain(alert.name)}** since {elements.moment(alert.since)}: "
+                f"{elements.plain(alert.summary.removesuffix('.'))}. What to do: {elements.plain(alert.runbook)}"
                 for alert in found[:SHOWN_ALERTS]
             ]
             if len(found) > SHOWN_ALERTS:
@@ -129,7 +129,7 @@ def _alerts(alerts: list[Alert]) -> None:
 def _choice(reading: Reading, places: list[DeltaGenerator]) -> tuple[str, str]:
     left, right = places
     with left:
-        name = show.choose_model(sorted(reading.models))
+        name = elements.choose_model(sorted(reading.models))
     serving = reading.models[name]
     versions = reading.versions(name) or [serving]
     with right:
@@ -150,7 +150,7 @@ def _headline(traffic: Traffic, feedback: Feedback | None, counted: str) -> None
     shown = now if now and recent else traffic.whole
     when = "of the last minute" if recent else counted
     rate.metric(
-        "Requests per minute",
+        "RequestWindow per minute",
         "…" if now is None else f"{now.per_minute(now.asked):,.0f}",
         help=f"Prediction requests of the last minute; {traffic.whole.asked:,.0f} {counted}.",
         border=True,
@@ -158,7 +158,7 @@ def _headline(traffic: Traffic, feedback: Feedback | None, counted: str) -> None
     failed.metric(
         "Failed",
         _share(shown.failed),
-        help=f"Requests {when} that were answered with a status of 400 or above.",
+        help=f"RequestWindow {when} that were answered with a status of 400 or above.",
         border=True,
     )
     median.metric(
@@ -167,7 +167,7 @@ def _headline(traffic: Traffic, feedback: Feedback | None, counted: str) -> None
     fast.metric("Under 100 ms", _share(shown.fast), help=f"Share of the requests {when} that took less.", border=True)
     p90.metric("p90 latency", duration(shown.latency(0.9)), help=f"9 of 10 requests {when} were faster.", border=True)
     if feedback and feedback.error is not None:
-        live.metric("Live mean error", show.number(feedback.error), help=_feedback(feedback), border=True)
+        live.metric("Live mean error", elements.number(feedback.error), help=_feedback(feedback), border=True)
     else:
         accuracy = feedback.accuracy if feedback else None
         live.metric("Live accuracy", _share(accuracy), help=_feedback(feedback), border=True)
@@ -196,7 +196,7 @@ def _charts(traffic: Traffic) -> None:
             _line("Median latency", "ms", [(at, _ms(requests.latency(0.5))) for at, requests in traffic.points])
         left, right = st.columns(2, gap="medium")
         with left:
-            _line("Requests under 100 ms", "%", [(at, requests.fast) for at, requests in traffic.points])
+            _line("RequestWindow under 100 ms", "%", [(at, requests.fast) for at, requests in traffic.points])
         with right:
             _line("p90 latency", "ms", [(at, _ms(requests.latency(0.9))) for at, requests in traffic.points])
 
@@ -205,8 +205,8 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1000
 
 
-def _per_minute(points: list[tuple[float, Requests]]) -> None:
-    st.subheader("Requests per minute", anchor=False)
+def _per_minute(points: list[tuple[float, RequestWindow]]) -> None:
+    st.subheader("RequestWindow per minute", anchor=False)
     seen = sorted({status for _, requests in points for status, count in requests.statuses.items() if count > 0})
     rows = [
         (_when(at), status, requests.per_minute(requests.statuses.get(status, 0.0)))
@@ -229,11 +229,11 @@ def _per_minute(points: list[tuple[float, Requests]]) -> None:
             tooltip=["status", alt.Tooltip("per minute:Q", format=",.3~r")],
         )
     )
-    st.altair_chart(chart.properties(height=HEIGHT), alt="Requests per minute by status, over time")
+    st.altair_chart(chart.properties(height=HEIGHT), alt="RequestWindow per minute by status, over time")
 
 
 def _colour(status: str) -> str:
-    return show.BLUE if status < "400" else show.ORANGE if status < "500" else show.RED
+    return elements.BLUE if status < "400" else elements.ORANGE if status < "500" else elements.RED
 
 
 def _line(title: str, unit: str, values: list[tuple[float, float | None]]) -> None:
@@ -248,7 +248,7 @@ def _line(title: str, unit: str, values: list[tuple[float, float | None]]) -> No
     scale = alt.Scale(domain=[0, 1]) if share else alt.Scale(zero=True)
     line = (
         alt.Chart(frame)
-        .mark_line(point={"size": 12, "color": show.BLUE}, color=show.BLUE)
+        .mark_line(point={"size": 12, "color": elements.BLUE}, color=elements.BLUE)
         .encode(
             x=_time_axis(),
             y=alt.Y("value:Q", title=None if share else unit, scale=scale, axis=axis),
@@ -306,7 +306,7 @@ def _feedback(feedback: Feedback | None) -> str:
         return "No label was fed back for this version yet: send one on the page Predict, or to /feedback."
     if feedback.accuracy is not None:
         return f"Of {feedback.labels:,} labels that were fed back, {feedback.right:,} were predicted right."
-    off = show.plain(show.number(feedback.error or 0.0))
+    off = elements.plain(elements.number(feedback.error or 0.0))
     return f"Over {feedback.labels:,} labels that were fed back, the prediction was off by {off} on average."
 
 
@@ -340,9 +340,9 @@ def _drift(buckets: list[Buckets], min_rows: int, name: str, version: str) -> No
     bars = base.mark_bar(cornerRadius=3, height=14).encode(
         color=alt.Color("colour:N", scale=None), tooltip=["feature", alt.Tooltip("psi:Q", format=".3f"), "verdict"]
     )
-    values = base.mark_text(align="left", dx=5, color=show.GRAY).encode(text=alt.Text("psi:Q", format=".2f"))
+    values = base.mark_text(align="left", dx=5, color=elements.GRAY).encode(text=alt.Text("psi:Q", format=".2f"))
     lines = alt.Chart(pd.DataFrame({"at": [drift.MODERATE, drift.STRONG]})).mark_rule(
-        strokeDash=[4, 4], color=show.GRAY
+        strokeDash=[4, 4], color=elements.GRAY
     )
     chart = bars + values + lines.encode(x="at:Q")
     st.altair_chart(chart.properties(height=28 * len(frame) + 50), alt="Population stability index of each feature")
@@ -359,7 +359,7 @@ def _one_feature(buckets: list[Buckets], order: list[str], name: str, version: s
     with st.expander("One feature, bucket by bucket"):
         feature = st.selectbox("Feature", sorted(order), key=f"feature {name} {version}")
         chosen = next(item for item in buckets if item.feature == feature)
-        labels = _bucket_names(show.model_api(), name, version).get(feature)
+        labels = _bucket_names(elements.model_api(), name, version).get(feature)
         if not labels or len(labels) != len(chosen.reference):
             labels = [f"bucket {i + 1}" for i in range(len(chosen.reference))]
         _share_chart(
@@ -367,13 +367,13 @@ def _one_feature(buckets: list[Buckets], order: list[str], name: str, version: s
         )
 
 
-@st.cache_data(show_spinner=False, ttl=60, max_entries=100, hash_funcs={ModelApi: lambda api: api.url})
-def _bucket_names(api: ModelApi, name: str, version: str) -> dict[str, list[str]]:
+@st.cache_data(show_spinner=False, ttl=60, max_entries=100, hash_funcs={ModelApiClient: lambda api: api.url})
+def _bucket_names(api: ModelApiClient, name: str, version: str) -> dict[str, list[str]]:
     """Readable buckets by feature; none for a version that is not served, or when the API does not say."""
     try:
         info = api.model(name)
-    except Problem:
+    except ServiceError:
         return {}
     if info.version != version:
         return {}
-    return {f.name: bucket_labels(f.model_dump(exclude_none=True)) for f in info.features}
+    return {f.name: bucket_labels(f.reference()) for f in info.features}

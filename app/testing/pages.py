@@ -12,18 +12,17 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from app.cli.services import Service, wait_for
-from app.testing import START_SECONDS, free_port
-from app.ui import show
+from app.runtime.processes import START_SECONDS, ChildProcess, free_port, wait_for_url
+from app.ui import elements
 
-SCRIPT = "from app.ui import {page}\n{page}.page()"
+SCRIPT = "from app.ui.pages import {page}\n{page}.page()"
 
 
 def open_page(page: str, model: str = "", **state: Any) -> AppTest:
     """Run a page as a new visitor who has chosen the model; whatever happens, it must not raise."""
     app = AppTest.from_string(SCRIPT.format(page=page), default_timeout=60)
     if model:
-        app.session_state[show.CHOICE] = model
+        app.session_state[elements.CHOICE] = model
     for key, value in state.items():
         app.session_state[key] = value
     return ran(app)
@@ -74,9 +73,9 @@ def prometheus(folder: Path, config: str, *, rules: str = "", history: str = "")
     url = f"http://127.0.0.1:{port}"
     command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address=127.0.0.1:{port}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", "--storage.tsdb.retention.time=100y"]
-    server = Service("prometheus", command, {}, folder)
+    server = ChildProcess("prometheus", command, {}, folder)
     try:
-        assert wait_for(f"{url}/-/ready", START_SECONDS, lambda: server.ended), server.tail(40)
+        assert wait_for_url(f"{url}/-/ready", START_SECONDS, lambda: server.ended), server.tail(40)
         yield url
     finally:
         server.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -82,11 +81,3 @@ class Trainings:
         for name in ("RUNNING", state):
             body = {"state": {"type": name, "name": name.capitalize()}, "force": True}
             self.request("POST", f"/flow_runs/{run}/set_state", body)
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Ask until the answer is true, and return it; or the last one after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return answer

@@ -15,11 +15,11 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from app.api.endpoint import PredictionEndpoint, Reply, answer
-from app.api.errors import Invalid, Location, Refusal, invalid, problem
-from app.api.models import Models, Served
+from app.api.errors import Invalid, Location, Refusal, field_error, invalid
 from app.api.schema import MAX_ROWS, json_message
+from app.api.served_models import ServedModel, ServedModels
 from app.api.state import NOT_THERE, Shared
-from app.registry.bundle import INTEGER, NUMERIC
+from app.vocabulary import INTEGER, NUMERIC
 
 router = APIRouter(prefix="/v2", tags=["v2"])
 DATATYPES = {
@@ -88,7 +88,7 @@ def _check_datatype(tensor: InputTensor, dtypes: set[str], where: Location) -> N
         raise invalid((*where, "datatype"), message, "datatype")
 
 
-def read_rows(served: Served, request: InferRequest) -> list[dict[str, Any]]:
+def read_rows(served: ServedModel, request: InferRequest) -> list[dict[str, Any]]:
     """The rows of a request's tensors.
 
     Raises:
@@ -106,7 +106,7 @@ def read_rows(served: Served, request: InferRequest) -> list[dict[str, Any]]:
         raise invalid(("body", "inputs", by_name[extra[0]][0]), f"{extra[0]} is no input; send {known}", "input_name")
     missing = [name for name in features if name not in by_name]
     if missing:
-        raise Invalid([problem(("body", "inputs"), f"the input {name} is missing", "missing") for name in missing])
+        raise Invalid([field_error(("body", "inputs"), f"the input {name} is missing", "missing") for name in missing])
     columns: dict[str, list[Any]] = {}
     for name, feature in features.items():
         i, tensor = by_name[name]
@@ -133,7 +133,7 @@ def read_rows(served: Served, request: InferRequest) -> list[dict[str, Any]]:
         raise
 
 
-def _matrix(served: Served, tensor: InputTensor) -> list[dict[str, Any]]:
+def _matrix(served: ServedModel, tensor: InputTensor) -> list[dict[str, Any]]:
     features = served.schema.features
     where: Location = ("body", "inputs", 0)
     _check_datatype(tensor, {feature.dtype for feature in features.values()}, where)
@@ -150,20 +150,20 @@ def _matrix(served: Served, tensor: InputTensor) -> list[dict[str, Any]]:
 
 
 class Infer(PredictionEndpoint):
-    def find(self, scope: Scope) -> Served:
+    def find(self, scope: Scope) -> ServedModel:
         return find(self.models, **scope["path_params"])
 
     def refuse(self, refusal: Refusal) -> bytes:
         return refused(refusal)
 
-    def reply(self, served: Served, scope: Scope, body: bytes) -> Reply:
+    def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
         try:
             request = _REQUEST.validate_json(body)
         except ValidationError as error:
             items = error.errors(include_url=False, include_input=False)
             raise Invalid(
                 [
-                    problem(
+                    field_error(
                         ("body", *item["loc"]),
                         json_message(item["ctx"]["error"]) if item["type"] == "json_invalid" else item["msg"],
                         item["type"],
@@ -202,18 +202,18 @@ def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}
 
 
-def label_datatype(served: Served) -> str:
+def label_datatype(served: ServedModel) -> str:
     """The protocol's type of the class labels."""
     first = served.bundle.classes[0] if served.bundle.classes else ""
     kinds = {bool: "BOOL", int: "INT64", float: "FP64"}
     return kinds.get(type(first), "BYTES")
 
 
-def find(models: Models, name: str, version: str | None = None) -> Served:
+def find(models: ServedModels, name: str, version: str | None = None) -> ServedModel:
     """The served model, if it has this version.
 
     Raises:
-        Refusal: 404 another version, or as `Models.get`.
+        Refusal: 404 another version, or as `ServedModels.get`.
     """
     served = models.get(name)
     if version is not None and version != served.version:
@@ -306,7 +306,7 @@ def routes(endpoint: Infer) -> list[Route]:
     return [Route(path, endpoint, methods=["POST"]) for path in paths]
 
 
-def describe(served: Served) -> dict[str, Any]:
+def describe(served: ServedModel) -> dict[str, Any]:
     """OpenAPI of /v2/models/NAME/infer."""
     example = served.bundle.example
     inputs = [

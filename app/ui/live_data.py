@@ -17,8 +17,8 @@ FAST = 0.1  # seconds; a bound of the API's histogram
 
 
 @dataclass(frozen=True)
-class Requests:
-    """Requests of a model, all versions, in a stretch of time.
+class RequestWindow:
+    """The requests of a model, all versions, in a stretch of time.
 
     seconds: how long it was; statuses: requests by status; durations: requests that took up to so many seconds, as in
     a Prometheus histogram.
@@ -54,7 +54,7 @@ class Requests:
         return quantile(q, bounds, [self.durations[bound] for bound in bounds])
 
 
-def together(parts: Iterable[Requests]) -> Requests:
+def together(parts: Iterable[RequestWindow]) -> RequestWindow:
     """The requests of several stretches of time, one after the other."""
     seconds = 0.0
     statuses: dict[str, float] = defaultdict(float)
@@ -65,7 +65,7 @@ def together(parts: Iterable[Requests]) -> Requests:
             statuses[status] += count
         for bound, count in part.durations.items():
             durations[bound] += count
-    return Requests(seconds, dict(statuses), dict(durations))
+    return RequestWindow(seconds, dict(statuses), dict(durations))
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Traffic:
     """points: pairs of a time (seconds since 1970) and the requests up to it; now: of the last minute, None before
     there is one; whole: since counting began."""
 
-    points: list[tuple[float, Requests]]
-    now: Requests | None
-    whole: Requests
+    points: list[tuple[float, RequestWindow]]
+    now: RequestWindow | None
+    whole: RequestWindow
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Feedback:
 
 
 @dataclass(frozen=True)
-class Alert:
+class FiringAlert:
     """A firing alert.
 
     severity: critical or warning; summary: what is the matter; since: seconds since 1970; runbook: where it is told
@@ -211,7 +211,7 @@ class Source(Protocol):
     every: float
     about: str
     reading: Reading | None
-    alerts: list[Alert] | None
+    alerts: list[FiringAlert] | None
 
     def refresh(self) -> None:
         """Read anew. Raises Problem when that fails; what was not read then stays what it was."""

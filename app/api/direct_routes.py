@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Shortcut:
+class DirectRoutes:
     """ASGI middleware, the outermost.
 
     Args:

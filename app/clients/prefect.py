@@ -11,10 +11,16 @@ from urllib.parse import quote
 
 import httpx
 
+from app.runtime.settings import PrefectSettings
+
 FLOW = "train"
 TAG = "retrainer"
 PAGE = 200  # the most that Prefect gives at once
-PAUSES = (0.2, 0.5, 1.0)  # seconds; Prefect answers 503 while its SQLite is busy, and every request may be repeated
+PAUSES = (
+    0.2,
+    0.5,
+    1.0,
+)  # seconds; Prefect answers 503 while its SQLite is busy, and every request may be repeated
 WEEK = timedelta(days=7)
 SOON = timedelta(minutes=1)
 UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
@@ -39,11 +45,20 @@ class FlowRun:
     seconds: float
 
 
-class Prefect:
-    """Every method raises PrefectUnavailable."""
+class PrefectClient:
+    """A thread-safe client of one Prefect server. Every method raises PrefectUnavailable.
 
-    def __init__(self, http: httpx.Client) -> None:
-        self.http = http
+    Args:
+        url: of its REST API, such as http://prefect:4200/api; default from the environment, as is the account.
+        timeout: seconds for one request.
+    """
+
+    def __init__(self, url: str | None = None, timeout: float = 10.0) -> None:
+        settings = PrefectSettings()
+        user, _, password = settings.prefect_api_auth_string.partition(":")
+        self.http = httpx.Client(
+            base_url=url or settings.prefect_api_url, auth=(user, password) if user else None, timeout=timeout
+        )
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:

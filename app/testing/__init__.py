@@ -1,0 +1,1 @@
+"""What tests share. Only tests import it, and it may import everything."""

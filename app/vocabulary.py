@@ -1,0 +1,93 @@
+"""The words that all parts share: what a model version is made of, and what can be decided about it.
+
+Plain types without a service behind them. Training writes them into the bundle, the gate and the API read them from
+there, the pages show them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Task = Literal["classification", "regression"]
+Serving = Literal["onnx", "skops"]  # what answers: onnxruntime, or scikit-learn where ONNX cannot express the estimator
+Action = Literal["promote", "rollback", "outside"]  # outside: the alias was moved by hand
+Outcome = Literal["promoted", "refused", "unchanged"]
+Dtype = Literal["double", "float", "long", "integer", "boolean", "string"]  # MLflow's names
+Label = bool | int | float | str  # of a class, or the value of a regression
+
+NUMERIC: frozenset[str] = frozenset({"double", "float", "long", "integer", "boolean"})
+INTEGER: frozenset[str] = frozenset({"long", "integer"})
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input column of a model."""
+
+    name: str
+    dtype: Dtype
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a new version must reach on the held-out rows to be promoted.
+
+    metric: a name of `app.registry.gate_metrics`.
+    threshold: the worst acceptable value of the metric.
+    max_regression: how much worse than production it may be, in the metric's own unit.
+    """
+
+    metric: str
+    threshold: float
+    max_regression: float = 0.0
+
+
+@dataclass(frozen=True)
+class NumericReference:
+    """The training values of a numeric column.
+
+    edges: inner edges of the buckets, ascending; bucket i holds edges[i-1] < x <= edges[i].
+    shares: share of the training rows in each of the len(edges) + 1 buckets.
+    """
+
+    dtype: Dtype
+    min: float
+    max: float
+    median: float
+    edges: list[float]
+    shares: list[float]
+
+
+@dataclass(frozen=True)
+class CategoricalReference:
+    """The training values of a column of text or of true and false.
+
+    categories: the commonest ones as text, then "(other)"; shares: share of the training rows of each.
+    """
+
+    dtype: Dtype
+    categories: list[str]
+    shares: list[float]
+
+
+ColumnReference = NumericReference | CategoricalReference
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the training data looked like: each feature by its name, and the predicted column."""
+
+    features: dict[str, ColumnReference]
+    prediction: ColumnReference
+
+
+@dataclass(frozen=True)
+class GoldenRows:
+    """Rows and what the estimator itself answered, which whoever loads the model compares with.
+
+    rows: values in the signature's order; outputs: one label or value per row; probabilities: rows x classes, or None.
+    """
+
+    rows: list[list[Any]]
+    outputs: list[Label]
+    probabilities: list[list[float]] | None
