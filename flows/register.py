@@ -22,6 +22,7 @@ from skops import io as skops
 
 from app.clients.mlflow import MlflowClient, ModelVersion
 from app.registry.bundle import BUNDLE_TAG, read_bundle, write_sums
+from app.registry.ledger import ensure_model
 from app.registry.predictor import OnnxPredictor, Predictions, first_difference, load_predictor
 from app.registry.reference import categorical_reference, numeric_reference
 from app.vocabulary import NUMERIC, ColumnReference, Dtype, Feature, Gate, GoldenRows, Reference, Task
@@ -247,7 +248,7 @@ def register(
     rows = io.BytesIO()
     held_out.to_parquet(rows, index=False)
     registry.write_artifact(f"{root}/evaluation/held_out.parquet", rows.getvalue())
-    registry.ensure_model(name)
+    ensure_model(registry, name)
     return registry.create_version(
         name,
         run_id,

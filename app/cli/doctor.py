@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from app.clients.mlflow import PRODUCTION, PROMOTIONS_EXPERIMENT, MlflowClient, MlflowError, RegisteredModel
+from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError, RegisteredModel
 from app.clients.prefect import PrefectClient
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
-from app.registry.ledger import Ledger
+from app.registry.ledger import PROMOTIONS_EXPERIMENT, Ledger
 from app.registry.predictor import example_difference, load_predictor
 from app.runtime.settings import PlatformSettings
 

@@ -18,6 +18,7 @@ from app.api.served_models import ServedModels
 from app.api.settings import ApiSettings
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import SUMS, file_sha256, read_bundle
+from app.registry.ledger import ensure_model
 from app.runtime.processes import free_port
 from app.vocabulary import Gate, Task
 from flows.register import build_bundle
@@ -106,7 +107,7 @@ def publish(registry: MlflowClient, name: str, bundle: Path, promote: bool = Tru
     for path in bundle.rglob("*"):
         if path.is_file():
             registry.write_artifact(f"{root}/model/{path.relative_to(bundle).as_posix()}", path.read_bytes())
-    registry.ensure_model(name)
+    ensure_model(registry, name)
     tags = {"bundle_sha256": file_sha256(bundle / SUMS)}
     version = registry.create_version(name, run.run_id, f"{run.artifact_uri}/model", tags).version
     if promote:
