@@ -1,7 +1,8 @@
 """`python -m flows.reachable URL`: waits until a URL answers at all, with the standard library alone.
 
-Before a training Job's own process: in a pod that is a second old, a cluster may not have opened the way yet that its
-network policies allow, and the first request of a flow run is not repeated.
+It runs before a training Job's own process: in a pod that is a second old, the cluster may not have opened the way yet
+that its network policies allow, and the first request of a flow run is not repeated. Importing anything of ours would
+add a second to every Job and need more memory than its container has.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ SECONDS = 45.0
 
 
 def wait(url: str, seconds: float = SECONDS) -> str:
-    """ "" once the URL answers, whatever the status; what went wrong when it does not within the seconds."""
+    """Wait until the URL answers, whatever the status.
+
+    Returns:
+        "" when it answered; what went wrong when it did not within the seconds.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -19,7 +19,7 @@ from app.registry.bundle import fetch_bundle
 from app.registry.ledger import Decision, Ledger
 from app.registry.predictor import example_difference
 from app.runtime.settings import PlatformSettings
-from flows import model as models
+from flows.catalog import load_model
 
 T = TypeVar("T")
 ROWS, SHIFT = 400, 1.5  # of drift; standard deviations
@@ -158,7 +158,7 @@ class Loop:
         return f"Prometheus gets metrics from all {number} targets"
 
     def _drift(self) -> str:
-        definition = models.get(self.model)
+        definition = load_model(self.model)
         for _ in send(self.api, definition, shifted(definition, ROWS, SHIFT, (), seed=0), feedback=False):
             pass
         alert = f'ALERTS{{alertname=~"FeatureDrift|PredictionDrift",alertstate="firing",model="{self.model}"}}'

@@ -91,14 +91,14 @@ def train(
     settings = PlatformSettings()
     settings.export()
     from app.runtime.processes import wait_for_url
-    from flows import model as models
+    from flows.bundle_writer import RegistrationError
+    from flows.catalog import load_model
     from flows.dataset import DatasetError, SourceUnavailable
     from flows.model import ModelFileError
-    from flows.register import RegistrationError
     from flows.train import train as train_flow
 
     try:
-        models.get(model)
+        load_model(model)
     except ModelFileError as error:
         raise click.ClickException(str(error)) from error
     for name, url in (("MLflow", f"{settings.mlflow_url}/health"), ("Prefect", f"{settings.prefect_url}/health")):
@@ -247,11 +247,11 @@ def drift(model: str, shift: float, features: str, rows: int, feedback: bool, se
     """Make MODEL's inputs drift: send the API shifted rows of the model's own data, which FeatureDrift tells of."""
     settings = PlatformSettings()
     from app.cli.drift import DriftError, send, shifted
-    from flows import model as models
+    from flows.catalog import load_model
     from flows.model import ModelFileError
 
     try:
-        definition = models.get(model)
+        definition = load_model(model)
         frame = shifted(definition, rows, shift, [name.strip() for name in features.split(",") if name.strip()], seed)
         with httpx.Client(base_url=url or settings.api_url, timeout=max(settings.timeout, 30)) as api:
             for line in send(api, definition, frame, feedback):

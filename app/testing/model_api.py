@@ -21,7 +21,7 @@ from app.registry.bundle import SUMS, file_sha256, read_bundle
 from app.registry.ledger import ensure_model
 from app.runtime.processes import free_port
 from app.vocabulary import Gate, Task
-from flows.register import build_bundle
+from flows.bundle_writer import FittedModel, build_bundle
 
 GATE = Gate("accuracy", threshold=0.5, max_regression=0.1)
 SETOSA = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
@@ -47,7 +47,7 @@ class Example:
 
 def bundle_of(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Example:
     estimator.fit(frame, labels)
-    build_bundle(folder, estimator=estimator, frame=frame, labels=labels, task=task, target=str(labels.name), gate=GATE)
+    build_bundle(folder, FittedModel(estimator, frame, labels, task, str(labels.name), GATE))
     return Example(estimator, frame, folder)
 
 
