@@ -1,4 +1,4 @@
-"""Prepares MLflow's databases before its server starts: this version's tables, and accounts with the Secret's passwords.
+"""Prepares MLflow's databases before its server starts: this version's tables, and the accounts of the Secret.
 
 It writes to the databases themselves, which nobody else has open then, so the server never runs with other accounts
 than these. The image has none of the platform's own code.
