@@ -63,19 +63,19 @@ def load_data(model: Model, source: str | None, with_feedback: bool) -> tuple[pd
 
 @task(name="validate", cache_policy=NO_CACHE)
 def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
-    """`dataset.validate` as a task."""
+    """The rows as the model needs them; a DatasetError that says what is wrong with them ends the run."""
     return dataset.validate(model, frame)
 
 
 @task(name="split", cache_policy=NO_CACHE)
 def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`dataset.split` as a task."""
+    """Training rows and held-out rows."""
     return dataset.split(model, frame)
 
 
 @task(name="fit", cache_policy=NO_CACHE)
 def fit(model: Model, train_rows: pd.DataFrame, seed: int) -> Any:
-    """The model's estimator, fitted."""
+    """The model's estimator, fitted on the training rows."""
     estimator = model.estimator(seed)
     return estimator.fit(train_rows.drop(columns=model.target), train_rows[model.target])
 
@@ -123,7 +123,7 @@ def _is_plain(value: Any) -> bool:
 def register_version(
     model: Model, fitted: FittedModel, held_out: pd.DataFrame, run_id: str, tags: dict[str, str]
 ) -> str:
-    """`flows.register.register` as a task; returns the number of the version."""
+    """Write the bundle, upload and register it; returns the version's number."""
     with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
         version = register(registry, model.name, run_id, fitted, held_out, tags)
     get_run_logger().info(
