@@ -17,6 +17,7 @@ GRACE_SECONDS = 10
 
 
 def main() -> int:
+    """Serve until a signal stops it. Returns the exit code: 2 where a setting is wrong."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     disable_created_metrics()
@@ -26,7 +27,7 @@ def main() -> int:
     except ValidationError as error:
         # without the values: one of them is the token
         reasons = "; ".join(
-            f"MLOPS_RETRAINER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
+            f"MLOPS_RETRAINER_{'_'.join(map(str, wrong['loc'])).upper()}: {wrong['msg']}" for wrong in error.errors()
         )
         sys.stderr.write(f"the retrainer cannot start: {reasons}\n")
         return 2

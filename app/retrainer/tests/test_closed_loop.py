@@ -50,11 +50,11 @@ class Loop:
 
     def execute(self) -> None:
         """Run the newest flow run to its end, in a process of its own."""
-        run = self.trainings.runs()[0]["id"]
+        run = self.trainings.runs()[0].id
         command = [sys.executable, "-m", "prefect", "flow-run", "execute", run]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
-        state = self.trainings.request("GET", f"/flow_runs/{run}")["state"]
-        assert state["type"] == "COMPLETED", f"{state}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        ended = self.trainings.prefect.run(run)
+        assert ended.state == "COMPLETED", f"{ended}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
 
     def production(self) -> str | None:
         version = self.registry.version_by_alias(self.model, PRODUCTION)
