@@ -150,7 +150,7 @@ def _headline(traffic: Traffic, feedback: Feedback | None, counted: str) -> None
     shown = now if now and recent else traffic.whole
     when = "of the last minute" if recent else counted
     rate.metric(
-        "RequestWindow per minute",
+        "Requests per minute",
         "…" if now is None else f"{now.per_minute(now.asked):,.0f}",
         help=f"Prediction requests of the last minute; {traffic.whole.asked:,.0f} {counted}.",
         border=True,
@@ -158,7 +158,7 @@ def _headline(traffic: Traffic, feedback: Feedback | None, counted: str) -> None
     failed.metric(
         "Failed",
         _share(shown.failed),
-        help=f"RequestWindow {when} that were answered with a status of 400 or above.",
+        help=f"Requests {when} that were answered with a status of 400 or above.",
         border=True,
     )
     median.metric(
@@ -196,7 +196,7 @@ def _charts(traffic: Traffic) -> None:
             _line("Median latency", "ms", [(at, _ms(requests.latency(0.5))) for at, requests in traffic.points])
         left, right = st.columns(2, gap="medium")
         with left:
-            _line("RequestWindow under 100 ms", "%", [(at, requests.fast) for at, requests in traffic.points])
+            _line("Requests under 100 ms", "%", [(at, requests.fast) for at, requests in traffic.points])
         with right:
             _line("p90 latency", "ms", [(at, _ms(requests.latency(0.9))) for at, requests in traffic.points])
 
@@ -206,7 +206,7 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def _per_minute(points: list[tuple[float, RequestWindow]]) -> None:
-    st.subheader("RequestWindow per minute", anchor=False)
+    st.subheader("Requests per minute", anchor=False)
     seen = sorted({status for _, requests in points for status, count in requests.statuses.items() if count > 0})
     rows = [
         (_when(at), status, requests.per_minute(requests.statuses.get(status, 0.0)))
@@ -229,7 +229,7 @@ def _per_minute(points: list[tuple[float, RequestWindow]]) -> None:
             tooltip=["status", alt.Tooltip("per minute:Q", format=",.3~r")],
         )
     )
-    st.altair_chart(chart.properties(height=HEIGHT), alt="RequestWindow per minute by status, over time")
+    st.altair_chart(chart.properties(height=HEIGHT), alt="Requests per minute by status, over time")
 
 
 def _colour(status: str) -> str:

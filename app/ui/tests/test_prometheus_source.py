@@ -327,7 +327,7 @@ def test_nobody_waits_for_another_visitors_reading(counting: Counting) -> None:
         ((200, {"status": "success", "data": {"result": [{"metric": {"model": "x"}, "value": [1, "1"]}]}}), FOREIGN),
         ((200, {"status": "success", "data": {"result": [{"metric": {"le": "x"}, "values": [[1, "x"]]}]}}), FOREIGN),
         ((404, "no"), FOREIGN),
-        ((401, "no"), "answered 401: it wants to know who is asking"),
+        ((401, "no"), "answered 401: it wants an account"),
         ((422, {"status": "error", "error": "query processing would load too many samples"}), "Query processing would"),
         ((503, {"status": "error", "errorType": "timeout", "error": "query timed out"}), "Query timed out."),
         ((502, "<html>Bad Gateway</html>"), "answered 502."),
