@@ -169,7 +169,7 @@ def test_new_data_at_the_path_that_the_model_file_names_is_retrained_on(
         (["iris", "--features", "petal_length,colour"], "'colour' is no numeric feature of iris; those are: sepal_len"),
         (["iris", "--features", "species"], "'species' is no numeric feature of iris"),
         (["iris", "--rows", "0"], "0 is not in the range"),
-        (["iris", "--url", "http://127.0.0.1:9"], "the API at http://127.0.0.1:9 does not answer"),
+        (["iris", "--url", "http://127.0.0.1:9"], "The model API at http://127.0.0.1:9 does not answer"),
     ],
 )
 def test_drift_says_what_is_wrong(arguments: list[str], said: str) -> None:
