@@ -28,7 +28,7 @@ def wait_until(
         TimeoutError: naming what was waited for.
     """
     retrying = Retrying(
-        stop=stop_after_delay(seconds), wait=wait_fixed(pause), retry=retry_if_result(lambda one: not one)
+        stop=stop_after_delay(seconds), wait=wait_fixed(pause), retry=retry_if_result(lambda answer: not answer)
     )
     try:
         return retrying(condition)
