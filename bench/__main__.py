@@ -27,7 +27,8 @@ from app.runtime.waiting import wait_until
 from bench import platform
 from bench.load import Load, load
 from flows import dataset
-from flows import model as models
+from flows.bundle_writer import FittedModel
+from flows.catalog import load_model
 from flows.register import register
 
 SERVER_CORE, CLIENT_CORE = 0, 1
@@ -73,24 +74,14 @@ class Bench:
         Returns:
             MLflow's URIs of the registered version, and of the same estimator as a plain scikit-learn model.
         """
-        iris = models.get("iris")
+        iris = load_model("iris")
         train, held_out = dataset.split(iris, dataset.validate(iris, iris.load()))
         features, labels = train.drop(columns="species"), train["species"]
         estimator = iris.estimator(42).fit(features, labels)
         mlflow.set_tracking_uri(self.mlflow)
         with MlflowClient() as registry:
             run = registry.create_run(registry.ensure_experiment("bench"), "bench", {})
-            gate = {"metric": "accuracy", "threshold": 0.5, "max_regression": 0.0}
-            common: dict[str, Any] = {"name": "iris", "task": iris.task, "target": "species", "gate": gate, "tags": {}}
-            version = register(
-                registry,
-                run_id=run,
-                estimator=estimator,
-                frame=features,
-                labels=labels,
-                held_out=held_out,
-                **common,
-            )
+            version = register(registry, "iris", run, FittedModel.of(iris, estimator, train), held_out, {})
             promote(registry, "iris", who="bench")
         with mlflow.start_run():
             plain = mlflow.sklearn.log_model(

@@ -20,8 +20,9 @@ from typing import Any
 from app.api.errors import Refusal, invalid
 from app.api.metrics import Meter, Metrics
 from app.api.schema import RowSchema
-from app.clients.mlflow import PRODUCTION, SEQUENCE_TAG, MlflowClient, MlflowError
+from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError
 from app.registry.bundle import Bundle, BundleError, fetch_bundle, read_bundle
+from app.registry.ledger import SEQUENCE_TAG
 from app.registry.predictor import GoldenMismatch, Predictions, Predictor, load_predictor
 
 CURRENT = "current.json"

@@ -12,11 +12,11 @@ import httpx
 
 from app.cli.errors import CommandError
 from app.clients.errors import ServiceError, sentence
-from app.clients.mlflow import PRODUCTION, PROMOTIONS_EXPERIMENT, MlflowClient, MlflowError, RegisteredModel
+from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError, RegisteredModel
 from app.clients.model_api import ModelApiClient
 from app.clients.prefect import PrefectClient
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
-from app.registry.ledger import Ledger
+from app.registry.ledger import PROMOTIONS_EXPERIMENT, Ledger
 from app.registry.predictor import example_difference, load_predictor
 from app.runtime.settings import PlatformSettings
 from app.vocabulary import TRAIN_FLOW

@@ -23,7 +23,7 @@ from app.registry.predictor import example_difference
 from app.runtime.settings import PlatformSettings
 from app.runtime.waiting import wait_until
 from app.vocabulary import RETRAINER, TRAIN_FLOW
-from flows import model as models
+from flows.catalog import load_model
 
 ROWS, SHIFT = 400, 1.5  # of drift; standard deviations
 RECENT = 20  # how many of the ledger's newest decisions are read
@@ -192,7 +192,7 @@ class Loop:
     # -- drift, and what the retrainer makes of it -----------------------------------------------------------------
 
     def _drift(self) -> str:
-        definition = models.get(self.model)
+        definition = load_model(self.model)
         for _ in send(self.api, definition, shifted(definition, ROWS, SHIFT, (), seed=0), feedback=False):
             pass
         alert = f'ALERTS{{alertname=~"FeatureDrift|PredictionDrift",alertstate="firing",model="{self.model}"}}'

@@ -93,14 +93,14 @@ def train(
     settings = PlatformSettings()
     settings.export()
     from app.runtime.processes import wait_for_url
-    from flows import model as models
+    from flows.bundle_writer import RegistrationError
+    from flows.catalog import load_model
     from flows.dataset import DatasetError, SourceUnavailable
     from flows.model import ModelFileError
-    from flows.register import RegistrationError
     from flows.train import train as train_flow
 
     try:
-        models.get(model)
+        load_model(model)
     except ModelFileError as error:
         raise CommandError(str(error)) from error
     for name, url in (("MLflow", f"{settings.mlflow_url}/health"), ("Prefect", f"{settings.prefect_url}/health")):
@@ -236,11 +236,11 @@ def drift(model: str, shift: float, features: str, rows: int, feedback: bool, se
     """Make MODEL's inputs drift: send the API shifted rows of the model's own data, for which FeatureDrift fires."""
     settings = PlatformSettings()
     from app.cli.drift import send, shifted
-    from flows import model as models
+    from flows.catalog import load_model
     from flows.model import ModelFileError
 
     try:
-        definition = models.get(model)
+        definition = load_model(model)
     except ModelFileError as error:
         raise CommandError(str(error)) from error
     names = [name.strip() for name in features.split(",") if name.strip()]

@@ -9,7 +9,7 @@ from release import Platform
 from runs import Runs, registry_of, restart
 
 from app.registry.promotion import history
-from flows import model as models
+from flows.catalog import load_model
 
 FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 STAGES = ["train", "gate", "promote", "predict", "scrape", "drift", "retrain"]
@@ -69,7 +69,7 @@ def test_every_flow_is_a_deployment_of_the_work_pool_with_its_models_resources(r
     assert set(deployments) == {"train/iris", "train/diabetes", "promote/promote", "rollback/rollback"}
     assert {deployment["work_pool_name"] for deployment in deployments.values()} == {"k8s"}
     for name in ("iris", "diabetes"):
-        variables, resources = deployments[f"train/{name}"]["job_variables"], models.get(name).resources
+        variables, resources = deployments[f"train/{name}"]["job_variables"], load_model(name).resources
         assert (variables["cpu"], variables["memory"]) == (resources.cpu, resources.memory)
     pool = runs.prefect.request("GET", "/work_pools/k8s")
     assert (pool["type"], pool["status"]) == ("kubernetes", "READY")

@@ -24,7 +24,7 @@ from app.retrainer.main import create_app
 from app.runtime.processes import ChildProcess, Server, free_port, wait_for_url
 from app.testing.docs import ROOT
 from app.testing.retrainer import AUTHORIZED, Trainings, alert, notification
-from flows import model as models
+from flows.catalog import load_model
 from flows.train import train
 
 IRIS = (ROOT / "flows" / "models" / "iris.py").read_text()
@@ -147,7 +147,7 @@ def test_drift_that_is_fed_back_is_retrained_and_promoted_and_without_news_the_c
 def test_new_data_at_the_path_that_the_model_file_names_is_retrained_on(
     loop: Loop, model_file: Path, tmp_path: Path
 ) -> None:
-    definition, path = models.get(loop.model), tmp_path / "rows.parquet"
+    definition, path = load_model(loop.model), tmp_path / "rows.parquet"
     own = definition.load()
     own.to_parquet(path)
     model_file.write_text(IRIS.replace("    load=load,\n", f"    load=load,\n    source={str(path)!r},\n"))
@@ -180,7 +180,7 @@ def test_drift_says_what_is_wrong(arguments: list[str], said: str) -> None:
 
 
 def test_only_the_features_that_are_named_are_shifted() -> None:
-    iris = models.get("iris")
+    iris = load_model("iris")
     drawn, moved = (shifted(iris, 200, shift, ["petal_length"], 3) for shift in (0.0, 2.0))
     difference: Any = moved["petal_length"] - drawn["petal_length"]
     assert difference.to_numpy() == pytest.approx(2 * iris.load()["petal_length"].std())
