@@ -27,13 +27,14 @@ TREES = {"n_estimators": 20, "random_state": 0}
 
 @dataclass
 class Served:
-    """The API's address, and by kind (iris, sugar, cars) the name of the model there and what it was made of."""
+    """The API's address, and by kind (iris, sugar, cars) the name of the model there and its example."""
 
     url: str
     names: dict[str, str]
     examples: dict[str, Example]
 
     def predict(self, kind: str, row: dict[str, Any]) -> dict[str, Any]:
+        """The API's answer for one row of the model of this kind."""
         answer = httpx.post(f"{self.url}/models/{self.names[kind]}/predict", json=row, timeout=30)
         return answer.raise_for_status().json()
 
@@ -55,6 +56,7 @@ def _cars() -> tuple[pd.DataFrame, pd.Series]:
 
 @pytest.fixture(scope="session")
 def page_examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[str, Example]:
+    """A bundle of each kind."""
     folder = tmp_path_factory.mktemp("pages")
     flowers = iris_rows[0]
     random = np.random.default_rng(0)
@@ -82,6 +84,7 @@ def page_examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> d
 def page_api(
     mlflow_server: Server, page_examples: dict[str, Example], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
+    """An API in a process of its own that has one model of each kind in service."""
     folder = tmp_path_factory.mktemp("page-api")
     names = {kind: f"{kind}-{uuid4().hex[:6]}" for kind in page_examples}
     mlflow_server.start()
