@@ -81,7 +81,7 @@ def _summary(predictions: Sequence[Prediction], labels: Sequence[Any], model: Mo
     """How right the predictions are."""
     pairs = [(answer.prediction, label) for answer, label in zip(predictions, labels, strict=True)]
     if model.task == "regression":
-        return f"mean absolute error {np.mean([abs(predicted - label) for predicted, label in pairs]):.4g}"  # type: ignore[operator]  # numbers
+        return f"mean absolute error {np.mean([abs(predicted - label) for predicted, label in pairs]):.4g}"
     counts = Counter(str(predicted) for predicted, _ in pairs)
     mix = ", ".join(f"{count} {label}" for label, count in counts.most_common())
     return f"{mix}; {sum(predicted == label for predicted, label in pairs) / len(pairs):.0%} right"

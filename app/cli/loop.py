@@ -221,7 +221,7 @@ class Loop:
                     return outcome
             return None
 
-        result = wait_until(reaction, 180, "the retrainer started nothing; see its log", PAUSE)
+        result: FlowRun | str = wait_until(reaction, 180, "the retrainer started nothing; see its log", PAUSE)
         if isinstance(result, str):
             return f"none, and the retrainer says why: {result}"
         run = self._ended(result, "retraining")

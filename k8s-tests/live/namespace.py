@@ -23,15 +23,15 @@ RESTRICTED = {
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], what: str, seconds: float = 90) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 90) -> T:
     """Ask until the answer is true, and return it. The test fails when it is not in time.
 
     Args:
         what: what is waited for, for the failure, which has the last answer too.
     """
-    last: list[T] = []
+    last: list[T | None] = []
 
-    def answer() -> T:
+    def answer() -> T | None:
         last[:] = [condition()]
         return last[0]
 

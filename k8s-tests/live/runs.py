@@ -174,7 +174,7 @@ class Runs:
             return current if current.state in expected else None
 
         try:
-            return wait_for(arrived, f"run {run} in {sorted(expected)}", seconds)  # type: ignore[return-value]
+            return wait_for(arrived, f"run {run} in {sorted(expected)}", seconds)
         except BaseException:
             print(f"run {run}: {self.states(run)}\n{self.logs(run)}")
             raise
