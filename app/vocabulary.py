@@ -18,6 +18,9 @@ Check = Literal["bundle", "golden", "signature", "threshold", "regression", "bet
 Dtype = Literal["double", "float", "long", "integer", "boolean", "string"]  # MLflow's names
 Label = bool | int | float | str  # of a class, or the value of a regression
 
+TRAIN_FLOW = "train"  # Prefect's flow with a deployment for each model, such as train/iris
+RETRAINER = "retrainer"  # who asks for retrainings: a tag of its flow runs, `who` in the promotion ledger
+
 NUMERIC: frozenset[str] = frozenset({"double", "float", "long", "integer", "boolean"})
 INTEGER: frozenset[str] = frozenset({"long", "integer"})
 

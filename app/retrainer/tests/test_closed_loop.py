@@ -50,11 +50,11 @@ class Loop:
 
     def execute(self) -> None:
         """Run the newest flow run to its end, in a process of its own."""
-        run = self.trainings.runs()[0]["id"]
+        run = self.trainings.runs()[0].id
         command = [sys.executable, "-m", "prefect", "flow-run", "execute", run]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
-        state = self.trainings.request("GET", f"/flow_runs/{run}")["state"]
-        assert state["type"] == "COMPLETED", f"{state}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        ended = self.trainings.prefect.run(run)
+        assert ended.state == "COMPLETED", f"{ended}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
 
     def production(self) -> str | None:
         version = self.registry.version_by_alias(self.model, PRODUCTION)
@@ -169,7 +169,7 @@ def test_new_data_at_the_path_that_the_model_file_names_is_retrained_on(
         (["iris", "--features", "petal_length,colour"], "'colour' is no numeric feature of iris; those are: sepal_len"),
         (["iris", "--features", "species"], "'species' is no numeric feature of iris"),
         (["iris", "--rows", "0"], "0 is not in the range"),
-        (["iris", "--url", "http://127.0.0.1:9"], "the API at http://127.0.0.1:9 does not answer"),
+        (["iris", "--url", "http://127.0.0.1:9"], "The model API at http://127.0.0.1:9 does not answer"),
     ],
 )
 def test_drift_says_what_is_wrong(arguments: list[str], said: str) -> None:
