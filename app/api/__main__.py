@@ -17,6 +17,7 @@ GRACE_SECONDS = 20
 
 
 def main() -> int:
+    """Serve until a signal comes. Returns the exit code: 2 where a setting is wrong."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     disable_created_metrics()
