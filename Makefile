@@ -37,8 +37,8 @@ test: $(READY) lint  ## every test that needs no cluster (and helm and promtool,
 test-k8s: $(READY)  ## every test that needs the cluster
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live $(ARGS)
 
-lint: $(READY)  ## ruff and mypy
-	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/mypy && $(BIN)/mypy charts/platform/dashboards
+lint: $(READY)  ## ruff, mypy, and which room imports which
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && { rooms=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$rooms"; exit 1; }; } && $(BIN)/mypy && $(BIN)/mypy charts/platform/dashboards
 
 # images/offline says what these do; no .venv is needed for them.
 KIND_CONFIG ?= kind-config.yaml
