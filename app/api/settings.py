@@ -1,4 +1,4 @@
-"""Settings of the API; MLflow's address and account are app.clients.mlflow.MlflowSettings."""
+"""Settings of the API; MLflow's address and account are app.runtime.settings.MlflowSettings."""
 
 from __future__ import annotations
 
