@@ -14,13 +14,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.api.served_models import ServedModels
 from app.api.settings import ApiSettings
+from app.api.state import State
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import SUMS, file_sha256, read_bundle
+from app.registry.ledger import ensure_model
 from app.runtime.processes import free_port
 from app.vocabulary import Gate, Task
-from flows.register import build_bundle
+from flows.bundle_writer import FittedModel, build_bundle
 
 GATE = Gate("accuracy", threshold=0.5, max_regression=0.1)
 SETOSA = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
@@ -37,16 +38,19 @@ class Example:
     bundle: Path
 
     def rows(self, n: int) -> list[dict[str, Any]]:
+        """The first n rows, as a client sends them."""
         return json.loads(self.frame.head(n).to_json(orient="records", double_precision=15))
 
-    def says(self, rows: list[dict[str, Any]]) -> list[Any]:
+    def expected(self, rows: list[dict[str, Any]]) -> list[Any]:
+        """What the estimator itself predicts for rows."""
         frame = pd.DataFrame(rows)[list(self.frame.columns)].astype(self.frame.dtypes.to_dict())
         return self.estimator.predict(frame).tolist()
 
 
 def bundle_of(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Example:
+    """Fit the estimator and write its bundle into the folder."""
     estimator.fit(frame, labels)
-    build_bundle(folder, estimator=estimator, frame=frame, labels=labels, task=task, target=str(labels.name), gate=GATE)
+    build_bundle(folder, FittedModel(estimator, frame, labels, task, str(labels.name), GATE))
     return Example(estimator, frame, folder)
 
 
@@ -76,18 +80,20 @@ def cache_bundle(cache: Path, name: str, bundle: Path, version: str = "1") -> Pa
 
 
 def settings(cache: Path, **values: Any) -> ApiSettings:
+    """Settings of an API that looks at MLflow once, when it starts."""
     return ApiSettings(**{"cache_dir": cache, "poll_seconds": 3600.0, "feedback_key": KEY, **values})
 
 
-def nobody() -> MlflowClient:
-    """A client of an MLflow that is not there."""
+def absent_mlflow() -> MlflowClient:
+    """A client of an MLflow that does not run."""
     return MlflowClient(f"http://127.0.0.1:{free_port()}", timeout=5)
 
 
-def models_of(client: TestClient) -> ServedModels:
+def state_of(client: TestClient) -> State:
+    """What the endpoints of an API in this process share: its models, and what follows MLflow."""
     app = client.app
     assert isinstance(app, FastAPI)
-    return app.state.shared.models
+    return app.state.shared
 
 
 def metric(client: Any, name: str, **labels: str) -> float | None:
@@ -106,7 +112,7 @@ def publish(registry: MlflowClient, name: str, bundle: Path, promote: bool = Tru
     for path in bundle.rglob("*"):
         if path.is_file():
             registry.write_artifact(f"{root}/model/{path.relative_to(bundle).as_posix()}", path.read_bytes())
-    registry.ensure_model(name)
+    ensure_model(registry, name)
     tags = {"bundle_sha256": file_sha256(bundle / SUMS)}
     version = registry.create_version(name, run.run_id, f"{run.artifact_uri}/model", tags).version
     if promote:

@@ -13,7 +13,7 @@ import pytest
 from namespace import wait_for
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from release import Platform
-from runs import Runs, new_version, production, registry_of, runs_of
+from runs import Runs, new_version, production, registry_of
 
 from app.registry.promotion import promote
 from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
@@ -98,12 +98,6 @@ def visitor(request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
         for _, someone in opened:
             someone.picture("end")
         browser.close()
-
-
-@pytest.fixture
-def runs(platform: Platform, tmp_path: Path) -> Iterator[Runs]:
-    with runs_of(platform, tmp_path) as runs:
-        yield runs
 
 
 @pytest.fixture
@@ -228,8 +222,7 @@ def test_prefect_shows_runs_and_starts_one_after_the_login(
     page.get_by_role("dialog").get_by_role("button", name=re.compile("Submit|Run")).click()  # it shows the parameters
     (started,) = wait_for(lambda: _runs_of_iris(runs) - known, "the run of the button", 30)
     someone.picture("started")
-    state = runs.wait(started, "COMPLETED", seconds=180)
-    assert state.name == "Completed"
+    assert runs.wait(started, "COMPLETED", seconds=180).state_name == "Completed"
 
     first.click()
     expect(page.get_by_text(re.compile("registered version 1 of iris"))).to_be_visible()
@@ -239,7 +232,7 @@ def test_prefect_shows_runs_and_starts_one_after_the_login(
 
 def _runs_of_iris(runs: Runs) -> set[str]:
     chosen = {"deployments": {"name": {"any_": ["iris"]}}}
-    return {run["id"] for run in runs.request("POST", "/flow_runs/filter", chosen)}
+    return {run["id"] for run in runs.prefect.request("POST", "/flow_runs/filter", chosen)}
 
 
 def test_the_apis_documentation_predicts(visitor: Callable[..., Visitor]) -> None:
