@@ -9,7 +9,6 @@ import pytest
 from app.runtime.waiting import wait_until
 from app.testing.pages import open_page, prometheus, ran, read
 from app.testing.proxy import FaultyProxy, serving
-from app.ui.formatting import format_window
 
 EVERYTHING_SETOSA = {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.4, "petal_width": 0.2}
 
@@ -190,10 +189,3 @@ def test_prometheus_down(served: Any, dead: str, monkeypatch: pytest.MonkeyPatch
     app = open_page("live", served.names["iris"])
     assert f"Prometheus at {dead} does not answer" in read(app.error)
     assert "alert" not in read(app.caption)  # nobody knows
-
-
-@pytest.mark.parametrize(
-    ("window", "expected"), [("1h", "the last hour"), ("30m", "the last 30 minutes"), ("1h30m", "the last 1h30m")]
-)
-def test_windows_in_words(window: str, expected: str) -> None:
-    assert format_window(window) == expected

@@ -11,7 +11,7 @@ from app.registry import feedback_store
 from app.registry.reference import OTHER
 from app.testing.pages import click, open_page, ran, read
 from app.testing.proxy import FaultyProxy, serving
-from app.ui.pages.prediction_form import warn_of_unseen
+from app.ui.pages.prediction_form import decimals, warn_of_unseen
 
 FLOWER = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
 
@@ -118,6 +118,13 @@ def test_an_answer_stays_with_its_model(served: Any) -> None:
     assert read(app.title) == "Predict"
     next(box for box in app.selectbox if box.label == "Model").set_value(served.names["iris"])
     assert len(ran(app).title) == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "places"), [(4.3, 7.9, 2), (-0.1, 0.1, 3), (0, 300, 1), (0, 1e6, 1), (1.0, 1.0, 2), (0, 1e-30, 10)]
+)
+def test_decimals_fit_the_range(low: float, high: float, places: int) -> None:
+    assert decimals(low, high) == places
 
 
 # -- failures ----------------------------------------------------------------------------------------------------
