@@ -20,7 +20,11 @@ def model_api() -> ModelApiClient:
 
 
 def registry() -> MlflowClient:
-    """MLflow with the account of the pages, which may only read. Raises ServiceError where its address is none."""
+    """MLflow with the account of the pages, which may only read.
+
+    Raises:
+        ServiceError: MLFLOW_TRACKING_URI is no address of a server.
+    """
     mlflow = MlflowSettings()
     with readable_mlflow_errors():
         return _registry(

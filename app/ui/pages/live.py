@@ -150,47 +150,34 @@ def _headline(traffic: Traffic, feedback: FeedbackSummary | None, counted: str) 
     Args:
         counted: what everything is, such as "since the API was started".
     """
-    rate, failed, median, fast, p90, quality = st.columns([5, 4, 4, 4, 4, 4])
-    last_minute = traffic.last_minute
+    last_minute, whole = traffic.last_minute, traffic.whole
     if last_minute and last_minute.count > 0:
         shown, when = last_minute, "of the last minute"
     else:
-        shown, when = traffic.whole, counted
-    rate.metric(
-        "Requests per minute",
-        "…" if last_minute is None else f"{last_minute.per_minute(last_minute.count):,.0f}",
-        help=f"Prediction requests of the last minute; {traffic.whole.count:,.0f} {counted}.",
-        border=True,
-    )
-    failed.metric(
-        "Failed",
-        format_share(shown.failed_share),
-        help=f"Share of the requests {when} that were answered with a status of 400 or above.",
-        border=True,
-    )
-    median.metric(
-        "Median latency",
-        format_duration(shown.latency(0.5)),
-        help=f"Half of the requests {when} were faster.",
-        border=True,
-    )
-    fast.metric(
-        "Under 100 ms",
-        format_share(shown.fast_share),
-        help=f"Share of the requests {when} that took less than 100 ms.",
-        border=True,
-    )
-    p90.metric(
-        "p90 latency",
-        format_duration(shown.latency(0.9)),
-        help=f"Nine of ten requests {when} were faster.",
-        border=True,
-    )
+        shown, when = whole, counted
     if feedback and feedback.error is not None:
-        label, value = "Live mean error", format_number(feedback.error)
+        quality, quality_value = "Live mean error", format_number(feedback.error)
     else:
-        label, value = "Live accuracy", format_share(feedback.accuracy if feedback else None)
-    quality.metric(label, value, help=_feedback_text(feedback), border=True)
+        quality, quality_value = "Live accuracy", format_share(feedback.accuracy if feedback else None)
+    rate = "…" if last_minute is None else f"{last_minute.per_minute(last_minute.count):,.0f}"
+    figures = [
+        ("Requests per minute", rate, f"Prediction requests of the last minute; {whole.count:,.0f} {counted}."),
+        (
+            "Failed",
+            format_share(shown.failed_share),
+            f"Share of the requests {when} that were answered with a status of 400 or above.",
+        ),
+        ("Median latency", format_duration(shown.latency(0.5)), f"Half of the requests {when} were faster."),
+        (
+            "Under 100 ms",
+            format_share(shown.fast_share),
+            f"Share of the requests {when} that took less than 100 ms.",
+        ),
+        ("p90 latency", format_duration(shown.latency(0.9)), f"Nine of ten requests {when} were faster."),
+        (quality, quality_value, _feedback_text(feedback)),
+    ]
+    for column, (label, value, about) in zip(st.columns([5, 4, 4, 4, 4, 4]), figures, strict=True):
+        column.metric(label, value, help=about, border=True)
 
 
 def _charts(traffic: Traffic) -> None:
