@@ -1,13 +1,15 @@
 """The contract of the model API: what it takes and what it answers.
 
-The API's OpenAPI document is made of these shapes, and the pages and the command line read its answers with them.
+The API's OpenAPI document is made of these shapes, and the pages and the command line read its answers with them. What
+depends on a model (its features, its classes) is added to the document for each model in service.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter
+from pydantic.json_schema import SkipJsonSchema
 
 from app.vocabulary import ColumnReference, Dtype, Gate, Label, Serving, Task
 
@@ -15,11 +17,21 @@ MAX_ROWS = 10_000  # of one request
 _REFERENCE: TypeAdapter[ColumnReference] = TypeAdapter(ColumnReference)
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """In JSON the field is left out, never null."""
+    schema.pop("default", None)
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
 class FieldError(BaseModel):
-    """What is wrong with one place of a request: FastAPI's own shape."""
+    """What is wrong with one place of a request, in FastAPI's own shape.
+
+    loc: the path to the place, such as ["body", 3, "petal_length"].
+    msg: what to send instead, for people.
+    type: the kind of error, for programs.
+    """
 
     loc: list[str | int]
     msg: str
@@ -27,7 +39,7 @@ class FieldError(BaseModel):
 
 
 class InvalidRequest(BaseModel):
-    """The body of a 422."""
+    """The body of a 422: up to 20 errors, and one that counts the rest."""
 
     detail: list[FieldError]
 
@@ -35,7 +47,35 @@ class InvalidRequest(BaseModel):
 class Refused(BaseModel):
     """The body of every other refusal; `detail` says why, and what to do."""
 
-    detail: Any
+    detail: str
+
+
+class InferInvalid(InvalidRequest):
+    """The body of a 422 below /v2: the protocol's `error` besides."""
+
+    error: str
+
+
+class InferRefused(Refused):
+    """The body of every other refusal below /v2: the protocol's `error` besides."""
+
+    error: str
+
+
+# -- health ----------------------------------------------------------------------------------------------------------
+
+
+class Alive(BaseModel):
+    """The answer of /livez."""
+
+    status: Literal["alive"]
+
+
+class Ready(BaseModel):
+    """The answer of /readyz. models: the version in service, by the model's name."""
+
+    status: Literal["ready"]
+    models: dict[str, str]
 
 
 # -- predictions -----------------------------------------------------------------------------------------------------
@@ -44,16 +84,23 @@ class Refused(BaseModel):
 class Prediction(BaseModel):
     """The answer for one row, with the version that gave it.
 
-    probabilities: by class, where the model has them.
+    probabilities: by class, where the model has them; a class that is no text is written as in JSON.
     prediction_id: what /feedback takes.
     """
 
     prediction: Label
-    probabilities: dict[str, float] | None = None
+    probabilities: dict[str, float] | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
     model: str
     version: str
     run_id: str
     prediction_id: str
+
+
+class DataframeSplit(BaseModel):
+    """A data frame as pandas writes it with orient="split"; data: one array of values per row."""
+
+    columns: list[str]
+    data: list[list[Any]]
 
 
 class Scores(BaseModel):
@@ -70,18 +117,22 @@ class Scores(BaseModel):
 
 
 class FeedbackItem(BaseModel):
-    """The true label of a prediction."""
+    """The true label of a prediction.
+
+    label: any value is read; the API compares it with the classes of the model, which only the prediction id tells.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     prediction_id: str
-    label: Label
+    label: SkipValidation[Label]
 
 
 class StoredFeedback(BaseModel):
     """A label that is stored.
 
-    correct: of a classification; absolute_error: of a regression.
+    correct: whether the predicted class was the true one.
+    absolute_error: how far a regression's prediction was from the true value, in the target's unit.
     """
 
     stored: Literal[True]
@@ -89,8 +140,8 @@ class StoredFeedback(BaseModel):
     version: str
     prediction: Label
     label: Label
-    correct: bool | None = None
-    absolute_error: float | None = None
+    correct: bool | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
+    absolute_error: float | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
 
 
 # -- models in service -----------------------------------------------------------------------------------------------
@@ -146,7 +197,7 @@ class ModelInfo(BaseModel):
     serving_reason: str
     bundle_sha256: str
     features: list[FeatureInfo]
-    prediction_reference: dict[str, Any]
+    prediction_reference: ColumnReference
     example: dict[str, Any]
     gate: Gate
     loaded_at: str
@@ -179,7 +230,7 @@ class _Strict(BaseModel):
 
 
 class InputTensor(_Strict):
-    """`data` is flat or nested, row by row."""
+    """One input; `data` is flat or nested, row by row."""
 
     name: str
     shape: list[int] = Field(min_length=1, max_length=3)
@@ -189,18 +240,18 @@ class InputTensor(_Strict):
 
 
 class RequestedOutput(_Strict):
-    """An output that the client wants; without any it gets all."""
+    """An output that the client asks for; without any it gets all."""
 
     name: str
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class InferRequest(_Strict):
-    """A request of the Open Inference Protocol."""
+    """A request of the Open Inference Protocol. Without an id, the answer has one that the API makes."""
 
     id: str | None = Field(None, max_length=1000)
     parameters: dict[str, Any] = Field(default_factory=dict)
-    inputs: list[InputTensor] = Field(min_length=1)
+    inputs: list[InputTensor] = Field(min_length=1, max_length=MAX_ROWS)
     outputs: list[RequestedOutput] = Field(default_factory=list)
 
 
@@ -221,3 +272,49 @@ class InferAnswer(BaseModel):
     id: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     outputs: list[OutputTensor]
+
+
+class ServerMetadata(BaseModel):
+    """The answer of /v2."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class ServerLive(BaseModel):
+    """The answer of /v2/health/live."""
+
+    live: bool
+
+
+class ServerReady(BaseModel):
+    """The answer of /v2/health/ready."""
+
+    ready: bool
+
+
+class TensorMetadata(BaseModel):
+    """An input or output of a model; -1 in its shape is the number of rows."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """What a model takes and answers in the Open Inference Protocol. parameters: features (names) and run_id."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, Any]
+
+
+class ModelReady(BaseModel):
+    """The answer of /v2/models/NAME/ready."""
+
+    name: str
+    ready: bool

@@ -15,6 +15,7 @@ GRACE_SECONDS = 20
 
 
 def main() -> int:
+    """Serve until a signal comes. Returns the exit code: 2 where a setting is wrong."""
     configure_process()
     try:
         settings = ApiSettings()

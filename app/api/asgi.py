@@ -1,4 +1,4 @@
-"""The few lines of ASGI below the endpoints that take bodies.
+"""Reading bodies and sending answers for the endpoints that are plain ASGI.
 
 FastAPI's own request handling costs more than a prediction does; these endpoints read bytes and send bytes.
 """
@@ -14,7 +14,7 @@ JSON = [(b"content-type", b"application/json")]
 
 
 def header(scope: Scope, name: bytes) -> bytes:
-    """The header's value, or b""."""
+    """The value of a request header, or b"". name: in lower case, as ASGI has it."""
     for key, value in scope["headers"]:
         if key == name:
             return value
@@ -29,7 +29,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     """
     declared = header(scope, b"content-length")
     if declared and int(declared) > MAX_BODY:  # the server has checked that it is a number
-        raise too_large()
+        raise _too_large()
     message = await receive()
     body: bytes = message.get("body", b"")
     more = message.get("more_body", False)
@@ -40,7 +40,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         if message["type"] == "http.disconnect":
             raise Refusal(400, "the client went away before the body was complete")
         if size > MAX_BODY:
-            raise too_large()
+            raise _too_large()
         if not more:
             return b"".join(chunks)
         message = await receive()
@@ -49,11 +49,13 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         more = message.get("more_body", False)
 
 
-def too_large() -> Refusal:
+def _too_large() -> Refusal:
+    """What a body over 1 MiB is answered."""
     return Refusal(413, "the body is over 1 MiB: send fewer rows per request")
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    """Send the whole answer: status, headers and a body that is JSON already."""
     fields = [*JSON, (b"content-length", b"%d" % len(body))]
     if headers:
         fields += [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()]

@@ -10,44 +10,46 @@ from typing import Any, NamedTuple
 from starlette.types import Receive, Scope, Send
 
 from app.api.asgi import read_body, send_json
-from app.api.errors import Invalid, Refusal, field_error
+from app.api.errors import Refusal, invalid
 from app.api.metrics import Tally
 from app.api.prediction_id import Signer
-from app.api.served_models import NoAnswer, ServedModel, ServedModels
+from app.api.served_model import NoPrediction, ServedModel
+from app.api.served_models import ServedModels
 from app.registry.predictor import Predictions
 
 # A body of this many bytes (some 64 rows) or more is worked on in a thread, so that the event loop turns meanwhile.
 INLINE_BYTES = 4096
 
 
-class Answered(NamedTuple):
-    """What the model says of the rows of one request, with an id for each."""
+class PredictedRows(NamedTuple):
+    """The rows of one request (values in the signature's order), with a prediction and an id for each."""
 
-    said: Predictions
-    ids: list[str]
     values: list[list[Any]]
+    predictions: Predictions
+    ids: list[str]
 
 
 class Reply(NamedTuple):
+    """The body of an answer, and the rows that it is about."""
+
     body: bytes
-    answered: Answered
+    rows: PredictedRows
 
 
-def answer(served: ServedModel, signer: Signer, rows: list[dict[str, Any]]) -> Answered:
-    """Predict rows of the model's schema.
+def predict_rows(served: ServedModel, signer: Signer, rows: list[dict[str, Any]]) -> PredictedRows:
+    """Predict rows that the model's schema has read.
 
     Raises:
-        Invalid: the model has no answer for these values.
+        Invalid: the model has no prediction for these values.
     """
     values = [list(row.values()) for row in rows]
     try:
-        said = served.predict(values)
-    except NoAnswer as error:
-        where = field_error(("body",), f"the model cannot answer these values: {error}", "no_answer")
-        raise Invalid([where]) from error
+        predictions = served.predict(values)
+    except NoPrediction as error:
+        raise invalid(("body",), f"the model cannot answer these values: {error}", "no_answer") from error
     name, version, task = served.name, served.version, served.bundle.task
-    ids = [signer.make(name, version, task, row, label) for row, label in zip(rows, said.labels, strict=True)]
-    return Answered(said, ids, values)
+    ids = [signer.make(name, version, task, row, label) for row, label in zip(rows, predictions.labels, strict=True)]
+    return PredictedRows(values, predictions, ids)
 
 
 class PredictionEndpoint:
@@ -56,7 +58,12 @@ class PredictionEndpoint:
     def __init__(self, models: ServedModels, signer: Signer, pool: ThreadPoolExecutor) -> None:
         self.models, self.signer, self.pool = models, signer, pool
 
-    def find(self, scope: Scope) -> ServedModel:
+    def served_model(self, scope: Scope) -> ServedModel:
+        """The model that the path names, or the default one.
+
+        Raises:
+            Refusal: it is not served.
+        """
         return self.models.get(scope["path_params"].get("name"))
 
     def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
@@ -67,32 +74,34 @@ class PredictionEndpoint:
         """
         raise NotImplementedError
 
-    def refuse(self, refusal: Refusal) -> bytes:
+    def refusal_body(self, refusal: Refusal) -> bytes:
+        """What a refused request is answered, as JSON."""
         return refusal.body()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request and count it, with its status and duration."""
         started = perf_counter()
         requests = self.models.metrics.unserved
         status, headers = 500, None
         try:
             try:
-                served = self.find(scope)
+                served = self.served_model(scope)
                 requests = served.meter.requests
-                sent = b"" if scope["method"] != "POST" else await read_body(scope, receive)
-                if len(sent) < INLINE_BYTES and not served.in_thread:
-                    body, answered = self.reply(served, scope, sent)
-                    served.meter.count(answered.values, answered.said.labels)
+                content = b"" if scope["method"] != "POST" else await read_body(scope, receive)
+                if len(content) < INLINE_BYTES and not served.in_thread:
+                    body, rows = self.reply(served, scope, content)
+                    served.meter.count(rows.values, rows.predictions.labels)
                 else:
                     loop = asyncio.get_running_loop()
-                    body, tally = await loop.run_in_executor(self.pool, self._work, served, scope, sent)
+                    body, tally = await loop.run_in_executor(self.pool, self._work, served, scope, content)
                     served.meter.add(tally)
                 status = 200
             except Refusal as refusal:
-                status, body, headers = refusal.status, self.refuse(refusal), refusal.headers
+                status, body, headers = refusal.status, self.refusal_body(refusal), refusal.headers
             await send_json(send, status, body, headers)
         finally:
             requests.add(status, perf_counter() - started)
 
-    def _work(self, served: ServedModel, scope: Scope, sent: bytes) -> tuple[bytes, Tally]:
-        body, answered = self.reply(served, scope, sent)
-        return body, served.meter.tally(answered.values, answered.said.labels)
+    def _work(self, served: ServedModel, scope: Scope, content: bytes) -> tuple[bytes, Tally]:
+        body, rows = self.reply(served, scope, content)
+        return body, served.meter.tally(rows.values, rows.predictions.labels)

@@ -1,26 +1,26 @@
-"""/livez and /readyz."""
+"""/livez and /readyz, for Kubernetes' probes."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, HTTPException
 
-from app.api.state import NOT_THERE, Shared
+from app.api.served_models import RETRY_AFTER
+from app.api.state import NOT_SERVED, Shared
+from app.contract import Alive, Ready
 
 router = APIRouter(tags=["health"])
 
 
 @router.get("/livez")
-async def livez() -> dict[str, str]:
+async def livez() -> Alive:
     """200 while the process turns; it asks nobody else."""
-    return {"status": "alive"}
+    return Alive(status="alive")
 
 
-@router.get("/readyz", responses={503: NOT_THERE[503]})
-async def readyz(shared: Shared) -> dict[str, Any]:
+@router.get("/readyz", responses={503: NOT_SERVED[503]})
+async def readyz(shared: Shared) -> Ready:
     """200 when the default model (any, where there is no default) is loaded."""
     models = shared.models
     if not models.ready:
-        raise HTTPException(503, models.reason_for_nothing(models.default_model), {"Retry-After": "5"})
-    return {"status": "ready", "models": {name: served.version for name, served in sorted(models.current.items())}}
+        raise HTTPException(503, models.why_unavailable(models.default_model), RETRY_AFTER)
+    return Ready(status="ready", models={name: served.version for name, served in sorted(models.current.items())})

@@ -6,99 +6,99 @@ import csv
 import io
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.routing import Route
 from starlette.types import Scope
 
 from app.api.asgi import header
-from app.api.endpoint import PredictionEndpoint, Reply, answer
-from app.api.errors import Invalid, Location, field_error, invalid
-from app.api.schema import MAX_ROWS, json_message
-from app.api.served_models import ServedModel
+from app.api.endpoint import PredictionEndpoint, Reply, predict_rows
+from app.api.errors import Location, invalid
+from app.api.row_schema import read_json
+from app.api.served_model import ServedModel
+from app.contract import MAX_ROWS
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 class Invocations(PredictionEndpoint):
+    """Answers `contract.Scores`."""
+
     def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
-        kind = header(scope, b"content-type").split(b";")[0].strip().lower()
-        rows = read_csv(served, body) if kind == b"text/csv" else read_json(served, body)
-        answered = answer(served, self.signer, rows)
-        sent = {
-            "predictions": answered.said.labels,
+        """As `PredictionEndpoint.reply`: the body is JSON, or CSV where its content type is text/csv."""
+        content_type = header(scope, b"content-type").split(b";")[0].strip().lower()
+        rows = rows_of_csv(served, body) if content_type == b"text/csv" else rows_of_json(served, body)
+        predicted = predict_rows(served, self.signer, rows)
+        scores = {
+            "predictions": predicted.predictions.labels,
             "model": served.name,
             "version": served.version,
             "run_id": served.run_id,
-            "prediction_ids": answered.ids,
+            "prediction_ids": predicted.ids,
         }
-        return Reply(to_json(sent), answered)
+        return Reply(to_json(scores), predicted)
 
 
-def read_json(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
+def rows_of_json(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
     """The rows of one of MLflow's JSON formats.
 
     Raises:
         Invalid: naming the place.
     """
-    try:
-        content = _ANY.validate_json(body)
-    except ValidationError as error:
-        message = json_message(error.errors(include_url=False)[0]["ctx"]["error"])
-        raise Invalid([field_error(("body",), message, "json_invalid")]) from None
-    given = [name for name in FORMATS if isinstance(content, dict) and name in content]
+    content = read_json(body)
+    formats = [name for name in FORMATS if isinstance(content, dict) and name in content]
     extra = [name for name in content if name not in (*FORMATS, "params")] if isinstance(content, dict) else []
-    if len(given) != 1 or extra:
+    if len(formats) != 1 or extra:
         message = f"send an object with exactly one of: {', '.join(FORMATS)}"
         raise invalid(("body", *extra[:1]), message, "format")
-    name = given[0]
-    data, where = content[name], ("body", name)
+    name = formats[0]
+    data, location = content[name], ("body", name)
     if name == "dataframe_split":
-        return _split(served, data, where)
+        return _split(served, data, location)
     if isinstance(data, dict):
-        data = _rows_of_columns(data, where)
+        data = _rows_of_columns(data, location)
     if not isinstance(data, list):
-        raise invalid(where, f"{name} should be an array of rows", "list_type")
+        raise invalid(location, f"{name} should be an array of rows", "list_type")
     if name != "dataframe_records" and data and all(isinstance(row, list) for row in data):
-        data = _named(served, list(served.schema.features), data, where)
-    return served.schema.from_python(data, where)
+        data = _name_values(served, list(served.schema.features), data, location)
+    return served.schema.from_python(data, location)
 
 
-def _split(served: ServedModel, data: Any, where: Location) -> list[dict[str, Any]]:
+def _split(served: ServedModel, data: Any, location: Location) -> list[dict[str, Any]]:
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
-        raise invalid(where, 'send {"columns": [...], "data": [[...], ...]}', "dict_type")
+        raise invalid(location, 'send {"columns": [...], "data": [[...], ...]}', "dict_type")
     columns = data.get("columns", list(served.schema.features))
     if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
-        raise invalid((*where, "columns"), "columns should be an array of names", "list_type")
-    _check_columns(columns, (*where, "columns"))
-    return served.schema.from_python(_named(served, columns, data["data"], (*where, "data")), (*where, "data"))
+        raise invalid((*location, "columns"), "columns should be an array of names", "list_type")
+    _check_columns(columns, (*location, "columns"))
+    return served.schema.from_python(
+        _name_values(served, columns, data["data"], (*location, "data")), (*location, "data")
+    )
 
 
-def _named(served: ServedModel, columns: list[str], rows: list[Any], where: Location) -> list[dict[str, Any]]:
+def _name_values(served: ServedModel, columns: list[str], rows: list[Any], location: Location) -> list[dict[str, Any]]:
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(columns):
             message = f"each row should be an array of {len(columns)} values: {', '.join(columns)}"
-            raise invalid((*where, i), message, "row")
+            raise invalid((*location, i), message, "row")
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _rows_of_columns(data: dict[str, Any], where: Location) -> list[dict[str, Any]]:
+def _rows_of_columns(data: dict[str, Any], location: Location) -> list[dict[str, Any]]:
     """{"a": [1, 2], "b": [3, 4]} or {"a": 1, "b": 3} as rows."""
-    columns = {name: column if isinstance(column, list) else [column] for name, column in data.items()}
+    columns = {name: values if isinstance(values, list) else [values] for name, values in data.items()}
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
-        raise invalid(where, f"columns have different lengths: {sorted(lengths)}", "shape")
+        raise invalid(location, f"columns have different lengths: {sorted(lengths)}", "shape")
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _check_columns(columns: list[str], where: Location) -> None:
-    twice = sorted({column for column in columns if columns.count(column) > 1}) if len(columns) < 10_000 else []
-    if twice:
-        raise invalid(where, f"the column {twice[0]} is there more than once", "duplicate")
+def _check_columns(columns: list[str], location: Location) -> None:
+    repeated = sorted({column for column in columns if columns.count(column) > 1}) if len(columns) < 10_000 else []
+    if repeated:
+        raise invalid(location, f"the column {repeated[0]} is there more than once", "duplicate")
 
 
-def read_csv(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
+def rows_of_csv(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
     """The rows of a CSV with a header line.
 
     Raises:
@@ -118,66 +118,9 @@ def read_csv(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
     _check_columns(columns, ("body", 0))
     if not 1 <= len(rows) <= MAX_ROWS:
         raise invalid(("body",), f"send 1 to {MAX_ROWS} rows after the header, not {len(rows)}", "length")
-    return served.schema.from_text(_named(served, columns, rows, ("body",)))
+    return served.schema.from_text(_name_values(served, columns, rows, ("body",)))
 
 
 def routes(endpoint: Invocations) -> list[Route]:
+    """The route of /invocations."""
     return [Route("/invocations", endpoint, methods=["POST"])]
-
-
-def describe(served: ServedModel) -> dict[str, Any]:
-    """OpenAPI of /invocations."""
-    row, example = served.schema.json_schema(), served.bundle.example
-    columns = list(served.schema.features)
-    rows = {"type": "array", "items": row, "minItems": 1, "maxItems": MAX_ROWS}
-    split = {
-        "type": "object",
-        "properties": {
-            "columns": {"type": "array", "items": {"enum": columns}},
-            "data": {"type": "array", "items": {"type": "array"}},
-        },
-        "required": ["columns", "data"],
-    }
-    formats = [
-        {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
-        for name, schema in (
-            ("dataframe_split", split),
-            ("dataframe_records", rows),
-            ("instances", rows),
-            ("inputs", rows),
-        )
-    ]
-    reply = {
-        "type": "object",
-        "properties": {
-            "predictions": {"type": "array"},
-            "model": {"type": "string"},
-            "version": {"type": "string"},
-            "run_id": {"type": "string"},
-            "prediction_ids": {"type": "array", "items": {"type": "string"}},
-        },
-        "required": ["predictions", "model", "version", "run_id", "prediction_ids"],
-    }
-    return {
-        "post": {
-            "tags": ["mlflow"],
-            "summary": f"Predict with {served.name}: MLflow's scoring protocol",
-            "operationId": "post_invocations",
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": {"oneOf": formats},
-                        "example": {"dataframe_split": {"columns": columns, "data": [list(example.values())]}},
-                    },
-                    "text/csv": {"schema": {"type": "string"}},
-                },
-            },
-            "responses": {
-                "200": {"description": "The predictions.", "content": {"application/json": {"schema": reply}}},
-                "413": {"$ref": "#/components/responses/Refused"},
-                "422": {"$ref": "#/components/responses/Invalid"},
-                "503": {"$ref": "#/components/responses/Refused"},
-            },
-        }
-    }

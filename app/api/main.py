@@ -1,4 +1,9 @@
-"""Puts the API together."""
+"""Puts the API together.
+
+Two kinds of routes: those that take predictions and feedback are plain ASGI (`PredictionEndpoint`, `Feedback`), because
+FastAPI's own request handling costs more than a prediction; all others are FastAPI's. `DirectRoutes` stands before
+FastAPI and calls the first kind itself.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.responses import RedirectResponse
 
 from app.api import feedback, health, invocations, model_info, open_inference, openapi, predict
+from app.api.bundle_cache import BundleCache
 from app.api.direct_routes import DirectRoutes
-from app.api.feedback import Committer, Feedback
+from app.api.feedback import Feedback
+from app.api.feedback_committer import Committer
+from app.api.following import Follower
 from app.api.invocations import Invocations
 from app.api.metrics import Metrics
 from app.api.open_inference import Infer
@@ -35,7 +43,8 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     settings = settings or ApiSettings()
     registry = registry or MlflowClient()
     metrics = Metrics()
-    models = ServedModels(registry, metrics, settings.cache_dir, settings.default_model, settings.poll_seconds)
+    models = ServedModels(metrics, settings.default_model)
+    follower = Follower(models, registry, BundleCache(settings.cache_dir), settings.poll_seconds)
     signer = Signer(settings.signing_key())
     committer = Committer(registry)
     pool = ThreadPoolExecutor(4, thread_name_prefix="predict")
@@ -43,27 +52,28 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         committer.start()
-        models.start()
+        follower.start()
         yield
-        models.stop()
+        follower.stop()
         await committer.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
-    # FastAPI's own telemetry is off: Prometheus' is what this platform reads, and it is on the path of each request
+    # FastAPI's own telemetry is off: the platform reads Prometheus' metrics, and telemetry would slow each request
     telemetry: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
     app = FastAPIOffline(redoc_url=None, title="Model API", version="1", lifespan=lifespan, telemetry=telemetry)
-    app.state.shared = State(models, metrics)
-    fast = [
+    app.state.shared = State(models, follower, metrics)
+    direct = [
         *predict.routes(Predict(models, signer, pool)),
         *open_inference.routes(Infer(models, signer, pool)),
         *invocations.routes(Invocations(models, signer, pool)),
         *feedback.routes(Feedback(models, signer, committer)),
     ]
-    # Here too, for what the shortcut leaves to FastAPI. Flat: the instrumentator unfolds included routers each time.
-    app.router.routes[:0] = fast
+    # FastAPI has the direct routes too: it answers 405 for a method that they do not have. All routes stand in one flat
+    # list, not in included routers, which the instrumentator would search anew for each request.
+    app.router.routes[:0] = direct
     for router in (model_info.router, open_inference.router, health.router):
         app.router.routes.extend(router.routes)
     app.add_route("/", lambda _: RedirectResponse("docs"), include_in_schema=False)
-    app.add_middleware(DirectRoutes, routes=fast, count=metrics.instrument(app))
+    app.add_middleware(DirectRoutes, routes=direct, count=metrics.instrument(app))
     openapi.install(app, models)
     return app

@@ -1,4 +1,4 @@
-"""Metrics of the models: counted in plain lists on the path of a prediction, put into Prometheus' form when asked."""
+"""Metrics of the models: counted in plain lists while predicting, put into Prometheus' form when /metrics is read."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from app.registry.bundle import Bundle
 from app.registry.reference import Bucketer, bucket_labels
 from app.vocabulary import ColumnReference
 
-# seconds
-BUCKETS = (
+# upper edges in seconds
+DURATION_BUCKETS = (
     0.00025, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5,
 )  # fmt: skip
 KEPT_VERSIONS = 5  # per model
 # Counted from 0 on: Prometheus does not see the first request in a series that begins with it.
 STATUSES = (200, 413, 422, 500)
-Tally = list[list[int]]
+Tally = list[list[int]]  # rows in each bucket of each feature, and last of the predictions
 
 
 def requests_counter(registry: CollectorRegistry) -> Callable[[Info], None]:
-    """What counts one request for the instrumentator, in metrics of its usual names.
+    """Make a function that counts one request for the instrumentator, in metrics of its usual names.
 
     Its own function looks up the labels of five metrics with each request; these two remember theirs.
     """
     total = Counter(
         "http_requests",
-        "HTTP requests by method, status and route.",
+        "Number of HTTP requests by method, status and route.",
         ["method", "status", "handler"],
         registry=registry,
     )
@@ -60,7 +60,7 @@ def requests_counter(registry: CollectorRegistry) -> Callable[[Info], None]:
         "http_request_duration_seconds",
         "Duration of HTTP requests in seconds.",
         ["method", "handler"],
-        buckets=BUCKETS,
+        buckets=DURATION_BUCKETS,
         registry=registry,
     )
 
@@ -83,17 +83,22 @@ class RequestCounts:
 
     def __init__(self, statuses: Sequence[int] = ()) -> None:
         self.statuses = dict.fromkeys(statuses, 0)
-        self.durations = [0] * (len(BUCKETS) + 1)
+        self.durations = [0] * (len(DURATION_BUCKETS) + 1)
         self.seconds = 0.0
 
     def add(self, status: int, seconds: float) -> None:
+        """Count one answered request and how long it took."""
         self.statuses[status] = self.statuses.get(status, 0) + 1
-        self.durations[bisect_left(BUCKETS, seconds)] += 1
+        self.durations[bisect_left(DURATION_BUCKETS, seconds)] += 1
         self.seconds += seconds
 
 
 class Meter:
-    """The counts of one model version. Only the event loop's thread changes them."""
+    """The counts of one model version. Only the event loop's thread changes them.
+
+    Args:
+        bundle: None where feedback comes for a version that is not loaded here.
+    """
 
     def __init__(self, model: str, version: str, bundle: Bundle | None) -> None:
         self.model, self.version = model, version
@@ -120,7 +125,7 @@ class Meter:
         self._count(self.counts, rows, labels)
 
     def tally(self, rows: Sequence[Sequence[Any]], labels: Sequence[Any]) -> Tally:
-        """The same counts on their own, for `add`: another thread may do that."""
+        """Count rows apart, for `add`; unlike `count`, this may run in any thread."""
         counts = self._empty()
         self._count(counts, rows, labels)
         return counts
@@ -131,11 +136,12 @@ class Meter:
                 column[bucketer(value)] += 1
 
     def add(self, tally: Tally) -> None:
+        """Add counts that `tally` made."""
         for column, more in zip(self.counts, tally, strict=True):
             column[:] = [a + b for a, b in zip(column, more, strict=True)]
 
     def feedback(self, prediction: Any, label: Any, task: str) -> None:
-        """Count one label that is stored."""
+        """Count one stored label of a prediction by this version."""
         self.task = self.task or task
         if task == "classification":
             self.correct[prediction == label] += 1
@@ -149,18 +155,20 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.swaps = Counter("mlops_swaps", "Versions that went into service.", ["model"], registry=self.registry)
+        self.swaps = Counter(
+            "mlops_swaps", "Number of versions that went into service.", ["model"], registry=self.registry
+        )
         self.failures = Counter(
             "mlops_swap_failures",
-            "Versions that stayed out: download, checksum, load or golden.",
+            "Number of times a version could not be loaded and stayed out of service, by reason.",
             ["model", "version", "reason"],
             registry=self.registry,
         )
         self.registry_up = Gauge(
-            "mlops_registry_up", "Whether MLflow answered the last time it was asked.", registry=self.registry
+            "mlops_registry_up", "Whether MLflow answered at the last look: 1 yes, 0 no.", registry=self.registry
         )
         self.info: dict[str, tuple[str, str, str]] = {}  # model -> version, run id, serving
-        self.unserved = RequestCounts()  # of models that are not there
+        self.unserved = RequestCounts()  # requests for models that are not in service
         self._meters: dict[tuple[str, str], Meter] = {}
         self._lock = threading.Lock()
         ProcessCollector(registry=self.registry)
@@ -169,6 +177,7 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def find(self, model: str, version: str) -> Meter | None:
+        """The version's meter, where there is one."""
         return self._meters.get((model, version))
 
     def meter(self, model: str, version: str, bundle: Bundle | None = None) -> Meter:
@@ -184,11 +193,11 @@ class Metrics(Collector):
                         before.correct, before.error_sum, before.error_count,
                     )  # fmt: skip
             meters[key] = meter
-            mine = [k for k in meters if k[0] == model]
             served = self.info.get(model, ("",))[0]
-            for old in mine[:-KEPT_VERSIONS]:
-                if old[1] != served:
-                    del meters[old]
+            oldest = [k for k in meters if k[0] == model][:-KEPT_VERSIONS]
+            for key in oldest:
+                if key[1] != served:
+                    del meters[key]
             self._meters = meters
         return meter
 
@@ -199,53 +208,97 @@ class Metrics(Collector):
         return count
 
     def collect(self) -> Iterator[Metric]:
+        """Everything that was counted, as Prometheus asks for it."""
+        families = _Families()
+        families.add_requests(["", ""], self.unserved)
+        in_service = dict(self.info)
+        for model, (version, run_id, serving) in in_service.items():
+            families.info.add_metric([model, version, run_id, serving], 1)
+        for meter in self._meters.values():
+            families.add_meter(meter, in_service.get(meter.model, ("",))[0] == meter.version)
+        yield from families.all()
+
+
+class _Families:
+    """The metric families of one answer to Prometheus."""
+
+    def __init__(self) -> None:
         version = ["model", "version"]
-        info = GaugeMetricFamily("mlops_model_info", "The versions in service.", labels=[*version, "run_id", "serving"])
-        for model, (number, run_id, serving) in dict(self.info).items():
-            info.add_metric([model, number, run_id, serving], 1)
-        gates = GaugeMetricFamily(
+        feature = [*version, "feature", "bucket"]
+        self.info = GaugeMetricFamily(
+            "mlops_model_info",
+            "The versions in service, with run id and serving format; the value is always 1.",
+            labels=[*version, "run_id", "serving"],
+        )
+        self.gates = GaugeMetricFamily(
             "mlops_gate_threshold",
-            "What the gate of the versions in service asked of them.",
+            "Threshold of the promotion gate of the versions in service, in the gate's metric.",
             labels=[*version, "metric"],
         )
-        requests = CounterMetricFamily("mlops_requests", "Prediction requests.", labels=[*version, "status"])
-        durations = HistogramMetricFamily(
-            "mlops_request_duration_seconds", "Of prediction requests, body included.", labels=version
+        self.requests = CounterMetricFamily(
+            "mlops_requests", "Number of prediction requests by status.", labels=[*version, "status"]
         )
-        predictions = CounterMetricFamily("mlops_predictions", "Predicted rows.", labels=[*version, "label"])
-        expected = GaugeMetricFamily(
-            "mlops_prediction_reference_share", "Share of the training rows.", labels=[*version, "label"]
+        self.durations = HistogramMetricFamily(
+            "mlops_request_duration_seconds",
+            "Duration of prediction requests in seconds, with the time to read the body.",
+            labels=version,
         )
-        feature = [*version, "feature", "bucket"]
-        buckets = CounterMetricFamily("mlops_feature_bucket", "Rows per bucket of a feature.", labels=feature)
-        shares = GaugeMetricFamily("mlops_feature_reference_share", "Share of the training rows.", labels=feature)
-        feedback = CounterMetricFamily("mlops_feedback", "Labels that were fed back.", labels=[*version, "correct"])
-        errors = SummaryMetricFamily("mlops_feedback_absolute_error", "Of predictions fed back on.", labels=version)
-        self._requests(requests, durations, ["", ""], self.unserved)
-        for meter in self._meters.values():
-            labels = [meter.model, meter.version]
-            if meter.gate and self.info.get(meter.model, ("",))[0] == meter.version:
-                gates.add_metric([*labels, meter.gate.metric], meter.gate.threshold)
-            self._requests(requests, durations, labels, meter.requests)
-            for (name, reference), counts in zip(meter.references, meter.counts, strict=True):
-                names = [str(i) for i in range(len(counts))] if name else bucket_labels(reference)
-                where = [*labels, name] if name else labels
-                for bucket, count, share in zip(names, counts, reference.shares, strict=True):
-                    (buckets if name else predictions).add_metric([*where, bucket], count)
-                    (shares if name else expected).add_metric([*where, bucket], share)
-            if meter.task == "classification":
-                feedback.add_metric([*labels, "true"], meter.correct[True])
-                feedback.add_metric([*labels, "false"], meter.correct[False])
-            elif meter.task:
-                errors.add_metric(labels, count_value=meter.error_count, sum_value=meter.error_sum)
-        yield from (info, gates, requests, durations, predictions, expected, buckets, shares, feedback, errors)
+        self.predictions = CounterMetricFamily(
+            "mlops_predictions",
+            "Number of predicted rows by predicted class or range of values.",
+            labels=[*version, "label"],
+        )
+        self.prediction_shares = GaugeMetricFamily(
+            "mlops_prediction_reference_share",
+            "Share of the training rows with each class or range of values.",
+            labels=[*version, "label"],
+        )
+        self.buckets = CounterMetricFamily(
+            "mlops_feature_bucket", "Number of predicted rows in each bucket of a feature.", labels=feature
+        )
+        self.bucket_shares = GaugeMetricFamily(
+            "mlops_feature_reference_share", "Share of the training rows in each bucket of a feature.", labels=feature
+        )
+        self.feedback = CounterMetricFamily(
+            "mlops_feedback",
+            "Number of true labels that were sent for predictions, by whether the prediction was correct.",
+            labels=[*version, "correct"],
+        )
+        self.errors = SummaryMetricFamily(
+            "mlops_feedback_absolute_error",
+            "Absolute error of the predictions of a regression for which the true value was sent.",
+            labels=version,
+        )
 
-    @staticmethod
-    def _requests(
-        requests: CounterMetricFamily, durations: HistogramMetricFamily, labels: list[str], counted: RequestCounts
-    ) -> None:
-        for status, count in list(counted.statuses.items()):
-            requests.add_metric([*labels, str(status)], count)
-        totals = list(accumulate(counted.durations))
-        edges = [*(str(edge) for edge in BUCKETS), "+Inf"]
-        durations.add_metric(labels, buckets=list(zip(edges, totals, strict=True)), sum_value=counted.seconds)
+    def all(self) -> list[Metric]:
+        return [
+            *(self.info, self.gates, self.requests, self.durations, self.predictions, self.prediction_shares),
+            *(self.buckets, self.bucket_shares, self.feedback, self.errors),
+        ]
+
+    def add_meter(self, meter: Meter, in_service: bool) -> None:
+        labels = [meter.model, meter.version]
+        if meter.gate and in_service:
+            self.gates.add_metric([*labels, meter.gate.metric], meter.gate.threshold)
+        self.add_requests(labels, meter.requests)
+        for (feature, reference), counts in zip(meter.references, meter.counts, strict=True):
+            if feature:
+                totals, shares, names = self.buckets, self.bucket_shares, [str(i) for i in range(len(counts))]
+            else:
+                totals, shares, names = self.predictions, self.prediction_shares, bucket_labels(reference)
+            for name, count, share in zip(names, counts, reference.shares, strict=True):
+                bucket = [*labels, feature, name] if feature else [*labels, name]
+                totals.add_metric(bucket, count)
+                shares.add_metric(bucket, share)
+        if meter.task == "classification":
+            self.feedback.add_metric([*labels, "true"], meter.correct[True])
+            self.feedback.add_metric([*labels, "false"], meter.correct[False])
+        elif meter.task:
+            self.errors.add_metric(labels, count_value=meter.error_count, sum_value=meter.error_sum)
+
+    def add_requests(self, labels: list[str], requests: RequestCounts) -> None:
+        for status, count in list(requests.statuses.items()):
+            self.requests.add_metric([*labels, str(status)], count)
+        totals = list(accumulate(requests.durations))
+        edges = [*(str(edge) for edge in DURATION_BUCKETS), "+Inf"]
+        self.durations.add_metric(labels, buckets=list(zip(edges, totals, strict=True)), sum_value=requests.seconds)

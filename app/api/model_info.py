@@ -8,19 +8,23 @@ from fastapi import APIRouter, HTTPException
 
 from app.api.errors import Refusal
 from app.api.served_models import ServedModels
-from app.api.state import NOT_THERE, Shared
-from app.contract import FeatureInfo, LoadFailure, MlflowStatus, ModelInfo, ModelList, ModelSummary
+from app.api.state import INVALID, NOT_SERVED, Shared
+from app.contract import FeatureInfo, ModelInfo, ModelList, ModelSummary
 
 router = APIRouter(tags=["models"])
 
 
-def describe(models: ServedModels, name: str | None) -> ModelInfo:
+def model_info(models: ServedModels, name: str | None) -> ModelInfo:
+    """All about one model, the default one for None.
+
+    Raises:
+        HTTPException: it is not served.
+    """
     try:
         served = models.get(name)
     except Refusal as refusal:
         raise HTTPException(refusal.status, refusal.detail, refusal.headers) from refusal
     bundle = served.bundle
-    failure = models.failures.get(served.name)
     return ModelInfo(
         name=served.name,
         version=served.version,
@@ -32,34 +36,33 @@ def describe(models: ServedModels, name: str | None) -> ModelInfo:
         serving_reason=bundle.serving_reason,
         bundle_sha256=bundle.sha256,
         features=[FeatureInfo(name=f.name, **asdict(bundle.reference.features[f.name])) for f in bundle.features],
-        prediction_reference=asdict(bundle.reference.prediction),
+        prediction_reference=bundle.reference.prediction,
         example=bundle.example,
         gate=bundle.gate,
         loaded_at=served.loaded_at,
-        last_failure=LoadFailure(version=failure.version, reason=failure.reason, at=failure.at) if failure else None,
-        registry=MlflowStatus(**asdict(models.registry_state)),
+        last_failure=models.failures.get(served.name),
+        registry=models.mlflow,
     )
 
 
-@router.get("/model", responses=NOT_THERE, response_model_exclude_none=False)
+@router.get("/model", responses={**NOT_SERVED, 422: INVALID})
 async def default_model(shared: Shared) -> ModelInfo:
     """The model that /predict answers with."""
-    return describe(shared.models, None)
+    return model_info(shared.models, None)
 
 
 @router.get("/models")
 async def all_models(shared: Shared) -> ModelList:
     """Every model in service."""
     models, default = shared.models, shared.models.default
-    lines = [
-        ModelSummary(name=s.name, version=s.version, run_id=s.run_id, task=s.bundle.task)
-        for _, s in sorted(models.current.items())
+    summaries = [
+        ModelSummary(name=served.name, version=served.version, run_id=served.run_id, task=served.bundle.task)
+        for _, served in sorted(models.current.items())
     ]
-    registry = MlflowStatus(**asdict(models.registry_state))
-    return ModelList(default=default.name if default else None, models=lines, registry=registry)
+    return ModelList(default=default.name if default else None, models=summaries, registry=models.mlflow)
 
 
-@router.get("/models/{name}", responses=NOT_THERE)
+@router.get("/models/{name}", responses={**NOT_SERVED, 422: INVALID})
 async def one_model(name: str, shared: Shared) -> ModelInfo:
     """A model in service."""
-    return describe(shared.models, name)
+    return model_info(shared.models, name)

@@ -1,4 +1,8 @@
-"""/openapi.json: built from the signatures of the models in service, anew after each swap."""
+"""/openapi.json: made of the contract and of the signatures of the models in service, anew after each change.
+
+FastAPI describes its own routes. The routes that are plain ASGI are described here: the shapes are those of
+`app.contract`, and what only a model knows (its features, its classes, an example) is put in for each model.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +10,44 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
 
-from app.api import feedback, invocations, open_inference, predict
+from app import contract
+from app.api.invocations import FORMATS
+from app.api.row_schema import KINDS
+from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
+from app.api.tensors import DATATYPES
 
-_PROBLEM = {
-    "type": "object",
-    "properties": {
-        "loc": {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}},
-        "msg": {"type": "string"},
-        "type": {"type": "string"},
-    },
-    "required": ["loc", "msg", "type"],
-}
-
-
-def _response(description: str, detail: dict[str, Any]) -> dict[str, Any]:
-    schema = {"type": "object", "properties": {"detail": detail}, "required": ["detail"]}
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+Json = dict[str, Any]
+_REFERENCE = "#/components/schemas/{model}"
+_SCHEMAS: Json = models_json_schema(
+    [
+        *((shape, "validation") for shape in (contract.FeedbackItem, contract.InferRequest)),
+        *(
+            (shape, "serialization")
+            for shape in (
+                contract.DataframeSplit,
+                contract.Prediction,
+                contract.Scores,
+                contract.StoredFeedback,
+                contract.InferAnswer,
+                contract.InvalidRequest,
+                contract.Refused,
+                contract.InferInvalid,
+                contract.InferRefused,
+            )
+        ),
+    ],
+    ref_template=_REFERENCE,
+)[1]["$defs"]
 
 
 def install(app: FastAPI, models: ServedModels) -> None:
     """Make the app answer /openapi.json and /docs for the models in service."""
-    built: tuple[int, dict[str, Any]] = (-1, {})
+    built: tuple[int, Json] = (-1, {})
 
-    def openapi() -> dict[str, Any]:
+    def openapi() -> Json:
         nonlocal built
         generation = models.generation
         if built[0] != generation:
@@ -40,7 +57,7 @@ def install(app: FastAPI, models: ServedModels) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def build(app: FastAPI, models: ServedModels) -> dict[str, Any]:
+def build(app: FastAPI, models: ServedModels) -> Json:
     """The OpenAPI document: paths with a schema are there for each model in service."""
     document = get_openapi(
         title=app.title,
@@ -48,19 +65,155 @@ def build(app: FastAPI, models: ServedModels) -> dict[str, Any]:
         description="Predictions of the models in production, and feedback on them.",
         routes=app.routes,
     )
-    paths: dict[str, Any] = {}
+    paths: Json = {}
     default = models.default
     if default:
-        paths["/predict"] = predict.describe("/predict", default)
-        paths["/invocations"] = invocations.describe(default)
+        paths["/predict"] = _predict("/predict", default)
+        paths["/invocations"] = {"post": _invocations(default)}
     for name, served in sorted(models.current.items()):
         path = f"/models/{name}/predict"
-        paths[path] = predict.describe(path, served)
-        paths[f"/v2/models/{name}/infer"] = open_inference.describe(served)
-    paths["/feedback"] = feedback.describe()
+        paths[path] = _predict(path, served)
+        paths[f"/v2/models/{name}/infer"] = {"post": _infer(served)}
+    paths["/feedback"] = {"post": _feedback()}
     document["paths"] = {**paths, **document["paths"]}
-    document.setdefault("components", {})["responses"] = {
-        "Invalid": _response("What is wrong with the request, and where.", {"type": "array", "items": _PROBLEM}),
-        "Refused": _response("Why the request is not answered.", {}),
+    components = document.setdefault("components", {})
+    components["schemas"] = {**_SCHEMAS, **components.get("schemas", {})}
+    components["responses"] = {
+        "Invalid": _json("What is wrong with the request, and where.", _shape(contract.InvalidRequest)),
+        "Refused": _json("Why the request is not answered.", _shape(contract.Refused)),
+        "InferInvalid": _json("What is wrong with the request, and where.", _shape(contract.InferInvalid)),
+        "InferRefused": _json("Why the request is not answered.", _shape(contract.InferRefused)),
     }
     return document
+
+
+def _predict(path: str, served: ServedModel) -> Json:
+    row, answer, example = served.schema.json_schema(), _answer(served), served.bundle.example
+    name = path.strip("/").replace("/", "_")
+    common = {"tags": ["predict"], "description": f"Version {served.version} of {served.name}: {served.bundle.target}."}
+    return {
+        "get": {
+            **common,
+            "summary": f"Predict one row with {served.name}",
+            "operationId": f"get_{name}",
+            "parameters": [
+                {
+                    "name": feature.name,
+                    "in": "query",
+                    "required": True,
+                    "description": KINDS[feature.dtype],
+                    "schema": row["properties"][feature.name],
+                    "example": example.get(feature.name),
+                }
+                for feature in served.bundle.features
+            ],
+            "responses": {"200": _json("The prediction.", answer), **_failures(422, 503)},
+        },
+        "post": {
+            **common,
+            "summary": f"Predict one row or many with {served.name}",
+            "operationId": f"post_{name}",
+            "requestBody": _body(_one_or_many(row), example),
+            "responses": {
+                "200": _json("One answer, or one per row.", {"anyOf": [answer, {"type": "array", "items": answer}]}),
+                **_failures(413, 422, 503),
+            },
+        },
+    }
+
+
+def _answer(served: ServedModel) -> Json:
+    """`contract.Prediction` with what this model can predict."""
+    schema = _SCHEMAS["Prediction"]
+    properties = dict(schema["properties"])
+    if served.is_classifier:
+        properties["prediction"] = {"enum": list(served.bundle.classes)}
+    else:
+        properties["prediction"] = {"type": "number"}
+        del properties["probabilities"]
+    return {**schema, "title": f"{served.name} prediction", "properties": properties}
+
+
+def _invocations(served: ServedModel) -> Json:
+    columns = list(served.schema.features)
+    rows = _many(served.schema.json_schema())
+    split = _SCHEMAS["DataframeSplit"]
+    named = {"type": "array", "items": {"enum": columns}}
+    formats = dict.fromkeys(FORMATS, rows)
+    formats["dataframe_split"] = {**split, "properties": {**split["properties"], "columns": named}}
+    content = _body(
+        {
+            "oneOf": [
+                {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
+                for name, schema in formats.items()
+            ]
+        },
+        {"dataframe_split": {"columns": columns, "data": [list(served.bundle.example.values())]}},
+    )
+    content["content"]["text/csv"] = {"schema": {"type": "string"}}
+    return {
+        "tags": ["mlflow"],
+        "summary": f"Predict with {served.name}: MLflow's scoring protocol",
+        "operationId": "post_invocations",
+        "requestBody": content,
+        "responses": {"200": _json("The predictions.", _shape(contract.Scores)), **_failures(413, 422, 503)},
+    }
+
+
+def _infer(served: ServedModel) -> Json:
+    example = served.bundle.example
+    inputs = [
+        {"name": f.name, "shape": [1], "datatype": DATATYPES[f.dtype], "data": [example.get(f.name)]}
+        for f in served.bundle.features
+    ]
+    return {
+        "tags": ["v2"],
+        "summary": f"Predict with {served.name}: Open Inference Protocol",
+        "operationId": f"infer_{served.name}",
+        "requestBody": _body(_shape(contract.InferRequest), {"inputs": inputs}),
+        "responses": {
+            "200": _json("The outputs.", _shape(contract.InferAnswer)),
+            **_failures(404, 413, 422, 503, prefix="Infer"),
+        },
+    }
+
+
+def _feedback() -> Json:
+    stored = _shape(contract.StoredFeedback)
+    return {
+        "tags": ["feedback"],
+        "summary": "The true label of a prediction, or of many",
+        "description": "201 means that MLflow has stored all of them.",
+        "operationId": "post_feedback",
+        "requestBody": _body(_one_or_many(_shape(contract.FeedbackItem))),
+        "responses": {
+            "201": _json("Stored.", {"anyOf": [stored, {"type": "array", "items": stored}]}),
+            **_failures(413, 422, 503),
+        },
+    }
+
+
+def _shape(shape: type) -> Json:
+    return {"$ref": _REFERENCE.format(model=shape.__name__)}
+
+
+def _many(schema: Json) -> Json:
+    return {"type": "array", "items": schema, "minItems": 1, "maxItems": contract.MAX_ROWS}
+
+
+def _one_or_many(schema: Json) -> Json:
+    return {"anyOf": [schema, _many(schema)]}
+
+
+def _body(schema: Json, example: Any = None) -> Json:
+    content = {"schema": schema} if example is None else {"schema": schema, "example": example}
+    return {"required": True, "content": {"application/json": content}}
+
+
+def _json(description: str, schema: Json) -> Json:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _failures(*statuses: int, prefix: str = "") -> Json:
+    names = {status: prefix + ("Invalid" if status == 422 else "Refused") for status in statuses}
+    return {str(status): {"$ref": f"#/components/responses/{name}"} for status, name in names.items()}

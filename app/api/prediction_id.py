@@ -14,20 +14,22 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from app.vocabulary import Label, Task
+
 SIGNATURE = 16  # bytes of HMAC-SHA256
 
 
-class ForeignId(ValueError):
+class InvalidPredictionId(ValueError):
     """The id was not made with this key, or was altered."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRecord:
-    """What an id holds. `task` is classification or regression; `time` in seconds since the epoch."""
+    """What an id holds. `time` is in seconds since the epoch."""
 
     model: str
     version: str
-    task: str
+    task: Task
     time: float
     features: dict[str, Any]
     prediction: Any
@@ -39,10 +41,10 @@ class Signer:
 
     def __init__(self, key: bytes) -> None:
         self._mac = hmac.new(key, digestmod=hashlib.sha256)
-        self._random = random.SystemRandom().getrandbits(64)
-        self._nonce = random.Random(self._random)  # noqa: S311  only tells equal rows of one millisecond apart
+        seed = random.SystemRandom().getrandbits(64)
+        self._nonce = random.Random(seed)  # noqa: S311  only tells equal rows of one millisecond apart
 
-    def make(self, model: str, version: str, task: str, features: dict[str, Any], prediction: Any) -> str:
+    def make(self, model: str, version: str, task: Task, features: dict[str, Any], prediction: Label) -> str:
         """The id of one prediction; two are never equal, not even for the same row."""
         now = int(time.time() * 1000)
         payload = to_json((model, version, task[0], now, self._nonce.getrandbits(48), features, prediction))
@@ -54,20 +56,20 @@ class Signer:
         """What the id holds.
 
         Raises:
-            ForeignId: this key did not sign it.
+            InvalidPredictionId: this key did not sign it.
         """
         try:
             text = token.encode("ascii")
             raw = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
         except (ValueError, binascii.Error):
-            raise ForeignId("this is not a prediction id") from None
+            raise InvalidPredictionId("this is not a prediction id") from None
         signature, payload = raw[:SIGNATURE], raw[SIGNATURE:]
         mac = self._mac.copy()
         mac.update(payload)
         # base64 ignores foreign characters and spare bits: only the spelling that was given out counts
         same = base64.urlsafe_b64encode(raw).rstrip(b"=") == text
         if not hmac.compare_digest(mac.digest()[:SIGNATURE], signature) or not same:
-            raise ForeignId("this prediction id was not given out by this API, or it was altered")
+            raise InvalidPredictionId("this prediction id was not given out by this API, or it was altered")
         model, version, task, millis, _, features, prediction = json.loads(payload)
-        name = "classification" if task == "c" else "regression"
+        name: Task = "classification" if task == "c" else "regression"
         return PredictionRecord(model, version, name, millis / 1000, features, prediction, signature)

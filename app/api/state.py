@@ -7,13 +7,18 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from app.api.following import Follower
 from app.api.metrics import Metrics
 from app.api.served_models import ServedModels
+from app.contract import InvalidRequest, Refused
 
 
 @dataclass(frozen=True)
 class State:
+    """Everything that lives as long as the app; FastAPI's endpoints get it as `Shared`."""
+
     models: ServedModels
+    follower: Follower
     metrics: Metrics
 
 
@@ -21,8 +26,9 @@ def _state(request: Request) -> State:
     return request.app.state.shared
 
 
-NOT_THERE: dict[int | str, dict[str, Any]] = {
-    404: {"description": "There is no such model or version; the detail names those served."},
-    503: {"description": "Nothing to serve yet; the detail says why."},
+INVALID = {"model": InvalidRequest, "description": "What is wrong with the request, and where."}
+NOT_SERVED: dict[int | str, dict[str, Any]] = {
+    404: {"model": Refused, "description": "There is no such model or version; the detail names those served."},
+    503: {"model": Refused, "description": "There is nothing to serve yet; the detail says why."},
 }
 Shared = Annotated[State, Depends(_state)]

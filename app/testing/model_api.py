@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.api.served_models import ServedModels
 from app.api.settings import ApiSettings
+from app.api.state import State
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import SUMS, file_sha256, read_bundle
 from app.registry.ledger import ensure_model
@@ -38,14 +38,17 @@ class Example:
     bundle: Path
 
     def rows(self, n: int) -> list[dict[str, Any]]:
+        """The first n rows, as a client sends them."""
         return json.loads(self.frame.head(n).to_json(orient="records", double_precision=15))
 
-    def says(self, rows: list[dict[str, Any]]) -> list[Any]:
+    def expected(self, rows: list[dict[str, Any]]) -> list[Any]:
+        """What the estimator itself predicts for rows."""
         frame = pd.DataFrame(rows)[list(self.frame.columns)].astype(self.frame.dtypes.to_dict())
         return self.estimator.predict(frame).tolist()
 
 
 def bundle_of(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Example:
+    """Fit the estimator and write its bundle into the folder."""
     estimator.fit(frame, labels)
     build_bundle(folder, FittedModel(estimator, frame, labels, task, str(labels.name), GATE))
     return Example(estimator, frame, folder)
@@ -77,18 +80,20 @@ def cache_bundle(cache: Path, name: str, bundle: Path, version: str = "1") -> Pa
 
 
 def settings(cache: Path, **values: Any) -> ApiSettings:
+    """Settings of an API that looks at MLflow once, when it starts."""
     return ApiSettings(**{"cache_dir": cache, "poll_seconds": 3600.0, "feedback_key": KEY, **values})
 
 
-def nobody() -> MlflowClient:
-    """A client of an MLflow that is not there."""
+def absent_mlflow() -> MlflowClient:
+    """A client of an MLflow that does not run."""
     return MlflowClient(f"http://127.0.0.1:{free_port()}", timeout=5)
 
 
-def models_of(client: TestClient) -> ServedModels:
+def state_of(client: TestClient) -> State:
+    """What the endpoints of an API in this process share: its models, and what follows MLflow."""
     app = client.app
     assert isinstance(app, FastAPI)
-    return app.state.shared.models
+    return app.state.shared
 
 
 def metric(client: Any, name: str, **labels: str) -> float | None:

@@ -18,7 +18,7 @@ from sklearn.preprocessing import OneHotEncoder
 from app.api.main import create_app
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.runtime.processes import Server, free_port
-from app.testing.model_api import KEY, Example, bundle_of, cache_bundle, mixed_rows, nobody, settings
+from app.testing.model_api import KEY, Example, absent_mlflow, bundle_of, cache_bundle, mixed_rows, settings
 
 
 @pytest.fixture(scope="session")
@@ -74,14 +74,14 @@ def full_cache(examples: dict[str, Example], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def client(full_cache: Path) -> Iterator[TestClient]:
     """All four models, iris by default, MLflow away."""
-    with TestClient(create_app(settings(full_cache, default_model="iris"), nobody())) as client:
+    with TestClient(create_app(settings(full_cache, default_model="iris"), absent_mlflow())) as client:
         yield client
 
 
 @pytest.fixture
 def empty_client(tmp_path: Path) -> Iterator[TestClient]:
     """No model at all, MLflow away."""
-    with TestClient(create_app(settings(tmp_path), nobody())) as client:
+    with TestClient(create_app(settings(tmp_path), absent_mlflow())) as client:
         yield client
 
 

@@ -10,13 +10,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.api.errors import Refusal
-from app.api.feedback import Committer
+from app.api.feedback_committer import Committer
 from app.api.prediction_id import Signer
 from app.clients.mlflow import MlflowClient
 from app.registry.feedback_store import read
 from app.runtime.processes import Server
 from app.runtime.waiting import wait_until
-from app.testing.model_api import KEY, SETOSA, VIRGINICA, Example, metric, nobody, publish
+from app.testing.model_api import KEY, SETOSA, VIRGINICA, Example, absent_mlflow, metric, publish
 
 Follow = Callable[..., TestClient]
 
@@ -47,12 +47,12 @@ def test_a_label_is_stored_with_all_that_training_needs(storing: Any, mlflow: Ml
 def test_a_regression_answers_the_error(storing: Any, mlflow: MlflowClient, examples: dict[str, Example]) -> None:
     client, names = storing
     answer = client.post(f"/models/{names['diabetes']}/predict", json=examples["diabetes"].rows(1)[0]).json()
-    said = client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": 100}).json()
-    assert said["absolute_error"] == pytest.approx(abs(answer["prediction"] - 100))
+    stored = client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": 100}).json()
+    assert stored["absolute_error"] == pytest.approx(abs(answer["prediction"] - 100))
     assert read(mlflow, names["diabetes"])[0]["label"] == 100.0
     assert metric(client, "mlops_feedback_absolute_error_count", model=names["diabetes"]) == 1
     assert metric(client, "mlops_feedback_absolute_error_sum", model=names["diabetes"]) == pytest.approx(
-        said["absolute_error"]
+        stored["absolute_error"]
     )
 
 
@@ -97,7 +97,7 @@ def test_a_label_that_is_no_number_is_422(client: TestClient, examples: dict[str
 
 
 @pytest.mark.parametrize("label", [1, 0, 1.0, "true", None])
-def test_a_truth_value_is_wanted_where_one_was_predicted(client: TestClient, label: Any) -> None:
+def test_another_label_than_true_or_false_is_422_where_one_was_predicted(client: TestClient, label: Any) -> None:
     token = client.post("/models/cars/predict", json={"colour": "red", "doors": 4, "weight": 1}).json()["prediction_id"]
     response = client.post("/feedback", json={"prediction_id": token, "label": label})
     assert response.status_code == 422
@@ -105,7 +105,7 @@ def test_a_truth_value_is_wanted_where_one_was_predicted(client: TestClient, lab
 
 
 @pytest.mark.parametrize("token", ["", "x", 5, None, "é", "A" * 200, ["a"]])
-def test_an_id_that_is_not_ours_is_422(client: TestClient, token: Any) -> None:
+def test_an_id_that_the_api_never_gave_is_422(client: TestClient, token: Any) -> None:
     response = client.post("/feedback", json={"prediction_id": token, "label": "setosa"})
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"] == ["body", "prediction_id"]
@@ -195,7 +195,7 @@ def test_what_comes_in_during_an_upload_goes_as_one_file(mlflow: MlflowClient, m
 
 def test_a_full_queue_is_503() -> None:
     async def overflow() -> None:
-        committer = Committer(nobody())
+        committer = Committer(absent_mlflow())
         with pytest.raises(Refusal, match="too much") as refused:
             await committer.put({"m": [{}] * 30_000})
         assert refused.value.status == 503

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer says what is wrong with it and where; it is never a 500."""
+"""Whatever a client sends, the answer says what is wrong with it and where; it is never a 500."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def iris(**changes: str) -> bytes:
 
 
 def cars(**changes: str) -> bytes:
+    """A row of Cars, as `iris`."""
     values = {"colour": '"red"', "doors": "4", "weight": "1000"} | changes
     return ("{" + ",".join(f'"{name}":{value}' for name, value in values.items()) + "}").encode()
 
 
-def problems(response: Any) -> dict[tuple[str | int, ...], str]:
+def field_errors(response: Any) -> dict[tuple[str | int, ...], str]:
     assert response.status_code == 422, response.text
     return {tuple(item["loc"]): item["msg"] for item in response.json()["detail"]}
 
@@ -43,9 +44,9 @@ def problems(response: Any) -> dict[tuple[str | int, ...], str]:
      "9" * 400, '""'],
 )  # fmt: skip
 def test_a_value_that_is_no_number_is_named(client: TestClient, value: str) -> None:
-    found = problems(client.post("/predict", content=iris(petal_length=value)))
-    assert list(found) == [("body", "petal_length")]
-    assert "a number" in found["body", "petal_length"]
+    errors = field_errors(client.post("/predict", content=iris(petal_length=value)))
+    assert list(errors) == [("body", "petal_length")]
+    assert "a number" in errors["body", "petal_length"]
 
 
 @pytest.mark.parametrize("value", ["5", "-0.0", "1e-400", "3.4e38", "-3.4e38", "5e0", "123456789012345678901234567890"])
@@ -55,9 +56,9 @@ def test_any_finite_number_is_taken(client: TestClient, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["1.5", "true", '"4"', "null", "9223372036854775808", "1e300", "NaN", "9" * 400])
 def test_a_value_that_is_no_whole_number_is_named(client: TestClient, value: str) -> None:
-    found = problems(client.post("/models/cars/predict", content=cars(doors=value)))
-    assert list(found) == [("body", "doors")]
-    assert "a whole number" in found["body", "doors"]
+    errors = field_errors(client.post("/models/cars/predict", content=cars(doors=value)))
+    assert list(errors) == [("body", "doors")]
+    assert "a whole number" in errors["body", "doors"]
 
 
 @pytest.mark.parametrize("value", ["4.0", "-9223372036854775808", "9223372036854775807"])
@@ -67,7 +68,7 @@ def test_any_whole_number_is_taken(client: TestClient, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["5", "true", "null", '["red"]', '"' + "x" * 100_001 + '"'])
 def test_a_value_that_is_no_text_is_named(client: TestClient, value: str) -> None:
-    assert list(problems(client.post("/models/cars/predict", content=cars(colour=value)))) == [("body", "colour")]
+    assert list(field_errors(client.post("/models/cars/predict", content=cars(colour=value)))) == [("body", "colour")]
 
 
 @pytest.mark.parametrize("value", ['"red\\u0000"', '"\\ud83d\\ude00"', '""', '"' + "x" * 100_000 + '"'])
@@ -82,36 +83,36 @@ def test_any_text_is_taken(client: TestClient, value: str) -> None:
      b"%5B", b"5,"],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/iris/infer", "/invocations", "/feedback"])
-def test_what_is_not_json_is_said_so(client: TestClient, path: str, body: bytes) -> None:
-    found = problems(client.post(path, content=body))
-    assert list(found) == [("body",)]
-    assert "empty" in found["body",] or "not valid JSON" in found["body",]
+def test_a_body_that_is_not_json_is_422(client: TestClient, path: str, body: bytes) -> None:
+    errors = field_errors(client.post(path, content=body))
+    assert list(errors) == [("body",)]
+    assert "empty" in errors["body",] or "not valid JSON" in errors["body",]
 
 
 @pytest.mark.parametrize("body", [b"null", b"5", b'"text"', b"true", b"[]", b"[5]", b"[[]]", b"{}", b"[{}]", b"NaN"])
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/iris/infer", "/invocations", "/feedback"])
 def test_json_of_another_form_is_422(client: TestClient, path: str, body: bytes) -> None:
-    assert problems(client.post(path, content=body))
+    assert field_errors(client.post(path, content=body))
 
 
 def test_each_missing_feature_is_named(client: TestClient) -> None:
-    found = problems(client.post("/predict", json={"sepal_length": 5.1}))
-    assert set(found) == {("body", name) for name in SETOSA if name != "sepal_length"}
+    errors = field_errors(client.post("/predict", json={"sepal_length": 5.1}))
+    assert set(errors) == {("body", name) for name in SETOSA if name != "sepal_length"}
 
 
 def test_an_extra_field_is_named(client: TestClient) -> None:
-    found = problems(client.post("/predict", json={**SETOSA, "petal_lenght": 1}))
-    assert "petal_length" in found["body", "petal_lenght"]
+    errors = field_errors(client.post("/predict", json={**SETOSA, "petal_lenght": 1}))
+    assert "petal_length" in errors["body", "petal_lenght"]
 
 
 def test_in_an_array_the_row_is_named(client: TestClient) -> None:
-    found = problems(client.post("/predict", json=[SETOSA, {**SETOSA, "petal_width": "x"}, 5]))
-    assert set(found) == {("body", 1, "petal_width"), ("body", 2)}
+    errors = field_errors(client.post("/predict", json=[SETOSA, {**SETOSA, "petal_width": "x"}, 5]))
+    assert set(errors) == {("body", 1, "petal_width"), ("body", 2)}
 
 
 def test_thousands_of_problems_make_a_short_answer(client: TestClient) -> None:
     response = client.post("/predict", json=[{}] * 5000)
-    assert len(problems(response)) == 21
+    assert len(field_errors(response)) == 21
     assert "19980 more" in response.json()["detail"][-1]["msg"]
 
 
@@ -120,20 +121,20 @@ def test_thousands_of_problems_make_a_short_answer(client: TestClient) -> None:
 )
 def test_a_query_value_that_is_no_number_is_named(client: TestClient, value: str) -> None:
     query = "&".join(f"{name}={5.1 if name != 'petal_length' else value}" for name in SETOSA)
-    assert list(problems(client.get(f"/predict?{query}"))) == [("query", "petal_length")]
+    assert list(field_errors(client.get(f"/predict?{query}"))) == [("query", "petal_length")]
 
 
 def test_a_query_is_checked_for_missing_extra_and_double_fields(client: TestClient) -> None:
-    assert len(problems(client.get("/predict"))) == 4
-    assert list(problems(client.get("/predict", params={**SETOSA, "colour": "red"}))) == [("query", "colour")]
-    found = problems(client.get("/predict", params=[*SETOSA.items(), ("petal_width", 0.2)]))
-    assert "more than once" in found["query", "petal_width"]
+    assert len(field_errors(client.get("/predict"))) == 4
+    assert list(field_errors(client.get("/predict", params={**SETOSA, "colour": "red"}))) == [("query", "colour")]
+    errors = field_errors(client.get("/predict", params=[*SETOSA.items(), ("petal_width", 0.2)]))
+    assert "more than once" in errors["query", "petal_width"]
 
 
 @pytest.mark.parametrize("doors", ["4.5", "x", "9223372036854775808", "9" * 5000])
 def test_a_query_value_that_is_no_whole_number_is_named(client: TestClient, doors: str) -> None:
     response = client.get("/models/cars/predict", params={"colour": "red", "doors": doors, "weight": 1})
-    assert list(problems(response)) == [("query", "doors")]
+    assert list(field_errors(response)) == [("query", "doors")]
 
 
 def test_a_query_value_of_a_number_feature_is_parsed(client: TestClient) -> None:
@@ -197,7 +198,7 @@ def test_any_values_are_answered_or_refused_by_name(client: TestClient, row: dic
     if good == set(SETOSA):
         assert response.status_code == 200
     else:
-        assert {location[1] for location in problems(response)} == set(SETOSA) - good
+        assert {location[1] for location in field_errors(response)} == set(SETOSA) - good
 
 
 @quick
@@ -211,7 +212,7 @@ def test_any_bytes_are_answered_or_refused(client: TestClient, path: str, body: 
 @quick
 @given(query=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="#"), max_size=60))
 def test_any_query_is_refused_in_words(client: TestClient, query: str) -> None:
-    assert problems(client.get(f"/predict?{query}"))
+    assert field_errors(client.get(f"/predict?{query}"))
 
 
 @quick
@@ -221,7 +222,7 @@ def test_any_valid_row_is_answered_as_the_estimator_answers(
 ) -> None:
     answer = client.post("/predict", json=row)
     assert answer.status_code == 200
-    assert [answer.json()["prediction"]] == examples["iris"].says([row])
+    assert [answer.json()["prediction"]] == examples["iris"].expected([row])
     assert (
         client.get("/predict", params={k: repr(v) for k, v in row.items()}).json()["prediction"]
         == answer.json()["prediction"]
@@ -243,4 +244,4 @@ def test_any_valid_row_of_mixed_types_is_answered_as_the_estimator_answers(
 ) -> None:
     answer = client.post("/models/cars/predict", json=row)
     assert answer.status_code == 200
-    assert [answer.json()["prediction"]] == examples["cars"].says([row])
+    assert [answer.json()["prediction"]] == examples["cars"].expected([row])

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.api.bundle_cache import KEPT_BUNDLES
 from app.api.main import create_app
-from app.api.served_models import KEPT_BUNDLES
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import write_sums
 from app.registry.ledger import ensure_model
 from app.runtime.processes import Server
 from app.runtime.waiting import wait_until
-from app.testing.model_api import SETOSA, Example, cache_bundle, metric, models_of, nobody, publish, settings
+from app.testing.model_api import SETOSA, Example, absent_mlflow, cache_bundle, metric, publish, settings, state_of
 
 Follow = Callable[..., TestClient]
 
@@ -120,7 +120,7 @@ def test_a_bad_version_stays_out_and_the_good_one_stays_in(
     assert f"version {bad} of {model_name} stays out ({kind}" in caplog.text
     assert f"version {good} stays in service" in caplog.text
     # the next polls leave it alone, and a good version after it goes in at once
-    models_of(client).poll()
+    state_of(client).follower.poll()
     assert metric(client, "mlops_swap_failures_total", model=model_name, version=bad, reason=kind) == 1
     better = publish(mlflow, model_name, permuted.bundle)
     wait_until(serves(client, model_name, better))
@@ -135,7 +135,7 @@ def test_a_bad_first_version_is_503_and_says_why(
     mlflow.write_artifact(f"{path}/golden.json", b"{}")
     mlflow.set_alias(model_name, PRODUCTION, version)
     client = follow()
-    wait_until(lambda: models_of(client).failures)
+    wait_until(lambda: state_of(client).models.failures)
     for path in ("/readyz", "/predict", f"/models/{model_name}/predict", f"/models/{model_name}"):
         response = client.get(path)
         assert response.status_code == 503
@@ -150,7 +150,7 @@ def test_a_version_that_was_not_made_by_the_platform_stays_out(
     version = mlflow.create_version(model_name, run.run_id, f"{run.artifact_uri}/model", {})
     mlflow.set_alias(model_name, PRODUCTION, version.version)
     client = follow()
-    wait_until(lambda: models_of(client).failures)
+    wait_until(lambda: state_of(client).models.failures)
     assert "mlops train" in client.get("/readyz").json()["detail"]
 
 
@@ -194,9 +194,9 @@ def test_several_models_in_one_process(
     wait_until(lambda: len(client.get("/models").json()["models"]) == len(names))
     for kind, name in names.items():
         rows = examples[kind].rows(3)
-        said = [a["prediction"] for a in client.post(f"/models/{name}/predict", json=rows).json()]
-        expected = examples[kind].says(rows)
-        assert said == (expected if kind != "diabetes" else pytest.approx(expected, rel=1e-4))
+        predictions = [a["prediction"] for a in client.post(f"/models/{name}/predict", json=rows).json()]
+        expected = examples[kind].expected(rows)
+        assert predictions == (expected if kind != "diabetes" else pytest.approx(expected, rel=1e-4))
     assert client.get("/models").json()["default"] == names["diabetes"]
     mlflow.delete_alias(names["cars"], PRODUCTION)
     wait_until(lambda: client.get(f"/models/{names['cars']}").status_code == 404)
@@ -262,7 +262,7 @@ def test_a_damaged_cache_is_not_served_but_fetched_again(
     folder = cache_bundle(cache, model_name, examples["iris"].bundle, version)
     damaged = folder / what if what == "model.onnx" else cache / model_name / what
     damaged.write_bytes(b"\0" + damaged.read_bytes()[1:])
-    with TestClient(create_app(settings(cache), nobody())) as client:
+    with TestClient(create_app(settings(cache), absent_mlflow())) as client:
         assert client.get("/readyz").status_code == 503
         assert metric(client, "mlops_swap_failures_total", model=model_name, reason="checksum") == 1
     client = follow(cache=cache)

@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from app.api.main import create_app
-from app.testing.model_api import Example, cache_bundle, nobody, settings
+from app.testing.model_api import Example, absent_mlflow, cache_bundle, settings
 
 
 def test_ready_once_a_model_is_loaded(client: TestClient) -> None:
@@ -22,7 +22,7 @@ def test_alive_but_not_ready_without_a_model(empty_client: TestClient) -> None:
 
 def test_not_ready_without_the_default_model(tmp_path: Path, examples: dict[str, Example]) -> None:
     cache_bundle(tmp_path, "iris", examples["iris"].bundle)
-    with TestClient(create_app(settings(tmp_path, default_model="tulips"), nobody())) as client:
+    with TestClient(create_app(settings(tmp_path, default_model="tulips"), absent_mlflow())) as client:
         assert client.get("/readyz").status_code == 503
         assert client.get("/predict").status_code == 503
         assert client.get("/models/iris").status_code == 200

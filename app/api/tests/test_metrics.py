@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from app.api.main import create_app
 from app.api.metrics import KEPT_VERSIONS, Metrics
 from app.registry.bundle import read_bundle
-from app.testing.model_api import SETOSA, VIRGINICA, Example, cache_bundle, metric, nobody, settings
+from app.testing.model_api import SETOSA, VIRGINICA, Example, absent_mlflow, cache_bundle, metric, settings
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def fresh(tmp_path: Path, examples: dict[str, Example]) -> Iterator[TestClient]:
     """Iris, diabetes and cars with all counts at zero."""
     for name in ("iris", "diabetes", "cars"):
         cache_bundle(tmp_path, name, examples[name].bundle)
-    with TestClient(create_app(settings(tmp_path, default_model="iris"), nobody())) as client:
+    with TestClient(create_app(settings(tmp_path, default_model="iris"), absent_mlflow())) as client:
         yield client
 
 
@@ -32,7 +32,7 @@ def test_series_start_at_zero_when_a_version_is_loaded(fresh: TestClient) -> Non
     assert metric(fresh, "mlops_registry_up") == 0
 
 
-def test_the_gate_of_the_version_in_service_is_told(fresh: TestClient) -> None:
+def test_the_gate_of_the_version_in_service_is_exposed(fresh: TestClient) -> None:
     gate = fresh.get("/model").json()["gate"]
     threshold = metric(fresh, "mlops_gate_threshold", model="iris", version="1", metric=gate["metric"])
     assert threshold == gate["threshold"] == 0.5
@@ -41,16 +41,16 @@ def test_the_gate_of_the_version_in_service_is_told(fresh: TestClient) -> None:
 def test_the_gate_goes_with_its_version(examples: dict[str, Example]) -> None:
     metrics, bundle = Metrics(), read_bundle(examples["iris"].bundle)
 
-    def told() -> list[str]:
+    def versions_with_a_gate() -> list[str]:
         (gates,) = [family for family in metrics.collect() if family.name == "mlops_gate_threshold"]
         return [sample.labels["version"] for sample in gates.samples]
 
     for version in ("1", "2"):
         metrics.meter("iris", version, bundle)
         metrics.info = {"iris": (version, "run", "onnx")}
-        assert told() == [version]
+        assert versions_with_a_gate() == [version]
     metrics.info = {}
-    assert told() == []
+    assert versions_with_a_gate() == []
 
 
 def test_rows_are_counted_by_label_and_bucket(fresh: TestClient) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from app.api.main import create_app
-from app.testing.model_api import SETOSA, Example, cache_bundle, nobody, settings
+from app.testing.model_api import SETOSA, Example, absent_mlflow, cache_bundle, settings
 
 
 def test_a_model_tells_all_that_a_form_needs(client: TestClient, examples: dict[str, Example]) -> None:
@@ -50,7 +50,7 @@ def test_an_unknown_model_is_404(client: TestClient) -> None:
 
 def test_the_only_model_is_the_default_one(tmp_path: Path, examples: dict[str, Example]) -> None:
     cache_bundle(tmp_path, "iris", examples["iris"].bundle)
-    with TestClient(create_app(settings(tmp_path), nobody())) as client:
+    with TestClient(create_app(settings(tmp_path), absent_mlflow())) as client:
         assert client.get("/models").json()["default"] == "iris"
         assert client.get("/predict", params=SETOSA).status_code == 200
 
@@ -58,7 +58,7 @@ def test_the_only_model_is_the_default_one(tmp_path: Path, examples: dict[str, E
 def test_of_several_models_none_is_the_default(tmp_path: Path, examples: dict[str, Example]) -> None:
     for name in ("iris", "diabetes"):
         cache_bundle(tmp_path, name, examples[name].bundle)
-    with TestClient(create_app(settings(tmp_path), nobody())) as client:
+    with TestClient(create_app(settings(tmp_path), absent_mlflow())) as client:
         assert client.get("/models").json()["default"] is None
         assert client.get("/readyz").status_code == 200
         for path in ("/predict", "/model"):

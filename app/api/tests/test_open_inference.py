@@ -31,32 +31,32 @@ def outputs(response: Any) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("name", ["features", "predict"])
 @pytest.mark.parametrize("datatype", ["FP32", "FP64"])
 def test_one_tensor_of_all_features(client: TestClient, data: list[Any], name: str, datatype: str) -> None:
-    response = client.post(PATH, json=matrix(data=data, name=name, datatype=datatype) | {"id": "mine"})
-    found = outputs(response)
-    assert found["label"] == {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["setosa", "virginica"]}
-    assert found["probabilities"]["shape"] == [2, 3]
-    assert len(found["probabilities"]["data"]) == 6
-    assert len(set(found["prediction_id"]["data"])) == 2
+    response = client.post(PATH, json=matrix(data=data, name=name, datatype=datatype) | {"id": "a request"})
+    tensors = outputs(response)
+    assert tensors["label"] == {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["setosa", "virginica"]}
+    assert tensors["probabilities"]["shape"] == [2, 3]
+    assert len(tensors["probabilities"]["data"]) == 6
+    assert len(set(tensors["prediction_id"]["data"])) == 2
     body = response.json()
-    assert (body["model_name"], body["model_version"], body["id"]) == ("iris", "1", "mine")
+    assert (body["model_name"], body["model_version"], body["id"]) == ("iris", "1", "a request")
     assert body["parameters"] == {"run_id": "run-of-iris"}
 
 
 def test_one_tensor_per_feature(client: TestClient, examples: dict[str, Example]) -> None:
     row = {"colour": "red", "doors": 5, "weight": 1000.5}
-    found = outputs(client.post("/v2/models/cars/infer", json={"inputs": columns(row)}))
-    assert found["label"]["datatype"] == "BOOL"
-    assert found["label"]["data"] == examples["cars"].says([row])
+    tensors = outputs(client.post("/v2/models/cars/infer", json={"inputs": columns(row)}))
+    assert tensors["label"]["datatype"] == "BOOL"
+    assert tensors["label"]["data"] == examples["cars"].expected([row])
 
 
 def test_a_regression_answers_values(client: TestClient, examples: dict[str, Example]) -> None:
     rows = examples["diabetes"].rows(3)
     tensor = {"name": "features", "shape": [3, 10], "datatype": "FP64", "data": [list(row.values()) for row in rows]}
-    found = outputs(client.post("/v2/models/diabetes/infer", json={"inputs": [tensor]}))
-    assert found["value"]["data"] == pytest.approx(examples["diabetes"].says(rows), rel=1e-4)
+    tensors = outputs(client.post("/v2/models/diabetes/infer", json={"inputs": [tensor]}))
+    assert tensors["value"]["data"] == pytest.approx(examples["diabetes"].expected(rows), rel=1e-4)
 
 
-def test_only_the_outputs_asked_for_are_sent(client: TestClient) -> None:
+def test_only_the_requested_outputs_are_answered(client: TestClient) -> None:
     assert list(outputs(client.post(PATH, json=matrix() | {"outputs": [{"name": "label"}]}))) == ["label"]
     response = client.post(PATH, json=matrix() | {"outputs": [{"name": "labels"}]})
     assert response.status_code == 422
@@ -112,7 +112,7 @@ def test_what_is_wrong_with_a_feature_is_named(client: TestClient) -> None:
     ]
 
 
-def test_only_the_served_version_is_found(client: TestClient) -> None:
+def test_another_version_than_the_served_one_is_404(client: TestClient) -> None:
     assert client.post("/v2/models/iris/versions/1/infer", json=matrix()).status_code == 200
     for path in ("/v2/models/iris/versions/2/infer", "/v2/models/tulips/infer"):
         response = client.post(path, json=matrix())

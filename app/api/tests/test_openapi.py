@@ -16,11 +16,11 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from app.api.main import create_app
-from app.testing.model_api import SETOSA, nobody, settings
+from app.testing.model_api import SETOSA, absent_mlflow, settings
 
 
 def test_every_endpoint_does_as_its_description_says(full_cache: Path) -> None:
-    app = create_app(settings(full_cache, default_model="iris"), nobody())
+    app = create_app(settings(full_cache, default_model="iris"), absent_mlflow())
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     checks = [or_503, status_code_conformance, content_type_conformance, response_schema_conformance]
     operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]

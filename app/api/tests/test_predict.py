@@ -34,17 +34,17 @@ def test_answers_are_the_estimators(client: TestClient, examples: dict[str, Exam
     rows = examples[name].rows(n)
     answers = client.post(f"/models/{name}/predict", json=rows).json()
     assert len(answers) == len(rows)
-    said = [answer["prediction"] for answer in answers]
-    expected = examples[name].says(rows)
-    assert said == (expected if name != "diabetes" else pytest.approx(expected, rel=1e-4))
+    predictions = [answer["prediction"] for answer in answers]
+    expected = examples[name].expected(rows)
+    assert predictions == (expected if name != "diabetes" else pytest.approx(expected, rel=1e-4))
     assert len({answer["prediction_id"] for answer in answers}) == len(rows)
 
 
 def test_probabilities_are_the_estimators(client: TestClient, examples: dict[str, Example]) -> None:
     rows = examples["iris"].rows(20)
-    said = [list(answer["probabilities"].values()) for answer in client.post("/predict", json=rows).json()]
+    probabilities = [list(answer["probabilities"].values()) for answer in client.post("/predict", json=rows).json()]
     np.testing.assert_allclose(
-        said, examples["iris"].estimator.predict_proba(examples["iris"].frame.head(20)), atol=1e-5
+        probabilities, examples["iris"].estimator.predict_proba(examples["iris"].frame.head(20)), atol=1e-5
     )
 
 

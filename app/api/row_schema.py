@@ -1,4 +1,4 @@
-"""Request schemas out of a model's own features."""
+"""The schema of a model's rows, made of its features: it reads rows and describes them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from urllib.parse import parse_qsl
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from app.api.errors import FieldError, Invalid, Location, field_error
+from app.api.errors import Invalid, Location, field_error, invalid
+from app.contract import MAX_ROWS, FieldError
 from app.vocabulary import INTEGER, Feature
 
-MAX_ROWS = 10_000
 MAX_TEXT = 100_000
 # Models compute in float32; a larger number would be infinite for them.
 FLOAT32_MAX = 3.4028234663852886e38
@@ -25,6 +25,7 @@ KINDS = {
     "boolean": "true or false",
     "string": "text",
 }
+_ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def _whole(value: Any) -> Any:
@@ -33,16 +34,16 @@ def _whole(value: Any) -> Any:
 
 
 def _type_of(feature: Feature, strict: bool) -> Any:
-    about = f"{KINDS[feature.dtype]} ({feature.dtype})"
+    description = f"{KINDS[feature.dtype]} ({feature.dtype})"
     if feature.dtype in INTEGER:
         low, high = RANGES[feature.dtype]
-        number = Field(strict=strict, ge=low, le=high, description=about)
+        number = Field(strict=strict, ge=low, le=high, description=description)
         return Annotated[int, number, BeforeValidator(_whole)]
     if feature.dtype == "boolean":
-        return Annotated[bool, Field(strict=strict, description=about)]
+        return Annotated[bool, Field(strict=strict, description=description)]
     if feature.dtype == "string":
-        return Annotated[str, Field(strict=strict, max_length=MAX_TEXT, description=about)]
-    bounds = Field(strict=strict, ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False, description=about)
+        return Annotated[str, Field(strict=strict, max_length=MAX_TEXT, description=description)]
+    bounds = Field(strict=strict, ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False, description=description)
     return Annotated[float, bounds]
 
 
@@ -89,7 +90,7 @@ class RowSchema:
         try:
             return (self._read_many(body), True) if many else ([self._read_one(body)], False)
         except ValidationError as error:
-            raise Invalid(self.problems(error, ("body",))) from None
+            raise Invalid(self._errors(error, ("body",))) from None
 
     def from_query(self, query: bytes) -> dict[str, Any]:
         """The row of a query string.
@@ -105,77 +106,87 @@ class RowSchema:
                 parts = [part.partition("=") for part in text.split("&") if part]
                 pairs = [(name, value) for name, _, value in parts]
         except ValueError as error:
-            raise Invalid(
-                [field_error(("query",), f"the query string cannot be read: {error}", "query_invalid")]
-            ) from None
+            raise invalid(("query",), f"the query string cannot be read: {error}", "query_invalid") from None
         values = dict(pairs)
         if len(values) < len(pairs):
             names = [name for name, _ in pairs]
-            twice = sorted({name for name in names if names.count(name) > 1}) if len(names) < 1000 else names[:1]
-            raise Invalid(
-                [field_error(("query", name), "is given more than once: send it once", "duplicate") for name in twice]
-            )
+            repeated = sorted({name for name in names if names.count(name) > 1}) if len(names) < 1000 else names[:1]
+            message = "is given more than once: send it once"
+            raise Invalid([field_error(("query", name), message, "duplicate") for name in repeated])
         try:
             return self._read_text(values)
         except ValidationError as error:
-            raise Invalid(self.problems(error, ("query",))) from None
+            raise Invalid(self._errors(error, ("query",))) from None
 
-    def from_python(self, rows: list[Any], where: Location = ("body",)) -> list[dict[str, Any]]:
+    def from_python(self, rows: list[Any], location: Location = ("body",)) -> list[dict[str, Any]]:
         """Rows that were read from JSON already.
 
         Raises:
-            Invalid: naming row and field below `where`.
+            Invalid: naming row and field below `location`.
         """
         try:
             return self._rows.validator.validate_python(rows)
         except ValidationError as error:
-            raise Invalid(self.problems(error, where)) from None
+            raise Invalid(self._errors(error, location)) from None
 
-    def from_text(self, rows: Iterable[dict[str, str]], where: Location = ("body",)) -> list[dict[str, Any]]:
+    def from_text(self, rows: Iterable[dict[str, str]], location: Location = ("body",)) -> list[dict[str, Any]]:
         """Rows of text, such as a CSV's.
 
         Raises:
-            Invalid: naming row and field below `where`.
+            Invalid: naming row and field below `location`.
         """
         read: list[dict[str, Any]] = []
         for number, row in enumerate(rows):
             try:
                 read.append(self._read_text(row))
             except ValidationError as error:
-                raise Invalid(self.problems(error, (*where, number))) from None
+                raise Invalid(self._errors(error, (*location, number))) from None
         return read
 
-    def problems(self, error: ValidationError, where: Location) -> list[FieldError]:
+    def _errors(self, error: ValidationError, location: Location) -> list[FieldError]:
         """Pydantic's errors in words that say what to send."""
         return [
-            field_error((*where, *item["loc"]), self._message(item, where), item["type"])
+            field_error((*location, *item["loc"]), self._message(item), item["type"])
             for item in error.errors(include_url=False, include_input=False)
         ]
 
-    def _message(self, item: Any, where: Location) -> str:
-        kind, name = item["type"], item["loc"][-1] if item["loc"] else ""
+    def _message(self, error: Any) -> str:
+        kind, name = error["type"], error["loc"][-1] if error["loc"] else ""
         feature = self.features.get(name) if isinstance(name, str) else None
-        wanted = f"{KINDS[feature.dtype]} ({feature.dtype})" if feature else ""
+        expected = f"{KINDS[feature.dtype]} ({feature.dtype})" if feature else ""
         if kind == "missing":
-            return f"{name} is missing: send {wanted}"
+            return f"{name} is missing: send {expected}"
         if kind == "extra_forbidden":
             return f"{name} is not a feature of {self.model}; its features are: {', '.join(self.features)}"
         if kind == "json_invalid":
-            return json_message(item["ctx"]["error"])
-        if kind in ("less_than_equal", "greater_than_equal") and wanted:
-            bound = item["ctx"]["le" if kind == "less_than_equal" else "ge"]
-            return f"{name} is out of range: send {wanted} {'up to' if bound > 0 else 'from'} {bound}"
+            return json_message(error["ctx"]["error"])
+        if kind in ("less_than_equal", "greater_than_equal") and expected:
+            bound = error["ctx"]["le" if kind == "less_than_equal" else "ge"]
+            return f"{name} is out of range: send {expected} {'up to' if bound > 0 else 'from'} {bound}"
         if kind == "finite_number":
-            return f"{name} should be {wanted}, and finite"
-        if kind.endswith(("_type", "_parsing")) and wanted:
-            return f"{name} should be {wanted}"
+            return f"{name} should be {expected}, and finite"
+        if kind.endswith(("_type", "_parsing")) and expected:
+            return f"{name} should be {expected}"
         if kind in ("dict_type", "mapping_type"):
             return f"send an object with the features: {', '.join(self.features)}"
-        return str(item["msg"])
+        return str(error["msg"])
+
+
+def read_json(body: bytes) -> Any:
+    """The value of a JSON body of any form.
+
+    Raises:
+        Invalid: it is no JSON.
+    """
+    try:
+        return _ANY.validate_json(body)
+    except ValidationError as error:
+        message = json_message(error.errors(include_url=False)[0]["ctx"]["error"])
+        raise invalid(("body",), message, "json_invalid") from None
 
 
 def json_message(error: str) -> str:
-    """What to say of a body that is no JSON."""
+    """What to tell the sender of a body that is no JSON, from pydantic's own message."""
     if error.startswith("EOF while parsing a value at line 1 column 0"):
         return "the body is empty: send JSON"
     return f"the body is not valid JSON: {error}"
