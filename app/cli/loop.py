@@ -210,21 +210,21 @@ class Loop:
         """A run that the retrainer has started, to its end; or why it starts none."""
         begin, counts = datetime.now(UTC), self._retrainer_outcomes()
 
-        def reaction() -> FlowRun | str | None:
-            """The run, or what the retrainer did instead."""
+        def reaction() -> tuple[FlowRun | None, str] | None:
+            """The run; or no run, and what the retrainer decided instead."""
             runs = self.prefect.runs(flow=TRAIN_FLOW, tags=[RETRAINER], due_after=begin - CLOCKS)
             run = next((run for run in runs if run.parameters.get("model") == self.model), None)
             if run:
-                return run
+                return run, "started"
             for outcome, count in self._retrainer_outcomes().items():
                 if outcome not in ("started", "failed") and count > counts.get(outcome, 0):
-                    return outcome
+                    return None, outcome
             return None
 
-        result: FlowRun | str = wait_until(reaction, 180, "the retrainer started nothing; see its log", PAUSE)
-        if isinstance(result, str):
-            return f"none, and the retrainer says why: {result}"
-        run = self._ended(result, "retraining")
+        started, outcome = wait_until(reaction, 180, "the retrainer started nothing; see its log", PAUSE)
+        if started is None:
+            return f"none, and the retrainer says why: {outcome}"
+        run = self._ended(started, "retraining")
         decision = self._decision(self._versions_of(run))
         if decision is None:
             raise CommandError(f"the promotion ledger says nothing of the retraining {run.name}")

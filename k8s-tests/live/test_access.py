@@ -47,19 +47,19 @@ PROBE = """
 import json, socket, sys, time
 targets, expected = json.loads(sys.argv[1]), set(json.loads(sys.argv[2]))
 def reach():
-    found = set()
+    reached = set()
     for name, (host, port) in targets.items():
         try:
             socket.create_connection((host, port), timeout=1.5).close()
-            found.add(name)
+            reached.add(name)
         except OSError:
             pass
-    return found
+    return reached
 deadline, same = time.monotonic() + 60, 0
 while time.monotonic() < deadline and same < 2:
-    found = reach()
-    same = same + 1 if found == expected else 0
-print(json.dumps(sorted(found)))
+    reached = reach()
+    same = same + 1 if reached == expected else 0
+print(json.dumps(sorted(reached)))
 """
 READ = {"get", "list", "watch"}
 WRITE = READ | {"create", "update", "patch", "delete"}
@@ -108,14 +108,14 @@ ANYWHERE: dict[str, dict[tuple[str, str], set[str]]] = {
 def targets(platform: Platform) -> dict[str, tuple[str, int]]:
     """Addresses rather than names: whether DNS may be asked is another edge."""
     addresses = {s.metadata.name: s.spec.cluster_ip for s in platform.core.list_namespaced_service(platform.name).items}
-    found = {}
+    addresses_by_name = {}
     for name, port in LISTENING.items():
         of_service = addresses.get(f"{platform.release}-{name}", "None")
         # a Service without an address, or one that does not serve this port, leaves the pod's
         direct = of_service == "None" or name == "ingress"
-        found[name] = (platform.pods(name)[0].status.pod_ip if direct else of_service, port)
+        addresses_by_name[name] = (platform.pods(name)[0].status.pod_ip if direct else of_service, port)
     api = platform.core.read_namespaced_service("kubernetes", "default").spec.cluster_ip
-    return {**found, "kubernetes": (api, 443)}
+    return {**addresses_by_name, "kubernetes": (api, 443)}
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +184,12 @@ def test_accounts_may_do_what_the_role_says_and_nothing_else(platform: Platform)
     assert {f"{platform.release}-{name}" for name in RIGHTS} <= set(accounts)
     # what every account of the cluster may: to ask about itself, and nothing that is in a namespace
     anybody = {place: rights(platform, "default:nobody", place) for place in (platform.name, "kube-system")}
-    assert not [right for found in anybody.values() for right in found if right[0] == ""]
+    assert not [right for allowed in anybody.values() for right in allowed if right[0] == ""]
     for account in accounts:
         name = account.removeprefix(f"{platform.release}-")
         for place in anybody:
-            said = {**ANYWHERE.get(name, {}), **(RIGHTS.get(name, {}) if place == platform.name else {})}
-            expected = {(group, resource, verb) for (group, resource), verbs in said.items() for verb in verbs}
+            granted = {**ANYWHERE.get(name, {}), **(RIGHTS.get(name, {}) if place == platform.name else {})}
+            expected = {(group, resource, verb) for (group, resource), verbs in granted.items() for verb in verbs}
             assert rights(platform, f"{platform.name}:{account}", place) - anybody[place] == expected, (
                 f"{account} in {place}"
             )
@@ -221,12 +221,12 @@ print("ROUTES" + json.dumps(sorted(set(rules))))
 
 def _open_routes(http: httpx.Client, routes: list[tuple[str, str]]) -> set[str]:
     """Routes that neither ask for an account nor are missing."""
-    found = set()
+    open_paths = set()
     for method, path in routes:
         status = http.request(method, path).status_code
         if status not in (401, 403, 404, 405):
-            found.add(path)
-    return found
+            open_paths.add(path)
+    return open_paths
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
@@ -341,5 +341,5 @@ def test_pods_are_nobody_on_a_read_only_root(platform: Platform, component: str)
         stdout=True,
         stderr=True,
     )
-    found = json.loads(printed.replace("'", '"').replace("True", "true").replace("False", "false"))
-    assert found == {"uid": 10001, "writes": [], "token": component == "prefect-worker"}
+    answer = json.loads(printed.replace("'", '"').replace("True", "true").replace("False", "false"))
+    assert answer == {"uid": 10001, "writes": [], "token": component == "prefect-worker"}

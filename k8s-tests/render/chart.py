@@ -35,6 +35,7 @@ class Loader(yaml.CSafeLoader):
     """YAML in which no key comes twice: of two, one would be lost without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As in YAML's own loader; raises ConstructorError where a key comes twice."""
         keys = [key.value for key, _ in node.value]
         if twice := {key for key in keys if keys.count(key) > 1}:
             raise yaml.constructor.ConstructorError(None, None, f"twice: {', '.join(sorted(twice))}", node.start_mark)
@@ -138,12 +139,13 @@ def _manifests(values: str, options: tuple[str, ...]) -> tuple[Manifest, ...]:
 
 def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
     """The one manifest of this kind and name."""
-    found = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
-    assert len(found) == 1, f"{len(found)} manifests are {kind}/{name}"
-    return found[0]
+    matches = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
+    assert len(matches) == 1, f"{len(matches)} manifests are {kind}/{name}"
+    return matches[0]
 
 
 def title(manifest: Manifest) -> str:
+    """Kind and name, such as Deployment/mlops-ui."""
     return f"{manifest['kind']}/{manifest['metadata']['name']}"
 
 
@@ -201,5 +203,6 @@ def operated(manifests: list[Manifest]) -> dict[str, Manifest]:
 
 
 def containers(pod: Manifest, init: bool = True) -> list[Manifest]:
+    """The pod's containers, by default with those that run before them."""
     spec = pod["spec"]
     return [*(spec.get("initContainers", []) if init else []), *spec["containers"]]

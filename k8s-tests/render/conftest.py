@@ -9,6 +9,7 @@ from profiles import PROFILES
 
 @pytest.fixture(params=PROFILES)
 def profile(request: pytest.FixtureRequest) -> str:
+    """The name of each profile in turn."""
     return str(request.param)
 
 

@@ -63,16 +63,16 @@ def test_no_panel_lies_on_another(name: str) -> None:
 
 
 def test_titles_uids_and_ids_come_once() -> None:
-    found = dashboards().values()
-    titles = [panel["title"] for dashboard in found for panel in panels(dashboard)]
+    committed = dashboards().values()
+    titles = [panel["title"] for dashboard in committed for panel in panels(dashboard)]
     assert len(set(titles)) == len(titles), sorted(title for title in titles if titles.count(title) > 1)
-    assert {dashboard["uid"]: dashboard["title"] for dashboard in found} == {
+    assert {dashboard["uid"]: dashboard["title"] for dashboard in committed} == {
         "mlops-model-api": "Model API",
         "mlops-model-quality": "Model quality",
         "mlops-platform": "Platform",
         "mlops-loop": "Loop",
     }
-    for dashboard in found:
+    for dashboard in committed:
         ids = [panel["id"] for panel in dashboard["panels"]]
         assert len(set(ids)) == len(ids), dashboard["title"]
         rows = [panel["title"] for panel in dashboard["panels"] if panel["type"] == "row"]
@@ -120,14 +120,14 @@ def test_the_tutorials_panels_are_there() -> None:
 
 def test_every_query_is_promql(tmp_path: Path) -> None:
     """As recording rules, since promtool of any version reads those."""
-    asked = queries()
-    as_rules = [{"record": f"query:{number}", "expr": query.expr} for number, query in enumerate(asked)]
+    all_queries = queries()
+    as_rules = [{"record": f"query:{number}", "expr": query.expr} for number, query in enumerate(all_queries)]
     file = tmp_path / "queries.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": as_rules}]}))
     done = promtool("check", "rules", "--lint=none", file)
     numbers = {int(number) for number in re.findall(r"query:(\d+)", done.stderr)}
-    assert done.returncode == 0, f"{[asked[number] for number in numbers]}\n{done.stderr}"
-    assert f"{len(asked)} rules found" in done.stdout
+    assert done.returncode == 0, f"{[all_queries[number] for number in numbers]}\n{done.stderr}"
+    assert f"{len(all_queries)} rules found" in done.stdout
 
 
 def test_every_metric_is_one_that_there_is() -> None:

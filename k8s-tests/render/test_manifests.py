@@ -225,9 +225,9 @@ def test_an_autoscaled_deployment_has_no_replicas() -> None:
 
 def test_services_lead_to_a_port_of_a_pod(manifests: list[Manifest]) -> None:
     for service in (m for m in manifests if m["kind"] == "Service"):
-        wanted = {"matchLabels": service["spec"]["selector"]}
+        selector = {"matchLabels": service["spec"]["selector"]}
         everything = pods(manifests) | operated(manifests)
-        chosen = {n: pod for n, pod in everything.items() if selects(wanted, pod["metadata"]["labels"])}
+        chosen = {n: pod for n, pod in everything.items() if selects(selector, pod["metadata"]["labels"])}
         assert len(chosen) == 1, f"{title(service)}: spec.selector chooses {sorted(chosen)}"
         (pod,) = chosen.values()
         of_pod = [port for c in containers(pod, init=False) for port in c.get("ports", [])]
@@ -279,8 +279,8 @@ def test_every_pod_has_a_network_policy_of_its_own_in_both_directions(manifests:
 def test_only_who_asks_the_kubernetes_api_has_a_token(manifests: list[Manifest]) -> None:
     for name, pod in (pods(manifests) | operated(manifests)).items():
         spec = pod["spec"]
-        wanted = name in TOKENS
-        assert spec["automountServiceAccountToken"] is wanted, f"{name}: spec.automountServiceAccountToken"
+        expected = name in TOKENS
+        assert spec["automountServiceAccountToken"] is expected, f"{name}: spec.automountServiceAccountToken"
         assert spec["enableServiceLinks"] is False, f"{name}: spec.enableServiceLinks"
         for volume in spec.get("volumes", []):
             assert "serviceAccountToken" not in str(volume), f"{name}: volumes[{volume['name']}]"

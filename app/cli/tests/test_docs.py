@@ -35,10 +35,10 @@ def test_make_targets_exist() -> None:
 
 
 def test_commands_and_options_exist() -> None:
-    found = {line for page in PAGES for line in re.findall(r"`(mlops [^`]+)`", page.read_text())}
-    found |= {line for page in PAGES for line in shell_commands(page) if line.startswith("mlops ")}
-    assert found
-    for line in found:
+    commands = {line for page in PAGES for line in re.findall(r"`(mlops [^`]+)`", page.read_text())}
+    commands |= {line for page in PAGES for line in shell_commands(page) if line.startswith("mlops ")}
+    assert commands
+    for line in commands:
         name, *words = line.split()[1:]
         command = main.commands.get(name)
         assert command, f"{line}: there is no command {name}"

@@ -45,9 +45,9 @@ class Caller:
 
     def metric(self, name: str, **labels: str) -> float | None:
         shown = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
-        wanted = f"{name}{{{shown}}}" if shown else name
+        series = f"{name}{{{shown}}}" if shown else name
         lines = self.client.get("/metrics").text.splitlines()
-        return next((float(line.split()[-1]) for line in lines if line.startswith(f"{wanted} ")), None)
+        return next((float(line.split()[-1]) for line in lines if line.startswith(f"{series} ")), None)
 
 
 @pytest.fixture
@@ -197,11 +197,11 @@ class Losing(FaultyProxy):
     lost = False
 
     def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes] | None:
-        said = super().answer(method, path, body, headers)
+        answer = super().answer(method, path, body, headers)
         if path.endswith("/create_flow_run") and not self.lost:
             self.lost = True
             return 502, "text/plain", b"bad gateway"
-        return said
+        return answer
 
 
 def test_a_lost_answer_is_asked_for_again_and_is_one_run(
@@ -355,7 +355,7 @@ def test_the_exporter_says_that_prefect_is_away_and_keeps_the_last_figures(
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("TOKEN", "", "at least 16 characters"),
         ("TOKEN", "short", "at least 16 characters"),
@@ -365,11 +365,11 @@ def test_the_exporter_says_that_prefect_is_away_and_keeps_the_last_figures(
         ("DRY_RUN", "perhaps", "MLOPS_RETRAINER_DRY_RUN"),
     ],
 )
-def test_bad_settings_stop_it_with_a_sentence(tmp_path: Path, name: str, value: str, said: str) -> None:
+def test_bad_settings_stop_it_with_a_sentence(tmp_path: Path, name: str, value: str, message: str) -> None:
     environment = {"MLOPS_RETRAINER_TOKEN": TOKEN, f"MLOPS_RETRAINER_{name}": value}
     process = ChildProcess("retrainer", [sys.executable, "-m", "app.retrainer"], environment, tmp_path)
     assert process.process.wait(60) == 2
-    assert said in process.tail()
+    assert message in process.tail()
     assert "Traceback" not in process.tail()
     assert TOKEN not in process.tail()
 

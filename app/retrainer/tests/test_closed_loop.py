@@ -111,10 +111,10 @@ def test_drift_that_is_fed_back_is_retrained_and_promoted_and_without_news_the_c
     loop: Loop, api: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "mlops.retrainer")
-    sent = mlops("drift", loop.model, "--feedback", "--url", api)
-    assert sent.returncode == 0, sent.stderr
-    assert "600 of 600 rows predicted and fed back on" in sent.stdout
-    assert f"answered by version 1 of {loop.model}" in sent.stdout
+    drift = mlops("drift", loop.model, "--feedback", "--url", api)
+    assert drift.returncode == 0, drift.stderr
+    assert "600 of 600 rows predicted and fed back on" in drift.stdout
+    assert f"answered by version 1 of {loop.model}" in drift.stdout
 
     # shifted rows with their labels make it better
     assert loop.alert()["outcome"] == "started"
@@ -126,9 +126,9 @@ def test_drift_that_is_fed_back_is_retrained_and_promoted_and_without_news_the_c
     assert loop.production() == "2"
     run = loop.registry.run(loop.registry.version(loop.model, "2").run_id)
     assert (run.params["rows"], run.tags["cause"]) == ("750", CAUSE)
-    said = loop.alert()
-    assert said["outcome"] == "cooldown"
-    assert "as promoted: cooldown of 3600 s" in said["reason"]
+    verdict = loop.alert()
+    assert verdict["outcome"] == "cooldown"
+    assert "as promoted: cooldown of 3600 s" in verdict["reason"]
 
     # the same rows once more do not, and the next attempt waits twice as long
     loop.ahead = timedelta(hours=2)
@@ -138,9 +138,9 @@ def test_drift_that_is_fed_back_is_retrained_and_promoted_and_without_news_the_c
     decision = history(loop.registry, loop.model)[0]
     assert (decision.outcome, decision.check) == ("refused", "better")
     assert loop.production() == "2"
-    said = loop.alert()
-    assert said["outcome"] == "cooldown"
-    assert "as refused: cooldown of 7200 s" in said["reason"]
+    verdict = loop.alert()
+    assert verdict["outcome"] == "cooldown"
+    assert "as refused: cooldown of 7200 s" in verdict["reason"]
     assert len(loop.trainings.runs()) == 2
 
 
@@ -163,7 +163,7 @@ def test_new_data_at_the_path_that_the_model_file_names_is_retrained_on(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["rose"], "there is no model 'rose'"),
         (["iris", "--features", "petal_length,colour"], "'colour' is no numeric feature of iris; those are: sepal_len"),
@@ -172,10 +172,10 @@ def test_new_data_at_the_path_that_the_model_file_names_is_retrained_on(
         (["iris", "--url", "http://127.0.0.1:9"], "The model API at http://127.0.0.1:9 does not answer"),
     ],
 )
-def test_drift_says_what_is_wrong(arguments: list[str], said: str) -> None:
+def test_drift_says_what_is_wrong(arguments: list[str], message: str) -> None:
     done = mlops("drift", *arguments)
     assert done.returncode in (1, 2)
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
