@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,8 +18,10 @@ from app.runtime import processes
 from app.runtime.processes import Server, free_port
 from app.vocabulary import Gate
 from flows import dataset
-from flows import model as models
-from flows.register import build_bundle, register
+from flows.bundle_writer import FittedModel, build_bundle
+from flows.catalog import load_model
+from flows.model import Model
+from flows.register import register
 
 Register = Callable[..., ModelVersion]
 
@@ -72,30 +75,26 @@ def quiet_environment() -> None:
 
 
 @pytest.fixture(scope="session")
-def iris_rows() -> tuple[pd.DataFrame, pd.DataFrame]:
-    iris = models.get("iris")
+def iris() -> Model:
+    return load_model("iris")
+
+
+@pytest.fixture(scope="session")
+def iris_rows(iris: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training rows and held-out rows."""
     return dataset.split(iris, dataset.validate(iris, iris.load()))
 
 
 @pytest.fixture(scope="session")
-def iris_fitted(iris_rows: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
+def iris_fitted(iris: Model, iris_rows: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
     rows = iris_rows[0]
-    return models.get("iris").estimator(42).fit(rows.drop(columns="species"), rows["species"])
+    return iris.estimator(42).fit(rows.drop(columns="species"), rows["species"])
 
 
 @pytest.fixture(scope="session")
-def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any, iris_fitted: Any) -> Path:
+def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris: Model, iris_rows: Any, iris_fitted: Any) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "model"
-    rows = iris_rows[0]
-    build_bundle(
-        folder,
-        estimator=iris_fitted,
-        frame=rows.drop(columns="species"),
-        labels=rows["species"],
-        task="classification",
-        target="species",
-        gate=models.get("iris").gate,
-    )
+    build_bundle(folder, FittedModel.of(iris, iris_fitted, iris_rows[0]))
     return folder
 
 
@@ -112,29 +111,19 @@ def name() -> str:
 
 @pytest.fixture
 def new_version(
-    registry: MlflowClient, name: str, iris_rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registry: MlflowClient, name: str, iris: Model, iris_rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Register:
-    """Registers an estimator (fitted on Iris) as the next version of `name`."""
+    """Fits an estimator on Iris and registers it as the next version of `name`."""
     monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path / "cache"))
     train, held_out = iris_rows
 
     def make(estimator: Any = None, *, features: list[str] | None = None, **gate: Any) -> ModelVersion:
         columns = features or [c for c in train.columns if c != "species"]
-        fitted = estimator if estimator is not None else models.get("iris").estimator(42)
-        fitted = fitted.fit(train[columns], train["species"])
+        estimator = iris.estimator(42) if estimator is None else estimator
+        estimator.fit(train[columns], train["species"])
+        model = replace(iris, gate=Gate(**{"metric": "accuracy", "threshold": 0.85, "max_regression": 0.02, **gate}))
+        rows = [*columns, "species"]
         run = registry.create_run(registry.ensure_experiment(name), "test", {})
-        return register(
-            registry,
-            name=name,
-            run_id=run,
-            estimator=fitted,
-            frame=train[columns],
-            labels=train["species"],
-            held_out=held_out[[*columns, "species"]],
-            task="classification",
-            target="species",
-            gate=Gate(**{"metric": "accuracy", "threshold": 0.85, "max_regression": 0.02, **gate}),
-            tags={},
-        )
+        return register(registry, name, run, FittedModel.of(model, estimator, train[rows]), held_out[rows], {})
 
     return make

@@ -13,8 +13,13 @@ Task = Literal["classification", "regression"]
 Serving = Literal["onnx", "skops"]  # what answers: onnxruntime, or scikit-learn where ONNX cannot express the estimator
 Action = Literal["promote", "rollback", "outside"]  # outside: the alias was moved by hand
 Outcome = Literal["promoted", "refused", "unchanged"]
+# What can refuse a version, see docs/architecture.md; history: there is no version to roll back to.
+Check = Literal["bundle", "golden", "signature", "threshold", "regression", "better", "concurrent", "history"]
 Dtype = Literal["double", "float", "long", "integer", "boolean", "string"]  # MLflow's names
 Label = bool | int | float | str  # of a class, or the value of a regression
+
+TRAIN_FLOW = "train"  # Prefect's flow with a deployment for each model, such as train/iris
+RETRAINER = "retrainer"  # who asks for retrainings: a tag of its flow runs, `who` in the promotion ledger
 
 NUMERIC: frozenset[str] = frozenset({"double", "float", "long", "integer", "boolean"})
 INTEGER: frozenset[str] = frozenset({"long", "integer"})

@@ -15,7 +15,11 @@ import uvloop
 
 @dataclass(frozen=True)
 class Load:
-    """requests per second over the whole time; p50 and p99 in milliseconds; failed: answers that were not 200."""
+    """What a load measured.
+
+    rate: requests per second over the whole time; p50, p99: percentiles of the latency in milliseconds.
+    failed: how many answers were not 200.
+    """
 
     rate: float
     p50: float
@@ -24,6 +28,8 @@ class Load:
 
 
 class _Connection(asyncio.Protocol):
+    """Sends the request again as soon as its answer is complete, until the time is over."""
+
     def __init__(self, request: bytes, until: float, done: asyncio.Future[None]) -> None:
         self.request, self.until, self.done = request, until, done
         self.times: list[float] = []
@@ -35,7 +41,7 @@ class _Connection(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
-        self.sent = time.perf_counter()
+        self.begin = time.perf_counter()
         self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
@@ -43,7 +49,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         now = time.perf_counter()
-        self.times.append(now - self.sent)
+        self.times.append(now - self.begin)
         self.failed += self.parser.get_status_code() != 200
         if now < self.until:
             self._send()
@@ -55,33 +61,40 @@ class _Connection(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _run(url: str, body: bytes | None, connections: int, seconds: float) -> Load:
+def _request(url: str, body: bytes | None) -> bytes:
+    """The bytes of one HTTP request."""
     parts = urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     head = [f"{'POST' if body is not None else 'GET'} {target} HTTP/1.1", f"Host: {parts.netloc}"]
     if body is not None:
         head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    request = ("\r\n".join(head) + "\r\n\r\n").encode() + (body or b"")
+    return ("\r\n".join(head) + "\r\n\r\n").encode() + (body or b"")
+
+
+async def _run(url: str, body: bytes | None, connections: int, seconds: float) -> Load:
+    parts, request = urlsplit(url), _request(url, body)
     loop = asyncio.get_running_loop()
-    begun = time.perf_counter()
+    begin = time.perf_counter()
     clients = []
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
-        made = _Connection(request, begun + seconds, done)
-        await loop.create_connection(lambda made=made: made, str(parts.hostname), parts.port or 80)  # type: ignore[misc]
-        clients.append(made)
+        client = _Connection(request, begin + seconds, done)
+        await loop.create_connection(lambda client=client: client, str(parts.hostname), parts.port or 80)  # type: ignore[misc]
+        clients.append(client)
     await asyncio.gather(*(client.done for client in clients))
-    took = time.perf_counter() - begun
+    elapsed = time.perf_counter() - begin
     times = np.concatenate([client.times for client in clients]) * 1000
     p50, p99 = np.percentile(times, [50, 99])
-    return Load(len(times) / took, float(p50), float(p99), sum(client.failed for client in clients))
+    return Load(len(times) / elapsed, float(p50), float(p99), sum(client.failed for client in clients))
 
 
 def load(url: str, body: bytes | None = None, connections: int = 16, seconds: float = 5.0) -> Load:
     """Send one request over and over: GET, or POST where there is a body (JSON).
 
     Args:
-        url: on this machine.
-        seconds: how long.
+        url: an http URL on this machine.
+        body: JSON.
+        connections: how many, each with one request at a time.
+        seconds: how long to go on.
     """
     return uvloop.run(_run(url, body, connections, seconds))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from app.runtime.waiting import wait_until
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACE = "mlops"
 KUBECTL = ["kubectl", "--context", "kind-mlops", "--namespace", NAMESPACE]
@@ -42,7 +44,7 @@ def measure(add: Callable[[str, str, str], None], folder: Path) -> None:
 
 
 def install() -> float:
-    """Seconds."""
+    """Seconds from `helm install` to the first prediction."""
     begun = time.monotonic()
     # Grafana's image is not everywhere, and no prediction waits for it
     run([*HELM, "install", "mlops", "charts/platform", "--create-namespace", "--set=grafana.enabled=false"])
@@ -51,6 +53,7 @@ def install() -> float:
 
 
 def prediction() -> str:
+    """What the API answers for one flower; "" while it does not."""
     answer = httpx.get(f"{INGRESS}/predict?{ROW}", headers=API)
     return str(answer.json().get("prediction", "")) if answer.is_success else ""
 
@@ -99,31 +102,35 @@ def edit(folder: Path) -> float:
 
 
 def title() -> str:
+    """The title in the API's OpenAPI document; "" while it does not answer."""
     answer = httpx.get(f"{INGRESS}/openapi.json", headers=API)
     return str(answer.json()["info"]["title"]) if answer.is_success else ""
 
 
 def items(kind: str) -> list[dict[str, dict[str, object]]]:
-    found: list[dict[str, dict[str, object]]] = json.loads(run([*KUBECTL, "get", kind, "-o", "json"]))["items"]
-    return found
+    """The objects of this kind in the platform's namespace."""
+    objects: list[dict[str, dict[str, object]]] = json.loads(run([*KUBECTL, "get", kind, "-o", "json"]))["items"]
+    return objects
 
 
 def run(command: list[str]) -> str:
-    """What it prints. Raises SystemExit with its message when it fails."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
+    """What the command prints, run in the repository's root. Raises SystemExit with its message when it fails."""
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{result.stdout}{result.stderr}")
+    return result.stdout
 
 
 def wait(condition: Callable[[], bool], what: str, seconds: float) -> None:
-    """Raises SystemExit when it does not come true in time; the server may be away meanwhile."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """Wait until it is true; the server may be away meanwhile. Raises SystemExit when it is not true in time."""
+
+    def is_true() -> bool:
         try:
-            if condition():
-                return
+            return condition()
         except (httpx.HTTPError, ValueError):
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"{what} did not come in {seconds:.0f} s")
+            return False
+
+    try:
+        wait_until(is_true, seconds, f"{what} did not come", pause=0.2)
+    except TimeoutError as error:
+        raise SystemExit(str(error)) from error

@@ -14,6 +14,9 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
+from app.clients.errors import ServiceError
+from app.clients.model_api import ModelApiClient
+from app.contract import FeedbackItem
 from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
 from app.ui.settings import UiSettings
 from flows.models import iris
@@ -25,39 +28,43 @@ LABELLED = 0.25  # of the predictions get their true label
 
 
 class Traffic(threading.Thread):
-    """Asks for the flowers of the data set, petals somewhat wider than they were, in waves; labels some of them."""
+    """Requests predictions of the data set's flowers, petals somewhat wider than they were, in waves; labels some.
+
+    error: what ended it early.
+    """
 
     def __init__(self, api: str) -> None:
         super().__init__(daemon=True)
         self.api = api
-        self.over = threading.Event()
-        self.error: Exception | None = None
+        self.stopping = threading.Event()
+        self.error: ServiceError | None = None
         frame = iris.load()
         self.rows: list[dict[Any, Any]] = frame.to_dict("records")
-        self.chance = random.Random(4)  # noqa: S311
+        self.random = random.Random(4)  # noqa: S311
 
     def run(self) -> None:
+        """Send until `stopping` is set."""
         try:
-            with httpx.Client(base_url=self.api, timeout=10) as client:
+            with ModelApiClient(self.api) as client:
                 self._send(client)
-        except httpx.HTTPError as error:
+        except ServiceError as error:
             self.error = error
 
-    def _send(self, client: httpx.Client) -> None:
-        labels: list[dict[str, str]] = []
+    def _send(self, client: ModelApiClient) -> None:
+        labels: list[FeedbackItem] = []
         begin = time.monotonic()
-        while not self.over.is_set():
-            row = dict(self.chance.choice(self.rows))
+        while not self.stopping.is_set():
+            row = dict(self.random.choice(self.rows))
             truth = row.pop("species")
-            row["petal_width"] = round(row["petal_width"] + self.chance.choice([0.0, 0.0, 0.2]), 1)
-            answer = client.post("/models/iris/predict", json=row).raise_for_status().json()
-            if self.chance.random() < LABELLED:
-                labels.append({"prediction_id": answer["prediction_id"], "label": truth})
+            row["petal_width"] = round(row["petal_width"] + self.random.choice([0.0, 0.0, 0.2]), 1)
+            answer = client.predict("iris", row)
+            if self.random.random() < LABELLED:
+                labels.append(FeedbackItem(prediction_id=answer.prediction_id, label=truth))
             if len(labels) == 20:
-                client.post("/feedback", json=labels).raise_for_status()
+                client.feedback_many(labels)
                 labels = []
             wave = math.sin((time.monotonic() - begin) / 4)
-            self.over.wait(1 / (30 + 18 * wave))
+            self.stopping.wait(1 / (30 + 18 * wave))
 
 
 def _open(browser: Browser, url: str) -> Page:
@@ -93,10 +100,10 @@ def take(browser: Browser, ui: str, api: str) -> None:
         page.screenshot(path=IMAGES / "live.png")
         page.close()
     finally:
-        traffic.over.set()
+        traffic.stopping.set()
         traffic.join()
     if traffic.error:
-        raise SystemExit(f"the model API at {api} failed: {traffic.error}")
+        raise SystemExit(str(traffic.error))
 
     page = _open(browser, ui)
     _choose_iris(page)
@@ -119,14 +126,15 @@ def take(browser: Browser, ui: str, api: str) -> None:
 
 
 def main() -> None:
+    """Take the screenshots of a demo that runs."""
     settings = UiSettings()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ui", default=f"http://127.0.0.1:{settings.ui_port}")
     parser.add_argument("--api", default=settings.api_url)
-    given = parser.parse_args()
+    options = parser.parse_args()
     if not CHROMIUM:
         sys.exit("chromium is not installed: apt-get install chromium")
-    for url in (f"{given.ui}/_stcore/health", f"{given.api}/livez"):
+    for url in (f"{options.ui}/_stcore/health", f"{options.api}/livez"):
         try:
             httpx.get(url, timeout=5).raise_for_status()
         except httpx.HTTPError as error:
@@ -134,7 +142,7 @@ def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        take(browser, given.ui, given.api)
+        take(browser, options.ui, options.api)
         browser.close()
 
 

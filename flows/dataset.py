@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
+from app.registry.feedback_store import Row
 from flows.model import Model
 
 MIN_PER_CLASS = 4  # of which the split puts at least one into the held-out rows
@@ -25,11 +26,11 @@ class SourceUnavailable(OSError):
 
 
 def read_source(source: str) -> pd.DataFrame:
-    """A CSV or Parquet file from a path or URL.
+    """Read a CSV or Parquet file from a path or URL.
 
     Raises:
-        SourceUnavailable: it is not there or does not answer.
-        DatasetError: it is neither, or half-written.
+        SourceUnavailable: the file is missing, or its server does not answer.
+        DatasetError: it is of another kind, or half-written.
     """
     suffix = source.split("?", 1)[0].rsplit(".", 1)[-1].lower()
     readers: dict[str, Callable[[str], pd.DataFrame]] = {
@@ -49,11 +50,26 @@ def read_source(source: str) -> pd.DataFrame:
 
 
 def load(model: Model, source: str | None = None) -> tuple[pd.DataFrame, str]:
-    """The model's data as it is, and the name of where it came from. `source` goes before the model's own."""
+    """The model's data as it is, and where it came from.
+
+    Args:
+        source: path or URL of a file to read; by default the model's own source, and then its `load()`.
+
+    Raises:
+        SourceUnavailable, DatasetError: as `read_source`.
+    """
     chosen = source or model.source
     if chosen:
         return read_source(chosen), chosen
     return model.load(), f"flows/models/{model.name}.py"
+
+
+def add_feedback(model: Model, frame: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
+    """The frame with a row for each prediction whose true label was sent; columns it does not have are left out."""
+    feedback = pd.DataFrame([{**row["features"], model.target: row["label"]} for row in rows])
+    if feedback.empty:
+        return frame
+    return pd.concat([frame, feedback[feedback.columns.intersection(frame.columns)]], ignore_index=True)
 
 
 def _kind(dtype: Any) -> str:
@@ -73,7 +89,14 @@ PANDAS = {"boolean": "bool", "long": "int64", "double": "float64", "string": "st
 
 
 def schema(model: Model, like: pd.DataFrame) -> pa.DataFrameSchema:
-    """The pandera schema of the model's data, read off `like`: its own bundled data."""
+    """The pandera schema of the model's data.
+
+    Args:
+        like: the data to take columns and types from: what the model's `load()` gives.
+
+    Raises:
+        DatasetError: a column is of a type that cannot be used.
+    """
     columns = {}
     for name, dtype in like.dtypes.items():
         kind = _kind(dtype)
@@ -97,36 +120,46 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     own = model.load()
     if model.target not in own.columns:
         raise DatasetError(f"load() of {model.name} gives no column {model.target!r}, which is its target")
-    wanted = schema(model, own)
-    frame = frame.copy(deep=False)
-    for name in frame.columns.intersection(own.columns):
-        ours, theirs = _kind(own[name].dtype), _kind(frame[name].dtype)
-        if theirs == ours or (ours == "double" and theirs == "long"):
-            frame[name] = frame[name].astype(
-                "str" if ours == "string" and frame[name].notna().all() else frame[name].dtype
-            )
-            if ours == "double":
-                frame[name] = frame[name].astype("float64")
+    expected = schema(model, own)
+    frame = _cast(frame, own)
     try:
-        frame = wanted.validate(frame, lazy=True)
+        frame = expected.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
         raise DatasetError("; ".join(_reasons(errors.failure_cases, own, frame))) from errors
     frame = frame[list(own.columns)].reset_index(drop=True)
     if len(frame) < model.min_rows:
         raise DatasetError(f"{len(frame)} rows, the model {model.name} needs at least {model.min_rows} (min_rows)")
-    if model.task == "classification":
-        counts = frame[model.target].value_counts()
-        if len(counts) < 2:
-            raise DatasetError(f"the target {model.target!r} has the single class {counts.index[0]!r}; two are needed")
-        rare = counts[counts < MIN_PER_CLASS]
-        if len(rare):
-            raise DatasetError(
-                f"the class {rare.index[0]!r} of {model.target!r} has {rare.iloc[0]} rows, "
-                f"at least {MIN_PER_CLASS} are needed"
-            )
-    elif _kind(frame[model.target].dtype) not in ("double", "long"):
-        raise DatasetError(f"the target {model.target!r} of a regression must be a number")
+    _check_target(model, frame[model.target])
     return frame
+
+
+def _cast(frame: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """The frame with whole numbers as fractions and text as text, where the model's own data has these."""
+    frame = frame.copy(deep=False)
+    for name in frame.columns.intersection(own.columns):
+        kind, own_kind = _kind(frame[name].dtype), _kind(own[name].dtype)
+        if own_kind == "double" and kind in ("double", "long"):
+            frame[name] = frame[name].astype("float64")
+        elif own_kind == kind == "string" and frame[name].notna().all():
+            frame[name] = frame[name].astype("str")
+    return frame
+
+
+def _check_target(model: Model, target: pd.Series) -> None:
+    """Raises DatasetError when the column cannot be learned: classes are missing or rare, or values are no numbers."""
+    if model.task == "regression":
+        if _kind(target.dtype) not in ("double", "long"):
+            raise DatasetError(f"the target {model.target!r} of a regression must be a number")
+        return
+    counts = target.value_counts()
+    if len(counts) < 2:
+        raise DatasetError(f"the target {model.target!r} has the single class {counts.index[0]!r}; two are needed")
+    rare = counts[counts < MIN_PER_CLASS]
+    if len(rare):
+        raise DatasetError(
+            f"the class {rare.index[0]!r} of {model.target!r} has {rare.iloc[0]} rows, "
+            f"at least {MIN_PER_CLASS} are needed"
+        )
 
 
 def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
@@ -153,11 +186,14 @@ def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame) -> lis
 
 
 def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(training rows, held-out rows): `model.holdout` of each class (of all rows for a regression) is held out.
+    """Hold out `model.holdout` of the rows of each class, of all rows for a regression.
 
-    Which rows is told by a hash of their content and `model.split_seed`, not by their place. So a row that was held out
-    stays so, but for a few at the edge, when rows are added, and production was not trained on the rows that its
+    Which rows depends on a hash of their content and on `model.split_seed`, not on their place. So a row that was held
+    out stays so when rows are added, but for a few at the edge, and production was not trained on the rows that its
     successor is compared with it on; equal rows are on the same side.
+
+    Returns:
+        training rows and held-out rows.
     """
     order = _mixed(pd.util.hash_pandas_object(frame, index=False).to_numpy(), model.split_seed)
     groups = frame[model.target] if model.task == "classification" else pd.Series(0, index=frame.index)

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import logging
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,14 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments.runner import RunnerDeployment
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
 
-from flows import model as models
-from flows.serve import deployments
-
-TAG = "mlops"
-HEARTBEAT = "prefect.flow-run.heartbeat"
-ENDS = [f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed", "AwaitingRetry")]
-# The worker's name of a pod's condition -> the message of the state, and whether it replaces one that says less.
-DIAGNOSES = {
-    "ImagePullError": ("The image of the Job cannot be pulled: see the run's log for its name and the answer.", False),
-    "OOMKilled": ("The Job needed more memory than its model file's resources allow, and was killed.", True),
-    "Evicted": ("The Job's pod was evicted by its node: see the run's log for the reason.", True),
-}
+from flows import serve
+from flows.automations import TAG, crash_automations, ensure_automations
+from flows.catalog import load_model, model_names
 
 log = logging.getLogger("mlops.deploy")
 
@@ -45,9 +34,9 @@ class DeploySettings(BaseSettings):
     """Read from MLOPS_* when it is created.
 
     image: of the Jobs; "" for the work pool's.
-    concurrency: runs at the same time.
-    bootstrap_model: the model that is trained once where it never was; "" for none.
-    heartbeat_seconds: runs that were not heard of for so long are crashed; they report every 30 s.
+    concurrency: how many runs there may be at the same time.
+    bootstrap_model: the model that is trained once if it never was; "" for none.
+    heartbeat_seconds: after so long without a heartbeat a run is crashed; runs send one every 30 s.
     server_seconds: how long the Prefect server may take to come up.
     """
 
@@ -61,17 +50,23 @@ class DeploySettings(BaseSettings):
 
 
 async def wait_for_server(client: PrefectClient, seconds: float) -> None:
-    """Raises TimeoutError when the server does not answer within the seconds."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while (problem := await client.api_healthcheck()) is not None:
-        if loop.time() > deadline:
-            raise TimeoutError(f"Prefect at {client.api_url} does not answer: {problem}")
-        await asyncio.sleep(1)
+    """Return once the server answers.
+
+    Raises:
+        TimeoutError: it does not within the seconds; the message has the last problem.
+    """
+    retrying = AsyncRetrying(
+        retry=retry_if_result(lambda problem: problem is not None), wait=wait_fixed(1), stop=stop_after_delay(seconds)
+    )
+    try:
+        await retrying(client.api_healthcheck)
+    except RetryError as error:
+        problem = error.last_attempt.result()
+        raise TimeoutError(f"Prefect at {client.api_url} does not answer: {problem}") from error
 
 
 async def ensure_work_pool(client: PrefectClient, name: str, template: dict[str, Any], concurrency: int) -> None:
-    """A work pool of type kubernetes with this base job template."""
+    """Create the work pool, of type kubernetes, or give it this base job template and limit of runs at a time."""
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
@@ -82,87 +77,45 @@ async def ensure_work_pool(client: PrefectClient, name: str, template: dict[str,
         await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template, concurrency_limit=concurrency))
 
 
-async def ensure_deployments(client: PrefectClient, wanted: list[RunnerDeployment], pool: str, image: str) -> None:
-    """These deployments, with their models' resources; those whose model file is gone are deleted."""
-    for deployment in wanted:
+async def ensure_deployments(client: PrefectClient, deployments: list[RunnerDeployment], pool: str, image: str) -> None:
+    """Register the deployments, with their models' resources; delete those whose model file is gone.
+
+    Args:
+        image: of the Jobs; "" for the work pool's.
+    """
+    for deployment in deployments:
         deployment.job_variables = job_variables(deployment, image)
         deployment.work_pool_name = pool
         deployment.tags = [TAG]
         await deployment.aapply()
-    names = {(deployment.flow_name, deployment.name) for deployment in wanted}
-    for found in await client.read_deployments():
-        flow = await client.read_flow(found.flow_id)
-        if TAG in found.tags and (flow.name, found.name) not in names:
-            log.info("deleting the deployment %s/%s: this image does not have it", flow.name, found.name)
-            await client.delete_deployment(found.id)
+    names = {(deployment.flow_name, deployment.name) for deployment in deployments}
+    for registered in await client.read_deployments():
+        flow = await client.read_flow(registered.flow_id)
+        if TAG in registered.tags and (flow.name, registered.name) not in names:
+            log.info("deleting the deployment %s/%s: this image does not have it", flow.name, registered.name)
+            await client.delete_deployment(registered.id)
     log.info("registered %s", ", ".join(f"{flow}/{name}" for flow, name in sorted(names, key=str)))
 
 
 def job_variables(deployment: RunnerDeployment, image: str) -> dict[str, Any]:
-    """What differs between Jobs: the image, and compute as the model file says."""
+    """What differs between Jobs: the image, and the CPU and memory that the model file asks for."""
     variables = {"image": image} if image else {}
-    if deployment.name in models.names():
-        resources = models.get(deployment.name).resources
+    if deployment.name in model_names():
+        resources = load_model(deployment.name).resources
         variables |= {"cpu": resources.cpu, "memory": resources.memory}
     return variables
 
 
-def automations(heartbeat_seconds: int) -> list[AutomationCore]:
-    """What ends a run that cannot end itself, as Crashed and with the reason."""
-    silent = EventTrigger(
-        match={"prefect.resource.id": "prefect.flow-run.*"},
-        for_each={"prefect.resource.id"},
-        after={HEARTBEAT},
-        expect={HEARTBEAT, *ENDS},
-        posture=Posture.Proactive,
-        threshold=1,
-        within=timedelta(seconds=heartbeat_seconds),
-    )
-    gone = f"Nothing was heard of the run for {heartbeat_seconds} s: its pod or node is gone."
-    return [
-        _crash("Crash runs without heartbeat", silent, gone, force=False),
-        *(
-            _crash(f"Crash runs whose pod has {diagnosis}", _diagnosed(diagnosis), message, force)
-            for diagnosis, (message, force) in DIAGNOSES.items()
-        ),
-    ]
-
-
-def _diagnosed(diagnosis: str) -> EventTrigger:
-    """When the worker sees a pod in this condition; it says so in the labels of the event."""
-    return EventTrigger(
-        match={"kubernetes.diagnosis": diagnosis},
-        for_each={"prefect.resource.id"},
-        expect={"prefect.kubernetes.pod.*"},
-        posture=Posture.Reactive,
-        threshold=1,
-        within=timedelta(0),
-    )
-
-
-def _crash(name: str, trigger: EventTrigger, message: str, force: bool) -> AutomationCore:
-    action = ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message, force=force)
-    return AutomationCore(
-        name=name, description="From flows/deploy.py.", enabled=True, tags=[TAG], trigger=trigger, actions=[action]
-    )
-
-
-async def ensure_automations(client: PrefectClient, wanted: list[AutomationCore]) -> None:
-    """Create these, or bring them to what they are here."""
-    for automation in wanted:
-        found = await client.read_automations_by_name(automation.name)
-        if found:
-            await client.update_automation(found[0].id, automation)
-        else:
-            await client.create_automation(automation)
-
-
 async def bootstrap(client: PrefectClient, model: str) -> FlowRun | None:
-    """Train a model once, so that there is something to serve; again only where every attempt so far failed."""
+    """Train a model once, so that there is something to serve; again only if every attempt so far failed.
+
+    Returns:
+        the flow run that was started, or None where there is no need for one.
+    """
     for attempt in range(1, 100):
         key = f"bootstrap-{model}-{attempt}"
-        known = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
-        runs = await client.read_flow_runs(flow_run_filter=known)
+        with_key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
+        runs = await client.read_flow_runs(flow_run_filter=with_key)
         if not runs:
             deployment = await client.read_deployment_by_name(f"train/{model}")
             log.info("the first training of %s, attempt %d", model, attempt)
@@ -177,25 +130,38 @@ async def bootstrap(client: PrefectClient, model: str) -> FlowRun | None:
     return None
 
 
-async def deploy(wanted: list[RunnerDeployment], pool: str, template: dict[str, Any], settings: DeploySettings) -> None:
+async def deploy(
+    deployments: list[RunnerDeployment], pool: str, template: dict[str, Any], settings: DeploySettings
+) -> None:
+    """Bring a Prefect server to what this image has, once it answers.
+
+    Args:
+        template: Prefect's base job template of the work pool.
+
+    Raises:
+        TimeoutError: the server does not answer.
+    """
     async with get_client() as client:
         await wait_for_server(client, settings.server_seconds)
         await ensure_work_pool(client, pool, template, settings.concurrency)
-        await ensure_deployments(client, wanted, pool, settings.image)
-        await ensure_automations(client, automations(settings.heartbeat_seconds))
+        await ensure_deployments(client, deployments, pool, settings.image)
+        await ensure_automations(client, crash_automations(settings.heartbeat_seconds))
         if settings.bootstrap_model:
             await bootstrap(client, settings.bootstrap_model)
 
 
 def main() -> None:
+    """Read the command line and deploy what this image has."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument("--work-pool", default="k8s")
-    parser.add_argument("--job-template", type=Path, required=True, help="Prefect's base job template, JSON")
+    parser.add_argument(
+        "--job-template", type=Path, required=True, help="A JSON file with Prefect's base job template."
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     template = json.loads(arguments.job_template.read_text())
-    asyncio.run(deploy(deployments(), arguments.work_pool, template, DeploySettings()))
+    asyncio.run(deploy(serve.deployments(), arguments.work_pool, template, DeploySettings()))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,12 @@ IMPORTANCE_ROWS = 1000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """metrics: by name; importances: by feature, mean loss of score when its values are shuffled; figures: by file."""
+    """How good an estimator is.
+
+    metrics: by name.
+    importances: by feature, the mean loss of score when its values are shuffled.
+    figures: by file name.
+    """
 
     metrics: dict[str, float]
     importances: dict[str, float]
@@ -35,6 +40,10 @@ def evaluate(model: Model, estimator: Any, held_out: pd.DataFrame, seed: int) ->
 
     Importances are scikit-learn's permutation importances (Breiman, Random Forests, 2001, section 10), so they work for
     any estimator and name the data's own columns.
+
+    Args:
+        held_out: features and target.
+        seed: of the shuffling.
     """
     features, true = held_out.drop(columns=model.target), held_out[model.target]
     predicted = np.asarray(estimator.predict(features)).ravel()

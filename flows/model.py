@@ -1,14 +1,9 @@
-"""What a model file defines, and where model files are found."""
+"""What a model file defines; `flows.catalog` finds the files."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,9 +13,6 @@ from app.vocabulary import Gate, Task
 
 __all__ = ["Gate", "Model", "ModelFileError", "Resources"]
 
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-MODELS = Path(__file__).parent / "models"
-
 
 class ModelFileError(Exception):
     """A model file is missing or does not define a usable model."""
@@ -28,7 +20,7 @@ class ModelFileError(Exception):
 
 @dataclass(frozen=True)
 class Resources:
-    """Of the Kubernetes Job that trains the model, in Kubernetes' own units."""
+    """What the Kubernetes Job that trains the model may use, in Kubernetes' own units."""
 
     cpu: str = "100m"
     memory: str = "1Gi"
@@ -38,11 +30,11 @@ class Resources:
 class Model:
     """Everything that is particular to one model.
 
-    load: () -> DataFrame of the features and the target, the data it trains on where no other source is named.
+    load: () -> DataFrame of the features and the target: the data to train on where no other source is named.
     estimator: (seed) -> an unfitted scikit-learn estimator, best a Pipeline.
     source: a CSV or Parquet path or URL with fresh data of the same columns, used instead of load() where it is set.
     min_rows: fewer rows stop the run.
-    holdout: share of the rows that are kept for the evaluation; split_seed: another one keeps other rows.
+    holdout: share of the rows that are kept for the evaluation; split_seed: another seed keeps other rows.
     schedule: cron expression in UTC, or None.
     """
 
@@ -69,42 +61,3 @@ class Model:
             )
         if not 0 < self.holdout < 1:
             raise ModelFileError(f"holdout is {self.holdout}, a share between 0 and 1 is needed")
-
-
-def folders() -> list[Path]:
-    """Where model files are looked for: flows/models, and the folders in MLOPS_MODELS_PATH (like PATH)."""
-    more = os.environ.get("MLOPS_MODELS_PATH", "")
-    return [MODELS, *(Path(part) for part in more.split(os.pathsep) if part)]
-
-
-def names() -> list[str]:
-    """The names of all model files."""
-    found = {p.stem for folder in folders() for p in folder.glob("*.py") if not p.stem.startswith("_")}
-    return sorted(found)
-
-
-def get(name: str) -> Model:
-    """The model of the file `name`.py.
-
-    Raises:
-        ModelFileError: there is no such file, it cannot be imported, or it defines no `model`.
-    """
-    path = next((p for folder in folders() if (p := folder / f"{name}.py").is_file()), None)
-    if path is None or not NAME.fullmatch(name):
-        looked = ", ".join(map(str, folders()))
-        raise ModelFileError(f"there is no model {name!r}; known are: {', '.join(names())} (looked in {looked})")
-    module_name = f"flows.models.{name}" if path.parent == MODELS else f"mlops_model_{name}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ModelFileError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    model = getattr(module, "model", None)
-    if not isinstance(model, Model):
-        raise ModelFileError(f"{path} defines no `model = Model(...)`")
-    values = {**model.__dict__, "name": name, "description": (module.__doc__ or name).strip()}
-    return Model(**values)

@@ -24,6 +24,7 @@ def decide(
     allow_signature_change: bool = False,
     only_if_better: bool = False,
 ) -> Decision:
+    """Try the gate and log what it decided; arguments and errors are those of `app.registry.promotion.promote`."""
     with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
         decision = promote_version(
             registry,

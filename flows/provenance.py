@@ -14,15 +14,19 @@ LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "skops", "numpy", "panda
 
 
 def git_sha() -> str:
-    """MLOPS_GIT_SHA (set in images), or the checkout's commit, with "-dirty" where files were changed; or ""."""
+    """The commit of the code: MLOPS_GIT_SHA (set in images), or the checkout's, with "-dirty" where files were changed.
+
+    Returns:
+        the commit, or "" where neither is known.
+    """
     if sha := os.environ.get("MLOPS_GIT_SHA"):
         return sha
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)  # noqa: S603
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def tags() -> dict[str, str]:

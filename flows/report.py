@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from dataclasses import dataclass
 
 from app.registry.ledger import Decision
 from app.runtime.settings import MlflowSettings
@@ -17,17 +17,28 @@ def run_url(run_id: str, experiment: str) -> str:
     return f"{base.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
 
-def markdown(
-    model: Model,
-    frame: pd.DataFrame,
-    origin: str,
-    evaluation: Evaluation,
-    run_id: str,
-    experiment: str,
-    version: str,
-    decision: Decision | None,
-) -> str:
+@dataclass(frozen=True)
+class Training:
+    """A training that ended with a registered version.
+
+    rows, origin: how many rows there were, held-out ones included, and where they came from.
+    run_id, experiment: the ids of the MLflow run and of its experiment.
+    decision: of the gate, or None where it was not tried.
+    """
+
+    model: Model
+    rows: int
+    origin: str
+    evaluation: Evaluation
+    run_id: str
+    experiment: str
+    version: str
+    decision: Decision | None
+
+
+def markdown(training: Training) -> str:
     """What was trained on what, how good it is, and what became of it."""
+    model, evaluation, decision = training.model, training.evaluation, training.decision
     gate = model.gate
     rows = [
         f"| {'**' + name + '**' if name == gate.metric else name} | {value:.4f} |"
@@ -35,16 +46,17 @@ def markdown(
     ]
     ranked = sorted(evaluation.importances.items(), key=lambda item: -item[1])[:10]
     verdict = f"**{decision.outcome}**: {decision.reason}" if decision else "not asked for"
+    url = run_url(training.run_id, training.experiment)
     return "\n".join(
         [
-            f"# {model.name} version {version}",
+            f"# {model.name} version {training.version}",
             "",
             model.description,
             "",
             f"Promotion: {verdict}",
             "",
-            f"[The MLflow run]({run_url(run_id, experiment)}) has parameters, pictures and the model. "
-            f"Data: {len(frame)} rows from `{origin}`.",
+            f"[The MLflow run]({url}) has parameters, pictures and the model. "
+            f"Data: {training.rows} rows from `{training.origin}`.",
             "",
             "| metric on held-out rows | value |",
             "|---|---|",

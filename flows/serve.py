@@ -12,7 +12,8 @@ from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
-from flows import model as models
+from flows.catalog import load_model, model_names
+from flows.model import Model
 from flows.promote import promote
 from flows.rollback import rollback
 from flows.train import train
@@ -20,19 +21,18 @@ from flows.train import train
 
 def deployments() -> list[RunnerDeployment]:
     """One training deployment per model file, and one each for promotion and rollback."""
-    found: list[RunnerDeployment] = []
-    for name in models.names():
-        model = models.get(name)
-        found.append(
-            _deployment(
-                train,
-                name,
-                parameters={"model": name},
-                description=model.description,
-                schedule=Cron(model.schedule, timezone="UTC") if model.schedule else None,
-            )
-        )
-    return [*found, _deployment(promote, "promote"), _deployment(rollback, "rollback")]
+    trainings = [_training(load_model(name)) for name in model_names()]
+    return [*trainings, _deployment(promote, "promote"), _deployment(rollback, "rollback")]
+
+
+def _training(model: Model) -> RunnerDeployment:
+    return _deployment(
+        train,
+        model.name,
+        parameters={"model": model.name},
+        description=model.description,
+        schedule=Cron(model.schedule, timezone="UTC") if model.schedule else None,
+    )
 
 
 def _deployment(flow: Flow[..., Any], name: str, **settings: Any) -> RunnerDeployment:

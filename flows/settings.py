@@ -1,4 +1,4 @@
-"""Settings of the flows; MLflow's address and account are app.clients.mlflow.MlflowSettings."""
+"""Settings of the flows; MLflow's address and account are app.runtime.settings.MlflowSettings."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class FlowSettings(BaseSettings):
-    """mlflow_public_url: MLflow as a browser reaches it, for links; by default the tracking URI.
+    """Read from MLOPS_* when it is created.
 
+    mlflow_public_url: MLflow as a browser reaches it, for links; by default the tracking URI.
     retry_seconds: how long requests to MLflow are repeated while it is away.
     """
 

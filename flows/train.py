@@ -17,12 +17,13 @@ from app.clients.mlflow import MlflowClient, MlflowUnavailable
 from app.registry import feedback_store
 from app.runtime.settings import MlflowSettings
 from flows import dataset, provenance
-from flows import model as models
+from flows.bundle_writer import FittedModel
+from flows.catalog import load_model
 from flows.evaluate import Evaluation, evaluate
 from flows.model import Model
 from flows.promote import decide
 from flows.register import register
-from flows.report import markdown
+from flows.report import Training, markdown
 from flows.settings import FlowSettings
 
 MAX_PARAM = 500
@@ -49,40 +50,43 @@ _IO: dict[str, Any] = {
 
 @task(name="load", **_IO)
 def load_data(model: Model, source: str | None, with_feedback: bool) -> tuple[pd.DataFrame, str]:
+    """The rows to train on, as they are, and where they came from; with_feedback adds the labels that were sent."""
     frame, origin = dataset.load(model, source)
     if with_feedback:
         with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
             rows = feedback_store.read(registry, model.name)
-        more = pd.DataFrame([{**row["features"], model.target: row["label"]} for row in rows])
-        if len(more):
-            frame = pd.concat([frame, more[[c for c in more.columns if c in frame.columns]]], ignore_index=True)
-        origin += f" and {len(more)} rows of feedback"
+        frame = dataset.add_feedback(model, frame, rows)
+        origin += f" and {len(rows)} rows of feedback"
     get_run_logger().info("%d rows from %s", len(frame), origin)
     return frame, origin
 
 
 @task(name="validate", cache_policy=NO_CACHE)
 def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows as the model needs them; a DatasetError that says what is wrong with them ends the run."""
     return dataset.validate(model, frame)
 
 
 @task(name="split", cache_policy=NO_CACHE)
 def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training rows and held-out rows."""
     return dataset.split(model, frame)
 
 
 @task(name="fit", cache_policy=NO_CACHE)
 def fit(model: Model, train_rows: pd.DataFrame, seed: int) -> Any:
+    """The model's estimator, fitted on the training rows."""
     estimator = model.estimator(seed)
     return estimator.fit(train_rows.drop(columns=model.target), train_rows[model.target])
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def assess(model: Model, estimator: Any, held_out: pd.DataFrame, seed: int) -> Evaluation:
-    result = evaluate(model, estimator, held_out, seed)
-    shown = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
-    get_run_logger().info("on %d held-out rows: %s", len(held_out), shown)
-    return result
+    """Evaluate the estimator on the held-out rows and log its metrics."""
+    evaluation = evaluate(model, estimator, held_out, seed)
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
+    get_run_logger().info("on %d held-out rows: %s", len(held_out), metrics)
+    return evaluation
 
 
 @task(name="track", **_IO)
@@ -95,7 +99,7 @@ def track(
     evaluation: Evaluation,
     tags: dict[str, str],
 ) -> tuple[str, str]:
-    """Log the run to MLflow; returns the ids of run and experiment."""
+    """Log the run to MLflow: data, parameters, metrics and pictures; returns the ids of run and experiment."""
     mlflow.set_tracking_uri(MlflowSettings().mlflow_tracking_uri)
     mlflow.set_experiment(model.name)
     with mlflow.start_run(tags=tags) as run:
@@ -117,29 +121,11 @@ def _is_plain(value: Any) -> bool:
 
 @task(name="register", **_IO)
 def register_version(
-    model: Model,
-    estimator: Any,
-    train_rows: pd.DataFrame,
-    held_out: pd.DataFrame,
-    example: pd.DataFrame,
-    run_id: str,
-    tags: dict[str, str],
+    model: Model, fitted: FittedModel, held_out: pd.DataFrame, run_id: str, tags: dict[str, str]
 ) -> str:
+    """Write the bundle, upload and register it; returns the version's number."""
     with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
-        version = register(
-            registry,
-            name=model.name,
-            run_id=run_id,
-            estimator=estimator,
-            frame=train_rows.drop(columns=model.target),
-            labels=train_rows[model.target],
-            held_out=held_out,
-            example=example,
-            task=model.task,
-            target=model.target,
-            gate=model.gate,
-            tags=tags,
-        )
+        version = register(registry, model.name, run_id, fitted, held_out, tags)
     get_run_logger().info(
         "registered version %s of %s, served by %s", version.version, model.name, version.tags["serving"]
     )
@@ -161,23 +147,23 @@ def train(
 
     Args:
         model: the name of its file.
-        source: CSV or Parquet path or URL instead of the model's own data.
-        seed: of the estimator; same seed and data give the same metrics.
+        source: path or URL of a CSV or Parquet file, to be read instead of the model's own data.
+        seed: of the estimator; the same seed and data give the same metrics.
         feedback: add the stored feedback rows to the data.
         promote: try the gate after registering.
         only_if_better: promote only what is better than production: a retraining that gains nothing changes nothing.
         who, cause: for the promotion ledger.
     """
-    definition = models.get(model)
-    loaded, origin = load_data(definition, source, feedback)
-    frame = validate(definition, loaded)
+    definition = load_model(model)
+    frame, origin = load_data(definition, source, feedback)
+    frame = validate(definition, frame)
     train_rows, held_out = split(definition, frame)
     estimator = fit(definition, train_rows, seed)
     evaluation = assess(definition, estimator, held_out, seed)
     tags = {**provenance.tags(), "dataset_sha256": dataset.fingerprint(frame), "seed": str(seed), "cause": cause}
     run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, tags)
-    example = frame.head(1).drop(columns=definition.target)
-    version = register_version(definition, estimator, train_rows, held_out, example, run_id, tags)
+    fitted = FittedModel.of(definition, estimator, train_rows, example=frame.head(1).drop(columns=definition.target))
+    version = register_version(definition, fitted, held_out, run_id, tags)
     decision = None
     if promote:
         why = cause or f"trained on {len(train_rows)} rows from {origin}"
@@ -186,7 +172,7 @@ def train(
         )
     create_markdown_artifact(
         key=f"train-{model.replace('_', '-')}",
-        markdown=markdown(definition, frame, origin, evaluation, run_id, experiment, version, decision),
+        markdown=markdown(Training(definition, len(frame), origin, evaluation, run_id, experiment, version, decision)),
         description=f"{model} version {version}",
     )
     return {

@@ -25,7 +25,7 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 async def delete_jobs_of_ended_runs(batch: client.BatchV1Api, prefect: PrefectClient, namespace: str) -> list[str]:
-    """Delete the Jobs that still have a pod although their flow run ended a while ago; returns their names."""
+    """Delete the Jobs that still have a pod although their flow run ended 20 s ago or more; returns their names."""
     deleted = []
     for job in (await batch.list_namespaced_job(namespace, label_selector=RUN_LABEL)).items:
         if not job.status.active:
@@ -45,9 +45,10 @@ async def delete_jobs_of_ended_runs(batch: client.BatchV1Api, prefect: PrefectCl
 
 
 class Worker(KubernetesWorker):
-    """Looks for such Jobs whenever it reports to Prefect."""
+    """Prefect's worker for Kubernetes, which deletes the Jobs of ended runs whenever it reports to Prefect."""
 
     async def sync_with_backend(self) -> None:
+        """Report to Prefect, then delete the Jobs; a problem with Kubernetes is logged and does not end the worker."""
         await super().sync_with_backend()
         async with client.ApiClient() as api, get_client() as prefect:
             try:
@@ -60,14 +61,16 @@ class Worker(KubernetesWorker):
 
 
 async def run(pool: str, name: str) -> None:
+    """Run the worker in a pod of the cluster, until it is stopped."""
     config.load_incluster_config()
     await Worker(work_pool_name=pool, name=name).start(with_healthcheck=True)
 
 
 def main() -> None:
+    """Read the command line and run the worker."""
     parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
     parser.add_argument("--work-pool", default="k8s")
-    parser.add_argument("--name", required=True, help="as Prefect's page shows it")
+    parser.add_argument("--name", required=True, help="The worker's name on Prefect's page.")
     arguments = parser.parse_args()
     asyncio.run(run(arguments.work_pool, arguments.name))
 

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from app.api.bundle_cache import BundleCache, CacheNote
 from app.api.served_model import ServedModel, load_served_model
 from app.api.served_models import ServedModels
-from app.clients.mlflow import PRODUCTION, SEQUENCE_TAG, MlflowClient, MlflowError
+from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError
 from app.contract import LoadFailure, MlflowStatus
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
+from app.registry.ledger import SEQUENCE_TAG
 from app.registry.predictor import GoldenMismatch
 
 MAX_BACKOFF = 300.0  # seconds

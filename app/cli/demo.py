@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
+import math
 import secrets
 import shutil
 import signal
@@ -13,23 +15,24 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
-import httpx
 
+from app.cli.errors import CommandError
+from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
+from app.clients.model_api import ModelApiClient
+from app.contract import ModelInfo, Prediction
 from app.registry.bundle import Bundle, fetch_bundle
 from app.registry.predictor import example_difference
 from app.runtime.processes import ChildProcess, mlflow_server, wait_for_url
+from app.runtime.waiting import wait_until
 
 LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "api": "Model API", "ui": "Page server", "train": "The training"}
 NEEDED_BYTES = 500_000_000
 START_SECONDS = 180.0
-
-
-class DemoError(Exception):
-    """The demo cannot go on; the message says why and what to do."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Demo:
@@ -47,22 +50,21 @@ class Demo:
         self.services: list[ChildProcess] = []
         self.training: ChildProcess | None = None
         self.result = self.folder / "logs" / "train.json"
-        self.up: set[str] = set()
+        self.is_up: set[str] = set()
         self.started = time.monotonic()
 
     def run(self, once: bool) -> None:
         """Start everything, train, predict, print; then wait for Ctrl-C unless `once`.
 
         Raises:
-            DemoError: something stops it. Whatever was started is stopped again.
+            CommandError: something stops it. Whatever was started is stopped again.
         """
         lock = self._prepare()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, _interrupt)
         try:
             version = self._train(self._start_servers())
-            answer = self._predict(version)
-            self._show(answer)
+            self._show(*self._predict(version))
             if once:
                 return
             self._serve_deployments()
@@ -70,7 +72,7 @@ class Demo:
         except KeyboardInterrupt:
             click.echo("\nStopping.")
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them running
             for service in self.services:
                 service.signal(signal.SIGTERM)
@@ -80,7 +82,20 @@ class Demo:
 
     # -- before anything is started --------------------------------------------------------------------------------
 
-    def _prepare(self) -> Any:
+    def _prepare(self) -> TextIO:
+        """Check folder, disk and ports; returns the lock of the folder, which is held while it is open."""
+        lock = self._lock_folder()
+        free = shutil.disk_usage(self.folder).free
+        if free < NEEDED_BYTES:
+            raise CommandError(
+                f"{free // 1_000_000} MB free on the disk of {self.folder}, {NEEDED_BYTES // 1_000_000} MB are needed",
+                "free some, or name another folder with --folder",
+            )
+        for name, port in self.ports.items():
+            self._check_port(name, port)
+        return lock
+
+    def _lock_folder(self) -> TextIO:
         try:
             (self.folder / "logs").mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("w")
@@ -89,31 +104,27 @@ class Demo:
             probe.unlink()
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise DemoError(f"no room left on the disk of {self.folder}; free some and run it again") from error
-            raise DemoError(
-                f"{self.folder} cannot be written ({error.strerror}); make it writable, or name another with --folder"
-            ) from error
+                what, cure = f"no room left on the disk of {self.folder}", "free some and run it again"
+            else:
+                what = f"{self.folder} cannot be written ({error.strerror})"
+                cure = "make it writable, or name another with --folder"
+            raise CommandError(what, cure) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise DemoError(f"another demo is running in {self.folder}; stop it with Ctrl-C first") from error
-        free = shutil.disk_usage(self.folder).free
-        if free < NEEDED_BYTES:
-            raise DemoError(
-                f"{free // 1_000_000} MB free on the disk of {self.folder}, {NEEDED_BYTES // 1_000_000} MB are needed; "
-                "free some, or name another folder with --folder"
-            )
-        for name, port in self.ports.items():
-            with socket.socket() as probe_socket:
-                probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe_socket.bind(("127.0.0.1", port))
-                except OSError as error:
-                    raise DemoError(
-                        f"port {port}, which {LABELS[name]} needs, is in use; "
-                        f"stop what uses it, or run `mlops demo --{name}-port {port + 1}`"
-                    ) from error
+            raise CommandError(f"another demo is running in {self.folder}", "stop it with Ctrl-C first") from error
         return lock
+
+    def _check_port(self, name: str, port: int) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise CommandError(
+                    f"port {port}, which {LABELS[name]} needs, is in use",
+                    f"stop what uses it, or run `mlops demo --{name}-port {port + 1}`",
+                ) from error
 
     # -- the steps -------------------------------------------------------------------------------------------------
 
@@ -169,70 +180,82 @@ class Demo:
         return self.training
 
     def _train(self, training: ChildProcess) -> str:
-        shown = 0
-        while not training.ended:
-            shown = self._show_progress(training, shown)
+        self._lines_shown = 0
+
+        def ended() -> bool:
+            has_ended = training.ended  # before its last lines are read
+            self._show_progress(training)
             self._check_alive()
-            time.sleep(0.1)
-        self._show_progress(training, shown)
-        self._check_alive()
-        done = json.loads(self.result.read_text())
+            return has_ended
+
+        wait_until(ended, math.inf)
+        result = json.loads(self.result.read_text())
+        version, decision = str(result["version"]), result["decision"]
         self.services.remove(training)
-        self._say(f"registered version {done['version']} of {self.model}: {done['decision']['reason']}")
-        if done["decision"]["outcome"] == "refused":
-            raise DemoError(
-                f"version {done['version']} was refused by the check {done['decision']['check']}: "
-                f"{done['decision']['reason']}. `mlops history {self.model}` has every decision"
+        self._say(f"registered version {version} of {self.model}: {decision['reason']}")
+        if decision["outcome"] == "refused":
+            raise CommandError(
+                f"version {version} was refused by the check {decision['check']}: {decision['reason']}",
+                f"`mlops history {self.model}` has every decision",
             )
         self.ui = self._start("ui", ["app.ui"])
-        return str(done["version"])
+        return version
 
-    def _show_progress(self, training: ChildProcess, shown: int) -> int:
-        """Print what Prefect's task runs said since; returns how many lines of the log were read."""
+    def _show_progress(self, training: ChildProcess) -> None:
+        """Print what Prefect's task runs have logged since the last time."""
         lines = training.lines()
+        shown, self._lines_shown = self._lines_shown, len(lines)
         for line in lines[shown:]:
             if "Task run '" in line and "Finished in state" not in line:
                 task, _, message = line.split("Task run '", 1)[1].partition("' - ")
                 self._say(f"  {task.rsplit('-', 1)[0]}: {message.strip()}")
-        return len(lines)
 
-    def _predict(self, version: str) -> dict[str, Any]:
+    def _predict(self, version: str) -> tuple[ModelInfo, Prediction]:
+        """The API's verified answer for the version's example."""
         self._await(self.api, f"{self.urls['api']}/livez", "Model API")
-        url = f"{self.urls['api']}/models/{self.model}"
-        info: dict[str, Any] = {}
-        deadline = time.monotonic() + 60
-        while info.get("version") != version:
-            self._check_alive()
-            if time.monotonic() > deadline:
-                why = info.get("last_failure") or info or "it does not serve the model"
-                raise DemoError(f"the API did not take up version {version}: {why} (log: {self.api.log})")
-            time.sleep(0.05)
-            answer = httpx.get(url, timeout=10)
-            info = answer.json() if answer.is_success else {}
-        answer = httpx.post(f"{url}/predict", json=info["example"], timeout=10)
-        if not answer.is_success:
-            raise DemoError(f"the API answered {answer.status_code} to its own example: {answer.text}")
-        predicted = answer.json()
-        if predicted["version"] != version:
-            raise DemoError(f"version {version} was promoted, but {predicted['version']} answered")
+        with ModelApiClient(self.urls["api"]) as api:
+            info = self._taken_up(api, version)
+            answer = api.predict(self.model, info.example)
+        if answer.version != version:
+            raise CommandError(f"version {version} was promoted, but {answer.version} answered")
         with MlflowClient(self.urls["mlflow"]) as registry:
             bundle = fetch_bundle(registry, registry.version(self.model, version), self.folder / "cache" / "gate")
-        verify(bundle, predicted["prediction"])
-        return {"features": info["example"], **predicted}
+        verify(bundle, answer.prediction)
+        return info, answer
 
-    def _show(self, answer: dict[str, Any]) -> None:
+    def _taken_up(self, api: ModelApiClient, version: str) -> ModelInfo:
+        """Wait until the API serves the version."""
+        last: list[ModelInfo] = []
+
+        def served() -> ModelInfo | None:
+            self._check_alive()
+            with contextlib.suppress(ServiceError):  # it has no version of the model yet
+                last[:] = [api.model(self.model)]
+            return last[0] if last and last[0].version == version else None
+
+        def problem() -> str:
+            failure = last[0].last_failure if last else None
+            why = failure.reason if failure else last[0] if last else "it does not serve the model"
+            return f"the API did not take up version {version}: {why} (log: {self.api.log})"
+
+        try:
+            return wait_until(served, 60, problem, 0.05)
+        except TimeoutError as error:
+            raise CommandError(str(error)) from error
+
+    def _show(self, info: ModelInfo, answer: Prediction) -> None:
         self._await(self.ui, f"{self.urls['ui']}/_stcore/health", "Page server")
-        values = " ".join(f"{name}={value}" for name, value in answer["features"].items())
+        values = [f"{name}={value}" for name, value in info.example.items()]
         seconds = time.monotonic() - self.started
         api = self.urls["api"]
         click.echo(
-            f"\n{self.model} version {answer['version']} says {click.style(str(answer['prediction']), bold=True)} "
-            f"for {values}   ({seconds:.0f} s after the start)\n\n"
+            f"\n{self.model} version {answer.version} says {click.style(str(answer.prediction), bold=True)} "
+            f"for {' '.join(values)}   ({seconds:.0f} s after the start)\n\n"
             f"  Pages      {self.urls['ui']}\n"
             f"  Model API  {api}/docs\n"
             f"  MLflow     {self.urls['mlflow']}\n"
             f"  Prefect    {self.urls['prefect']}\n\n"
-            f"  curl '{api}/predict?{'&'.join(f'{name}={value}' for name, value in answer['features'].items())}'\n"
+            f"  curl '{api}/predict?{'&'.join(values)}'\n"
         )
 
     def _serve_deployments(self) -> None:
@@ -240,30 +263,29 @@ class Demo:
         click.echo("Ctrl-C stops everything; the history stays in " + str(self.folder))
 
     def _watch(self) -> None:
-        while True:
-            self._check_alive()
-            time.sleep(0.5)
+        wait_until(self._dead, math.inf, pause=0.5)
+        self._check_alive()
 
     # -- helpers ---------------------------------------------------------------------------------------------------
 
     def _await(self, service: ChildProcess, url: str, label: str) -> None:
-        if label in self.up:
+        if label in self.is_up:
             return
         if not wait_for_url(url, START_SECONDS, lambda: service.ended or self._dead() is not None):
             self._check_alive()
-            raise DemoError(f"{label} did not answer at {url} within {START_SECONDS:.0f} s; its log: {service.log}")
-        self.up.add(label)
+            raise CommandError(f"{label} did not answer at {url} within {START_SECONDS:.0f} s; its log: {service.log}")
+        self.is_up.add(label)
         self._say(f"{label} is up")
 
     def _dead(self) -> ChildProcess | None:
         """A service that should not have ended; the training may, once it has left its result."""
         done = self.training if self.result.exists() else None
-        return next((s for s in self.services if s.ended and s is not done), None)
+        return next((service for service in self.services if service.ended and service is not done), None)
 
     def _check_alive(self) -> None:
         dead = self._dead()
         if dead:
-            raise DemoError(
+            raise CommandError(
                 f"{LABELS.get(dead.name, dead.name)} ended with code {dead.process.returncode}:\n{dead.tail()}\n"
                 f"(whole log: {dead.log})"
             )
@@ -276,11 +298,11 @@ def verify(bundle: Bundle, prediction: Any) -> None:
     """Check an answer for the version's example.
 
     Raises:
-        DemoError: the estimator itself said something else.
+        CommandError: the estimator itself answers otherwise.
     """
     difference = example_difference(bundle, prediction)
     if difference:
-        raise DemoError(f"the API's answer is not the estimator's: {difference}")
+        raise CommandError(f"the API's answer is not the estimator's: {difference}")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -8,31 +8,32 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
-
-import httpx
 
 from app.cli.drift import send, shifted
-from app.clients.mlflow import PRODUCTION, MlflowClient
-from app.clients.prefect import PrefectClient
+from app.cli.errors import CommandError
+from app.clients.errors import ServiceError
+from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError
+from app.clients.model_api import ModelApiClient
+from app.clients.prefect import FlowRun, PrefectClient
+from app.clients.prometheus import PrometheusClient
+from app.contract import Prediction
 from app.registry.bundle import fetch_bundle
 from app.registry.ledger import Decision, Ledger
 from app.registry.predictor import example_difference
 from app.runtime.settings import PlatformSettings
-from flows import model as models
+from app.runtime.waiting import wait_until
+from app.vocabulary import RETRAINER, TRAIN_FLOW
+from flows.catalog import load_model
 
-T = TypeVar("T")
 ROWS, SHIFT = 400, 1.5  # of drift; standard deviations
-ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-
-
-class LoopError(Exception):
-    """A stage did not come to its end; the message says why."""
+RECENT = 20  # how many of the ledger's newest decisions are read
+PAUSE = 0.5  # seconds between two looks at what is waited for
+CLOCKS = timedelta(minutes=2)  # how far Prefect's clock may be behind
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage that is done: what came of it, and how long it took."""
+    """A stage that is done: what came of it, and how many seconds it took."""
 
     name: str
     detail: str
@@ -50,187 +51,186 @@ class Loop:
     """
 
     def __init__(self, settings: PlatformSettings, model: str, seconds: float, retrain: bool = False) -> None:
-        self.settings, self.model, self.seconds, self.retrain = settings, model, seconds, retrain
+        self.model, self.seconds, self.retrain = model, seconds, retrain
         self.registry = MlflowClient(retry_for=30)
-        self.api = httpx.Client(base_url=settings.api_url, timeout=settings.timeout)
-        self.prefect = PrefectClient(timeout=settings.timeout).http
-        self.prometheus = httpx.Client(base_url=settings.prometheus_url, timeout=settings.timeout)
+        self.api = ModelApiClient(settings.api_url, settings.timeout)
+        self.prefect = PrefectClient(timeout=settings.timeout)
+        self.has_prometheus = bool(settings.prometheus_url)
+        self.prometheus = PrometheusClient(settings.prometheus_url, settings.timeout)
 
     def run(self) -> Iterator[Stage]:
         """The stages, each as it is done.
 
         Raises:
-            LoopError: a stage failed.
+            CommandError: a stage failed, or did not end in time.
         """
         stages: list[tuple[str, Callable[[], str]]] = [
             ("train", self._train),
             ("gate", self._gate),
             ("promote", self._promote),
             ("predict", self._predict),
-            ("scrape", self._scrape if self.settings.prometheus_url else self._expose),
+            ("scrape", self._scrape if self.has_prometheus else self._expose),
         ]
         if self.retrain:
             stages += [("drift", self._drift), ("retrain", self._retrain)]
         for name, stage in stages:
-            begun = time.monotonic()
+            begin = time.monotonic()
             try:
                 detail = stage()
-            except (httpx.HTTPError, KeyError, ValueError) as error:
-                raise LoopError(f"{name}: {type(error).__name__}: {error}") from error
-            yield Stage(name, detail, time.monotonic() - begun)
+            except (TimeoutError, ServiceError, MlflowError, KeyError, ValueError) as error:
+                raise CommandError(f"{name}: {error}") from error
+            yield Stage(name, detail, time.monotonic() - begin)
+
+    # -- a training, its version and its decision ------------------------------------------------------------------
 
     def _train(self) -> str:
         # right after an install the worker may not have told Prefect yet
         missing = (
-            f"Prefect has no deployment train/{self.model}; is the model's file in flows/models of the worker's image?"
+            f"Prefect has no deployment {TRAIN_FLOW}/{self.model}; is the model's file in flows/models of the worker's "
+            "image?"
         )
-        deployment = self._await(self._deployment, 120, lambda: missing)
-        body = {
-            "parameters": {"model": self.model, "who": "mlops loop", "cause": "mlops loop"},
-            "state": {"type": "SCHEDULED", "name": "Scheduled"},
-        }
-        answer = self.prefect.post(f"/deployments/{deployment['id']}/create_flow_run", json=body)
-        self.flow_run = answer.raise_for_status().json()["id"]
-
-        def ended() -> dict[str, Any] | None:
-            run = self._get(f"/flow_runs/{self.flow_run}")
-            return run if run["state"]["type"] in ENDED else None
-
-        run = self._await(ended, self.seconds, lambda: "the flow run has not ended; see Prefect's page")
-        state = run["state"]
-        if state["type"] != "COMPLETED":
-            raise LoopError(f"the flow run {run['name']} ended as {state['name']}: {state.get('message')}")
-        return f"flow run {run['name']}, {run['total_run_time']:.0f} s of it in the flow"
+        deployment = wait_until(lambda: self.prefect.deployment(TRAIN_FLOW, self.model), 120, missing, PAUSE)
+        parameters = {"model": self.model, "who": "mlops loop", "cause": "mlops loop"}
+        self.training = self._ended(self.prefect.start(deployment.id, parameters), "flow run")
+        return f"flow run {self.training.name}, {self.training.seconds:.0f} s of it in the flow"
 
     def _gate(self) -> str:
-        made = [v for v in self.registry.versions(self.model) if v.tags.get("flow_run_id") == self.flow_run]
-        if not made:
-            raise LoopError("the flow run registered no version")
-        self.version = made[0].version
-
-        def decided() -> Decision | None:
-            recent = Ledger(self.registry, self.model).history(20)
-            return next((d for d in recent if d.version == self.version), None)
-
-        decision = self._await(decided, 30, lambda: f"the promotion ledger says nothing of version {self.version}")
+        versions = self._versions_of(self.training)
+        if not versions:
+            raise CommandError("the flow run registered no version")
+        self.version = versions[0]
+        decision = wait_until(
+            lambda: self._decision([self.version]),
+            30,
+            f"the promotion ledger says nothing of version {self.version}",
+            PAUSE,
+        )
         if decision.refused:
-            raise LoopError(f"version {decision.version} was refused by {decision.check}: {decision.reason}")
+            raise CommandError(f"version {decision.version} was refused by {decision.check}: {decision.reason}")
         return f"version {self.version}: {decision.reason}"
 
     def _promote(self) -> str:
-        alias = next(m for m in self.registry.models() if m.name == self.model).aliases.get(PRODUCTION)
+        alias = next(model for model in self.registry.models() if model.name == self.model).aliases.get(PRODUCTION)
         if alias != self.version:
-            raise LoopError(f"the alias {PRODUCTION} is at version {alias}, promoted was {self.version}")
+            raise CommandError(f"the alias {PRODUCTION} is at version {alias}, promoted was {self.version}")
         return f"{PRODUCTION} is version {alias}"
 
-    def _predict(self) -> str:
-        def taken_up() -> dict[str, Any] | None:
-            answer = self.api.get(f"/models/{self.model}")
-            info = answer.json() if answer.is_success else {}
-            return info if info.get("version") == self.version else None
+    def _ended(self, run: FlowRun, label: str) -> FlowRun:
+        """Wait until the flow run has completed; CommandError when it ends otherwise."""
 
-        self._await(taken_up, 60, lambda: f"the API does not serve version {self.version}; see its log")
+        def ended() -> FlowRun | None:
+            current = self.prefect.run(run.id)
+            return current if current.is_over else None
+
+        last = wait_until(ended, self.seconds, f"the {label} has not ended; see Prefect's page", PAUSE)
+        if last.state != "COMPLETED":
+            raise CommandError(f"the {label} {last.name} ended as {last.state_name}: {last.message}")
+        return last
+
+    def _versions_of(self, run: FlowRun) -> list[str]:
+        versions = self.registry.versions(self.model)
+        return [version.version for version in versions if version.tags.get("flow_run_id") == run.id]
+
+    def _decision(self, versions: list[str]) -> Decision | None:
+        """The newest decision about one of the versions."""
+        decisions = Ledger(self.registry, self.model).history(RECENT)
+        return next((decision for decision in decisions if decision.version in versions), None)
+
+    # -- the version in service ------------------------------------------------------------------------------------
+
+    def _predict(self) -> str:
+        wait_until(self._is_served, 60, f"the API does not serve version {self.version}; see its log", PAUSE)
         with TemporaryDirectory() as folder:
             bundle = fetch_bundle(self.registry, self.registry.version(self.model, self.version), Path(folder))
 
-        def predicted() -> dict[str, Any] | None:
-            answer = self.api.post(f"/models/{self.model}/predict", json=bundle.example).raise_for_status().json()
-            return answer if answer["version"] == self.version else None  # another replica may be a poll behind
+        def predicted() -> Prediction | None:
+            answer = self.api.predict(self.model, bundle.example)
+            return answer if answer.version == self.version else None  # another replica may be a poll behind
 
-        said = self._await(predicted, 30, lambda: f"a replica does not take up version {self.version}")["prediction"]
-        difference = example_difference(bundle, said)
+        answer = wait_until(predicted, 30, f"a replica does not take up version {self.version}", PAUSE)
+        difference = example_difference(bundle, answer.prediction)
         if difference:
-            raise LoopError(f"the API's answer is not the estimator's: {difference}")
-        return f"{said}, as the estimator says"
+            raise CommandError(f"the API's answer is not the estimator's: {difference}")
+        return f"{answer.prediction}, as the estimator says"
+
+    def _is_served(self) -> bool:
+        try:
+            return self.api.model(self.model).version == self.version
+        except ServiceError as error:
+            if error.status is None:
+                raise
+            return False  # it has no version of the model yet
+
+    def _expose(self) -> str:
+        needed = (f'mlops_model_info{{model="{self.model}"', "mlops_requests_total{", "http_requests_total{")
+        text = self.api.metrics()
+        missing = [name for name in needed if name not in text]
+        if missing:
+            raise CommandError(f"/metrics of the API has no {', '.join(missing)}")
+        return f"{sum(not line.startswith('#') for line in text.splitlines())} series from the API"
 
     def _scrape(self) -> str:
-        def down() -> list[str]:
-            return sorted({series["metric"]["job"] for series in self._query('up{job=~".+"} == 0')})
+        def problem() -> str:
+            down = self._targets_down()
+            if down:
+                return f"no metrics from {', '.join(down)}"
+            return f"Prometheus does not see version {self.version} in service everywhere"
 
-        def scraped() -> int | None:
-            # by all replicas: Prometheus counts from what it saw of a version first
-            of_model = f'mlops_model_info{{model="{self.model}"'
-            served = self._query(f'count({of_model},version="{self.version}"}}) == count({of_model}}})')
-            return None if down() or not served else len(self._query("up"))
-
-        problem = f"Prometheus does not see version {self.version} in service everywhere"
-        number = self._await(scraped, 120, lambda: f"no metrics from {', '.join(down())}" if down() else problem)
+        number = wait_until(self._scraped_targets, 120, problem, PAUSE)
         return f"Prometheus gets metrics from all {number} targets"
 
+    def _targets_down(self) -> list[str]:
+        return sorted({series.metric["job"] for series in self.prometheus.query('up{job=~".+"} == 0')})
+
+    def _scraped_targets(self) -> int:
+        """How many targets are up; 0 while one is down, or the version is not in service everywhere."""
+        # in all replicas: Prometheus counts from what it saw of a version first
+        of_model = f'mlops_model_info{{model="{self.model}"'
+        is_everywhere = self.prometheus.query(f'count({of_model},version="{self.version}"}}) == count({of_model}}})')
+        return len(self.prometheus.query("up")) if is_everywhere and not self._targets_down() else 0
+
+    # -- drift, and what the retrainer makes of it -----------------------------------------------------------------
+
     def _drift(self) -> str:
-        definition = models.get(self.model)
+        definition = load_model(self.model)
         for _ in send(self.api, definition, shifted(definition, ROWS, SHIFT, (), seed=0), feedback=False):
             pass
         alert = f'ALERTS{{alertname=~"FeatureDrift|PredictionDrift",alertstate="firing",model="{self.model}"}}'
         index = f'max(mlops:feature_psi{{model="{self.model}",version="{self.version}"}})'
 
         def problem() -> str:
-            found = self._query(index)
-            return f"no alert fires; the largest index is {found[0]['value'][1] if found else 'not there'}"
+            largest = [f"{series.number:g}" for series in self.prometheus.query(index)]
+            return f"no alert fires; the largest index is {largest[0] if largest else 'not in Prometheus'}"
 
-        firing = self._await(lambda: self._query(alert) or None, 300, problem)
-        names = sorted(series["metric"].get("feature", "predictions") for series in firing)
+        firing = wait_until(lambda: self.prometheus.query(alert), 300, problem, PAUSE)
+        names = sorted(series.metric.get("feature", "predictions") for series in firing)
         return f"{ROWS} rows shifted by {SHIFT} standard deviations: alerts about {', '.join(names)}"
 
     def _retrain(self) -> str:
         """A run that the retrainer has started, to its end; or why it starts none."""
-        outcomes = f'mlops_retrain_total{{model="{self.model}"}}'
-        before = {series["metric"]["outcome"]: float(series["value"][1]) for series in self._query(outcomes)}
-        begun = datetime.now(UTC)
+        begin, counts = datetime.now(UTC), self._retrainer_outcomes()
 
-        def started() -> tuple[dict[str, Any], str] | None:
+        def reaction() -> FlowRun | str | None:
             """The run, or what the retrainer did instead."""
-            chosen = {
-                "tags": {"all_": ["retrainer", f"model:{self.model}"]},
-                "expected_start_time": {"after_": (begun - timedelta(minutes=2)).isoformat()},
-            }
-            answer = self.prefect.post("/flow_runs/filter", json={"flow_runs": chosen}).raise_for_status().json()
-            if answer:
-                return answer[0], ""
-            for series in self._query(outcomes):
-                outcome = series["metric"]["outcome"]
-                if outcome not in ("started", "failed") and float(series["value"][1]) > before.get(outcome, 0):
-                    return {}, outcome
+            runs = self.prefect.runs(flow=TRAIN_FLOW, tags=[RETRAINER], due_after=begin - CLOCKS)
+            run = next((run for run in runs if run.parameters.get("model") == self.model), None)
+            if run:
+                return run
+            for outcome, count in self._retrainer_outcomes().items():
+                if outcome not in ("started", "failed") and count > counts.get(outcome, 0):
+                    return outcome
             return None
 
-        run, instead = self._await(started, 180, lambda: "the retrainer started nothing; see its log")
-        if instead:
-            return f"none, and the retrainer says why: {instead}"
+        result: FlowRun | str = wait_until(reaction, 180, "the retrainer started nothing; see its log", PAUSE)
+        if isinstance(result, str):
+            return f"none, and the retrainer says why: {result}"
+        run = self._ended(result, "retraining")
+        decision = self._decision(self._versions_of(run))
+        if decision is None:
+            raise CommandError(f"the promotion ledger says nothing of the retraining {run.name}")
+        return f"{run.name}: version {decision.version} {decision.outcome}: {decision.reason}"
 
-        def ended() -> dict[str, Any] | None:
-            found = self._get(f"/flow_runs/{run['id']}")
-            return found if found["state"]["type"] in ENDED else None
-
-        state = self._await(ended, self.seconds, lambda: "the retraining has not ended; see Prefect's page")["state"]
-        if state["type"] != "COMPLETED":
-            raise LoopError(f"the retraining {run['name']} ended as {state['name']}: {state.get('message')}")
-        made = [v.version for v in self.registry.versions(self.model) if v.tags.get("flow_run_id") == run["id"]]
-        decision = next(d for d in Ledger(self.registry, self.model).history(20) if d.version in made)
-        return f"{run['name']}: version {decision.version} {decision.outcome}: {decision.reason}"
-
-    def _query(self, expression: str) -> list[dict[str, Any]]:
-        answer = self.prometheus.get("/api/v1/query", params={"query": expression}).raise_for_status().json()
-        return list(answer["data"]["result"])
-
-    def _expose(self) -> str:
-        needed = (f'mlops_model_info{{model="{self.model}"', "mlops_requests_total{", "http_requests_total{")
-        text = self.api.get("/metrics").raise_for_status().text
-        missing = [name for name in needed if name not in text]
-        if missing:
-            raise LoopError(f"/metrics of the API has no {', '.join(missing)}")
-        return f"{sum(not line.startswith('#') for line in text.splitlines())} series from the API"
-
-    def _deployment(self) -> dict[str, Any] | None:
-        answer = self.prefect.get(f"/deployments/name/train/{self.model}")
-        return None if answer.status_code == 404 else dict(answer.raise_for_status().json())
-
-    def _get(self, path: str) -> dict[str, Any]:
-        return dict(self.prefect.get(path).raise_for_status().json())
-
-    def _await(self, look: Callable[[], T | None], seconds: float, problem: Callable[[], str]) -> T:
-        deadline = time.monotonic() + seconds
-        while (found := look()) is None:
-            if time.monotonic() > deadline:
-                raise LoopError(f"after {seconds:.0f} s: {problem()}")
-            time.sleep(0.5)
-        return found
+    def _retrainer_outcomes(self) -> dict[str, float]:
+        """How often the retrainer decided what about the model."""
+        decisions = self.prometheus.query(f'mlops_retrain_total{{model="{self.model}"}}')
+        return {series.metric["outcome"]: series.number for series in decisions}

@@ -10,25 +10,27 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic_settings import BaseSettings
+from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
+
+from app.clients.errors import ServiceError
+from app.runtime.settings import MlflowSettings
 
 PRODUCTION = "production"
 CHALLENGER = "challenger"
-SEQUENCE_TAG = "mlops.promotion_sequence"
-PROMOTIONS_EXPERIMENT = "promotions"
-
-T = TypeVar("T")
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries of a request
 
 
-class MlflowError(Exception):
-    """MLflow answered, and the answer was no. `code` is MLflow's error_code."""
+class MlflowError(ServiceError):
+    """MLflow refused a request, or a request to it makes no sense. `code` is MLflow's error_code."""
 
-    def __init__(self, message: str, code: str = "") -> None:
-        super().__init__(message)
+    default_cure = ""
+
+    def __init__(self, what: str, code: str = "", cure: str | None = None) -> None:
+        super().__init__(what, self.default_cure if cure is None else cure)
         self.code = code
 
 
@@ -37,23 +39,19 @@ class NotFound(MlflowError):
 
 
 class Conflict(MlflowError):
-    """Somebody else wrote first: the name is taken, or a write-once parameter has another value."""
+    """Another client wrote first: the name is taken, or a write-once parameter has another value."""
 
 
 class Unauthorized(MlflowError):
     """The account may not do this."""
 
+    default_cure = "An account with rights for this is needed."
+
 
 class MlflowUnavailable(MlflowError):
     """MLflow could not be reached, or failed. Trying again later may work."""
 
-
-class MlflowSettings(BaseSettings):
-    """Where MLflow is; the environment variables are those of MLflow's own client."""
-
-    mlflow_tracking_uri: str = "http://127.0.0.1:5000"
-    mlflow_tracking_username: str = ""
-    mlflow_tracking_password: str = ""
+    default_cure = "Start it with `make demo`, or set MLFLOW_TRACKING_URI to where it runs."
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,8 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class RegisteredModel:
+    """A name in the model registry, with its aliases and tags."""
+
     name: str
     aliases: dict[str, str]  # alias -> version
     tags: dict[str, str]
@@ -78,6 +78,8 @@ class RegisteredModel:
 
 @dataclass(frozen=True)
 class Run:
+    """A run of the tracking store. `artifact_uri` is the folder of its files; `metrics` has the last value of each."""
+
     run_id: str
     name: str
     experiment_id: str
@@ -89,8 +91,19 @@ class Run:
     tags: dict[str, str]
 
 
-def _pairs(items: list[dict[str, Any]] | None, key: str = "key") -> dict[str, Any]:
-    return {item[key]: item.get("value", "") for item in items or []}
+def _dict(items: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """A list of keys and values, as MLflow sends tags, parameters and metrics, as a dict."""
+    return {item["key"]: item.get("value", "") for item in items or []}
+
+
+def _items(values: dict[str, Any] | None, **more: Any) -> list[dict[str, Any]]:
+    """The other way round, with further fields for each item."""
+    return [{"key": key, "value": value, **more} for key, value in (values or {}).items()]
+
+
+def _registered_model(raw: dict[str, Any]) -> RegisteredModel:
+    aliases = {item["alias"]: str(item["version"]) for item in raw.get("aliases", [])}
+    return RegisteredModel(raw["name"], aliases, _dict(raw.get("tags")))
 
 
 def _model_version(raw: dict[str, Any]) -> ModelVersion:
@@ -100,7 +113,7 @@ def _model_version(raw: dict[str, Any]) -> ModelVersion:
         run_id=raw.get("run_id", ""),
         source=raw.get("source", ""),
         created=int(raw.get("creation_timestamp", 0)) / 1000,
-        tags=_pairs(raw.get("tags")),
+        tags=_dict(raw.get("tags")),
         aliases=tuple(raw.get("aliases", ())),
     )
 
@@ -114,9 +127,9 @@ def _run(raw: dict[str, Any]) -> Run:
         status=info.get("status", ""),
         started=int(info.get("start_time", 0)) / 1000,
         artifact_uri=info.get("artifact_uri", ""),
-        params=_pairs(data.get("params")),
-        metrics=_pairs(data.get("metrics")),
-        tags=_pairs(data.get("tags")),
+        params=_dict(data.get("params")),
+        metrics=_dict(data.get("metrics")),
+        tags=_dict(data.get("tags")),
     )
 
 
@@ -135,6 +148,12 @@ class MlflowClient:
         username, password: basic auth; none is sent when username is empty.
         timeout: seconds for one request.
         retry_for: seconds over which a request that may be repeated is tried again while MLflow is unreachable.
+
+    Raises:
+        MlflowUnavailable: by every method that sends a request, when MLflow does not answer or fails.
+        Unauthorized: by every such method, when the account may not do this.
+        MlflowError: by every such method, when MLflow refuses the request for another reason; what is particular to a
+            method is named there.
     """
 
     def __init__(
@@ -154,10 +173,16 @@ class MlflowClient:
             )
         user = settings.mlflow_tracking_username if username is None else username
         secret = settings.mlflow_tracking_password if password is None else password
-        self.retry_for = retry_for
         self._http = httpx.Client(base_url=self.uri, auth=(user, secret) if user else None, timeout=timeout)
+        self._retrying = Retrying(
+            retry=retry_if_exception_type(MlflowUnavailable),
+            wait=wait_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+            stop=stop_before_delay(retry_for),
+            reraise=True,
+        )
 
     def close(self) -> None:
+        """Close the connections; the client cannot be used afterwards."""
         self._http.close()
 
     def __enter__(self) -> MlflowClient:
@@ -194,20 +219,8 @@ class MlflowClient:
             return Conflict(where, code)
         return MlflowError(where, code)
 
-    def _retrying(self, call: Callable[[], T]) -> T:
-        """`call`, which may safely be repeated, until MLflow answers or `retry_for` is over."""
-        deadline = time.monotonic() + self.retry_for
-        delay = 0.1
-        while True:
-            try:
-                return call()
-            except MlflowUnavailable:
-                if time.monotonic() + delay > deadline:
-                    raise
-            time.sleep(delay)
-            delay = min(delay * 2, 2.0)
-
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
+        """The answer of a GET request, which may always be repeated."""
         return self._retrying(lambda: self._send("GET", f"/api/2.0/mlflow/{path}", params=params)).json()
 
     def _post(self, path: str, body: dict[str, Any], method: str = "POST", repeatable: bool = True) -> dict[str, Any]:
@@ -236,43 +249,38 @@ class MlflowClient:
         raw = self._pages(
             "registered_models", lambda token: self._get("registered-models/search", max_results=1000, page_token=token)
         )
-        return [self._registered_model(item) for item in raw]
+        return [_registered_model(item) for item in raw]
 
     def model(self, name: str) -> RegisteredModel:
-        return self._registered_model(self._get("registered-models/get", name=name)["registered_model"])
+        """The registered model of this name.
 
-    @staticmethod
-    def _registered_model(raw: dict[str, Any]) -> RegisteredModel:
-        aliases = {item["alias"]: str(item["version"]) for item in raw.get("aliases", [])}
-        return RegisteredModel(raw["name"], aliases, _pairs(raw.get("tags")))
-
-    def ensure_model(self, name: str) -> RegisteredModel:
-        """The registered model, created where it is missing.
-
-        The model is born with the run that orders its promotions (see ledger.py): the name is unique in MLflow, so
-        however many clients race, one run is chosen.
+        Raises:
+            NotFound: there is none.
         """
-        try:
-            model = self.model(name)
-        except NotFound:
-            sequence = self._new_sequence(name)
-            body = {"name": name, "tags": [{"key": SEQUENCE_TAG, "value": sequence}]}
-            try:
-                self._post("registered-models/create", body, repeatable=False)
-            except Conflict:
-                self._post("runs/delete", {"run_id": sequence})
-            model = self.model(name)
-        if SEQUENCE_TAG not in model.tags:  # registered by hand, outside the platform
-            body = {"name": name, "key": SEQUENCE_TAG, "value": self._new_sequence(name)}
-            self._post("registered-models/set-tag", body)
-            model = self.model(name)
-        return model
+        return _registered_model(self._get("registered-models/get", name=name)["registered_model"])
 
-    def _new_sequence(self, name: str) -> str:
-        experiment = self.ensure_experiment(PROMOTIONS_EXPERIMENT)
-        return self.create_run(experiment, f"{name} sequence", {"mlops.kind": "sequence", "mlops.model": name})
+    def create_model(self, name: str, tags: dict[str, str]) -> None:
+        """Register a name, with its tags from the start: nobody ever sees it without them.
+
+        Raises:
+            Conflict: the name is taken.
+        """
+        self._post("registered-models/create", {"name": name, "tags": _items(tags)}, repeatable=False)
+
+    def set_model_tag(self, name: str, key: str, value: str) -> None:
+        """Set a tag of a registered model, over the value that it may have.
+
+        Raises:
+            NotFound: the model is not registered.
+        """
+        self._post("registered-models/set-tag", {"name": name, "key": key, "value": value})
 
     def version(self, name: str, version: str) -> ModelVersion:
+        """The version of this number.
+
+        Raises:
+            NotFound: there is no such model or version.
+        """
         return _model_version(self._get("model-versions/get", name=name, version=version)["model_version"])
 
     def version_by_alias(self, name: str, alias: str = PRODUCTION) -> ModelVersion | None:
@@ -288,10 +296,10 @@ class MlflowClient:
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, newest first."""
-        wanted = f"name={_quoted(name)}"
+        of_model = f"name={_quoted(name)}"
         raw = self._pages(
             "model_versions",
-            lambda token: self._get("model-versions/search", filter=wanted, max_results=1000, page_token=token),
+            lambda token: self._get("model-versions/search", filter=of_model, max_results=1000, page_token=token),
         )
         return sorted(map(_model_version, raw), key=lambda version: int(version.version), reverse=True)
 
@@ -299,26 +307,25 @@ class MlflowClient:
         """Register `source` (an artifact URI whose upload is complete) as a new version of `name`.
 
         Repeating it for the same run gives the version that exists: an answer that was lost on the way makes no twin.
-        """
-        body = {
-            "name": name,
-            "run_id": run_id,
-            "source": source,
-            "tags": [{"key": key, "value": value} for key, value in tags.items()],
-        }
 
-        def call() -> ModelVersion:
-            wanted = f"run_id={_quoted(run_id)}"
-            found = self._send("GET", "/api/2.0/mlflow/model-versions/search", params={"filter": wanted}).json()
-            for item in found.get("model_versions", []):
+        Raises:
+            NotFound: the model is not registered.
+        """
+        of_run = f"run_id={_quoted(run_id)}"
+        body = {"name": name, "run_id": run_id, "source": source, "tags": _items(tags)}
+
+        def create_once() -> ModelVersion:
+            answer = self._send("GET", "/api/2.0/mlflow/model-versions/search", params={"filter": of_run}).json()
+            for item in answer.get("model_versions", []):
                 if item["name"] == name and item.get("source") == source:
                     return _model_version(item)
             answer = self._send("POST", "/api/2.0/mlflow/model-versions/create", json=body).json()
             return _model_version(answer["model_version"])
 
-        return self._retrying(call)
+        return self._retrying(create_once)
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point the alias at the version, wherever it pointed before."""
         body = {"name": name, "alias": alias, "version": version}
         try:
             self._post("registered-models/alias", body)
@@ -329,11 +336,13 @@ class MlflowClient:
             self._post("registered-models/alias", body)
 
     def delete_alias(self, name: str, alias: str) -> None:
+        """Remove the alias; it is no error when it does not exist."""
         self._post("registered-models/alias", {"name": name, "alias": alias}, method="DELETE")
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
     def find_experiment(self, name: str) -> str | None:
+        """The experiment's id, or None where there is no such experiment."""
         try:
             return self._get("experiments/get-by-name", experiment_name=name)["experiment"]["experiment_id"]
         except NotFound:
@@ -341,29 +350,40 @@ class MlflowClient:
 
     def ensure_experiment(self, name: str) -> str:
         """The experiment's id, created where it is missing."""
-        found = self.find_experiment(name)
-        if found is None:
+        experiment_id = self.find_experiment(name)
+        if experiment_id is None:
             try:
                 return self._post("experiments/create", {"name": name}, repeatable=False)["experiment_id"]
             except Conflict:
-                found = self.find_experiment(name)
-        if found is None:
+                experiment_id = self.find_experiment(name)
+        if experiment_id is None:
             raise MlflowError(f"the MLflow experiment {name!r} could neither be created nor found")
-        return found
+        return experiment_id
 
     def create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> str:
+        """Begin a run, now; returns its id."""
         body = {
             "experiment_id": experiment_id,
             "run_name": name,
             "start_time": int(time.time() * 1000),
-            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            "tags": _items(tags),
         }
         return self._post("runs/create", body, repeatable=False)["run"]["info"]["run_id"]
 
     def finish_run(self, run_id: str, status: str = "FINISHED") -> None:
+        """End a run, now, with one of MLflow's states: FINISHED, FAILED or KILLED."""
         self._post("runs/update", {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)})
 
+    def delete_run(self, run_id: str) -> None:
+        """Mark a run as deleted: no search finds it any more."""
+        self._post("runs/delete", {"run_id": run_id})
+
     def run(self, run_id: str) -> Run:
+        """The run with its parameters, metrics and tags.
+
+        Raises:
+            NotFound: there is no such run.
+        """
         return _run(self._get("runs/get", run_id=run_id)["run"])
 
     def search_runs(self, experiment: str, where: dict[str, str], limit: int = 1000) -> list[Run]:
@@ -386,12 +406,12 @@ class MlflowClient:
         metrics: dict[str, float] | None = None,
         tags: dict[str, str] | None = None,
     ) -> None:
-        now = int(time.time() * 1000)
+        """Add parameters, metrics (with the time of now) and tags to a run, in one request."""
         body = {
             "run_id": run_id,
-            "params": [{"key": k, "value": v} for k, v in (params or {}).items()],
-            "metrics": [{"key": k, "value": v, "timestamp": now, "step": 0} for k, v in (metrics or {}).items()],
-            "tags": [{"key": k, "value": v} for k, v in (tags or {}).items()],
+            "params": _items(params),
+            "metrics": _items(metrics, timestamp=int(time.time() * 1000), step=0),
+            "tags": _items(tags),
         }
         self._post("runs/log-batch", body)
 
@@ -414,7 +434,11 @@ class MlflowClient:
 
     @staticmethod
     def artifact_path(uri: str) -> str:
-        """The path below MLflow's artifact proxy of an artifact URI such as mlflow-artifacts:/1/abc/artifacts/model."""
+        """The path below MLflow's artifact proxy of an artifact URI such as mlflow-artifacts:/1/abc/artifacts/model.
+
+        Raises:
+            MlflowError: the URI does not go through the proxy.
+        """
         parts = urlsplit(uri)
         if parts.scheme != "mlflow-artifacts" or ".." in parts.path.split("/"):
             raise MlflowError(
@@ -433,16 +457,21 @@ class MlflowClient:
     def list_artifacts(self, path: str) -> list[str]:
         """Paths, relative to `path`, of all files in the folder and below."""
         answer = self._retrying(lambda: self._send("GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": path}))
-        found = []
+        names = []
         for item in answer.json().get("files", []):
             name = item["path"]
             if item.get("is_dir"):
-                found += [f"{name}/{below}" for below in self.list_artifacts(f"{path}/{name}")]
+                names += [f"{name}/{below}" for below in self.list_artifacts(f"{path}/{name}")]
             else:
-                found.append(name)
-        return sorted(found)
+                names.append(name)
+        return sorted(names)
 
     def read_artifact(self, path: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            NotFound: there is no such file.
+        """
         url = f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
         return self._retrying(lambda: self._send("GET", url)).content
 
@@ -452,7 +481,12 @@ class MlflowClient:
         self._retrying(lambda: self._send("PUT", url, content=content))
 
     def download(self, path: str, folder: Path) -> None:
-        """Copy all files below `path` of the artifact store into the folder."""
+        """Copy all files below `path` of the artifact store into the folder.
+
+        Raises:
+            NotFound: there are none.
+            MlflowError: a file's name would lead out of the folder.
+        """
         names = self.list_artifacts(path)
         if not names:
             raise NotFound(f"MLflow at {self.uri} has no files below {path}")

@@ -1,110 +1,90 @@
-"""The model API, as the pages use it."""
+"""The model API, as the pages and the command line use it. The answers have the shapes of `app.contract`."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from app.clients.errors import ServiceError, sentence
-from app.contract import ModelInfo, ModelList, Prediction, StoredFeedback
+from app.clients.service import ServiceClient
+from app.contract import FeedbackItem, ModelInfo, ModelList, Prediction, StoredFeedback
+from app.vocabulary import Label
 
-Shape = TypeVar("Shape", bound=BaseModel)
 
+class ModelApiClient(ServiceClient):
+    """A client of the model API."""
 
-class ModelApiClient:
-    """A thread-safe client. Every method raises ServiceError, and nothing else, when there is no usable answer.
+    name = "The model API"
+    variable = "MLOPS_API_URL"
 
-    Args:
-        url: base URL of the API.
-        timeout: seconds for one request.
-    """
-
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
-        self.url = url.rstrip("/")
-        self.timeout = timeout
-        self._http = httpx.Client(timeout=timeout)
+    def check_alive(self) -> None:
+        """Return when the API is up, whether or not it has a model; raise ServiceError otherwise."""
+        self._send("GET", "/livez")
 
     def models(self) -> ModelList:
+        """Every model in service, and whether the API reaches MLflow."""
         return self._json("GET", "/models", ModelList)
 
     def model(self, name: str) -> ModelInfo:
+        """The version of the model that is in service; the error has status 404 or 503 where there is none."""
         return self._json("GET", f"/models/{name}", ModelInfo)
 
-    def predict(self, name: str, row: dict[str, Any]) -> Prediction:
-        """The answer for one row of feature values."""
-        return self._json("POST", f"/models/{name}/predict", Prediction, row)
+    def predict(self, name: str, row: Mapping[str, Any]) -> Prediction:
+        """The answer for one row: values by the feature's name."""
+        return self._json("POST", f"/models/{name}/predict", Prediction, json=dict(row))
 
-    def feedback(self, prediction_id: str, label: Any) -> StoredFeedback:
+    def predict_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """The answers for 1 to `app.contract.MAX_ROWS` rows, in their order."""
+        return self._json("POST", f"/models/{name}/predict", list[Prediction], json=[dict(row) for row in rows])
+
+    def predict_text(self, name: str, values: Mapping[str, str]) -> Prediction:
+        """The answer for one row of values that somebody typed; the API reads them by the model's signature."""
+        return self._json("GET", f"/models/{name}/predict", Prediction, params=dict(values))
+
+    def feedback(self, prediction_id: str, label: Label) -> StoredFeedback:
         """Store the true label of a prediction; when this returns, it is stored."""
-        return self._json("POST", "/feedback", StoredFeedback, {"prediction_id": prediction_id, "label": label})
+        item = FeedbackItem(prediction_id=prediction_id, label=label)
+        return self._json("POST", "/feedback", StoredFeedback, json=item.model_dump())
+
+    def feedback_many(self, items: Sequence[FeedbackItem]) -> list[StoredFeedback]:
+        """Store the true labels of 1 to `app.contract.MAX_ROWS` predictions: all of them, or none and an error."""
+        return self._json("POST", "/feedback", list[StoredFeedback], json=[item.model_dump() for item in items])
 
     def metrics(self) -> str:
-        """The text of /metrics."""
-        return self._send("GET", "/metrics", None).text
+        """The API's metrics in Prometheus' text format."""
+        return self._send("GET", "/metrics").text
 
-    def foreign(self, detail: str) -> ServiceError:
-        """What to say of an answer that is not the model API's."""
-        return ServiceError(
-            f"What answers at {self.url} does not answer as the model API does ({detail[:200]}).",
-            "Check that MLOPS_API_URL is the address of the model API.",
-        )
-
-    def _json(self, method: str, path: str, shape: type[Shape], body: Any = None) -> Shape:
-        response = self._send(method, path, body)
-        try:
-            return shape.model_validate_json(response.content)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise self.foreign(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
-
-    def _send(self, method: str, path: str, body: Any) -> httpx.Response:
-        try:
-            response = self._http.request(method, self.url + path, json=body)
-        except httpx.TimeoutException as error:
-            raise ServiceError(
-                f"The model API at {self.url} did not answer within {self.timeout:g} s.",
-                "It may be starting or overloaded: try again in a moment. Its log says more.",
-            ) from error
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise ServiceError(
-                f"The model API at {self.url} does not answer ({str(error) or type(error).__name__}).",
-                "Start it with `make demo`, or set MLOPS_API_URL to where it runs.",
-            ) from error
-        if response.is_success:
-            return response
-        raise self._refusal(response)
+    def _unreachable(self) -> str:
+        return f"Start it with `make demo`, or set {self.variable} to where it runs."
 
     def _refusal(self, response: httpx.Response) -> ServiceError:
-        said, status = _detail(response), response.status_code
-        answered = f"The model API at {self.url} answered {status}"
-        if status == 422 and said:
-            return ServiceError(f"The model API did not take this: {said}", "Change the value and send it again.")
-        if status in (401, 403):
-            return ServiceError(
-                f"{answered}: it wants to know who is asking.", "Check what stands between this page and the API."
-            )
-        if status == 404 and not said:
+        detail, status = _detail(response), response.status_code
+        answered = f"{self.name} at {self.url} answered {status}"
+        if status == 404 and not detail:
             return self.foreign("404 Not Found")
-        if status == 503 and said:
-            return ServiceError(said)
-        if status >= 500:
-            return ServiceError(f"{answered}. {said}".strip(), "Try again in a moment. The API's log says more.")
-        return ServiceError(f"{answered}. {said}".strip())
+        if status == 422 and detail:
+            return ServiceError(f"{self.name} did not accept this: {detail}", "Change it and send it again.", status)
+        if status in (401, 403):
+            cure = "The model API itself asks for no account: check the proxy or the ingress in front of it."
+            return ServiceError(f"{answered}: it wants an account.", cure, status)
+        if status == 503 and detail:
+            return ServiceError(detail, status=status)
+        cure = "Try again in a moment. The API's log says more." if status >= 500 else ""
+        return ServiceError(f"{answered}. {detail}".strip(), cure, status)
 
 
 def _detail(response: httpx.Response) -> str:
-    """What FastAPI's `detail` says, as sentences; "" where there is none."""
+    """The reasons in FastAPI's `detail`, as sentences; "" where there are none."""
     try:
         detail = response.json()["detail"]
     except (ValueError, KeyError, TypeError):
         return ""
     if isinstance(detail, list):
-        said = [str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail]
-        return " ".join(map(sentence, said))
+        reasons = [str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail]
+        return " ".join(map(sentence, reasons))
     if detail == "Not Found":  # the framework's own: no route of the model API says so little
         return ""
     return sentence(detail if isinstance(detail, str) else json.dumps(detail))

@@ -1,186 +1,246 @@
-"""What the retrainer asks Prefect, over its REST API: importing prefect costs 100 MB and seconds of start-up."""
+"""Prefect's REST API: importing prefect itself costs 100 MB and seconds of start-up."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 from urllib.parse import quote
 
 import httpx
+from pydantic import AliasPath, AwareDatetime, BaseModel, ConfigDict, Field
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
+from app.clients.errors import ServiceError
+from app.clients.service import ServiceClient
 from app.runtime.settings import PrefectSettings
 
-FLOW = "train"
-TAG = "retrainer"
 PAGE = 200  # the most that Prefect gives at once
-PAUSES = (
-    0.2,
-    0.5,
-    1.0,
-)  # seconds; Prefect answers 503 while its SQLite is busy, and every request may be repeated
-WEEK = timedelta(days=7)
-SOON = timedelta(minutes=1)
-UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
-FAILED = ("FAILED", "CRASHED")
+ATTEMPTS = 4
+BUSY = 503  # the status while its SQLite is busy; nothing was changed then, so every request may be repeated
+PAUSES = (0.2, 0.5, 1.0)  # seconds before the second, the third and each later attempt
+UNDER_WAY = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")  # state types of a run that has not ended
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+Sort = Literal["EXPECTED_START_TIME_DESC", "END_TIME_DESC"]
 
 
-class PrefectUnavailable(Exception):
-    """Prefect does not answer, or refuses; the message says what it said."""
+class FlowRun(BaseModel):
+    """A flow run.
 
+    state: the type of its state, such as COMPLETED; state_name: its name, which says more, such as Late.
+    message: of the state.
+    seconds: for which it ran.
+    """
 
-@dataclass(frozen=True)
-class FlowRun:
-    """seconds: for which it ran; ended: None while it is waited for or runs."""
+    model_config = ConfigDict(frozen=True)
 
     id: str
     name: str
-    state: str  # its type, such as COMPLETED
-    state_name: str
+    state: str | None = Field(validation_alias="state_type")
+    state_name: str | None
+    message: str | None = Field(None, validation_alias=AliasPath("state", "message"))
     parameters: dict[str, Any]
-    created: datetime
-    ended: datetime | None
-    seconds: float
+    tags: list[str]
+    created: AwareDatetime
+    updated: AwareDatetime
+    state_since: AwareDatetime | None = Field(None, validation_alias=AliasPath("state", "timestamp"))
+    end_time: AwareDatetime | None
+    seconds: float = Field(validation_alias="total_run_time")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, in whatever state."""
+        return self.state not in UNDER_WAY
+
+    @property
+    def ended(self) -> datetime | None:
+        """When it ended, in UTC; None while it is waited for or runs."""
+        if not self.is_over:
+            return None
+        # a run that was cancelled before it began may have no end: its last change is one
+        return (self.end_time or self.state_since or self.updated).astimezone(UTC)
 
 
-class PrefectClient:
-    """A thread-safe client of one Prefect server. Every method raises PrefectUnavailable.
+class Deployment(BaseModel):
+    """A deployment of a flow. status: READY while a worker or a process asks for its runs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    flow_id: str
+    status: str | None
+    paused: bool
+
+
+class _Flow(BaseModel):
+    id: str
+    name: str
+
+
+class _StateCount(BaseModel):
+    state_type: str
+    count_runs: int
+
+
+class _Interval(BaseModel):
+    states: list[_StateCount]
+
+
+class PrefectClient(ServiceClient):
+    """A client of a Prefect server. A request that finds it busy is sent again.
 
     Args:
         url: of its REST API, such as http://prefect:4200/api; default from the environment, as is the account.
         timeout: seconds for one request.
+        http: what sends the requests, where the environment's account is not the right one.
+        attempts: how often a request is sent while Prefect is busy.
     """
 
-    def __init__(self, url: str | None = None, timeout: float = 10.0) -> None:
+    name = "Prefect"
+    variable = "PREFECT_API_URL"
+
+    def __init__(
+        self,
+        url: str | None = None,
+        timeout: float = 10.0,
+        http: httpx.Client | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> None:
         settings = PrefectSettings()
         user, _, password = settings.prefect_api_auth_string.partition(":")
-        self.http = httpx.Client(
-            base_url=url or settings.prefect_api_url, auth=(user, password) if user else None, timeout=timeout
+        http = http or httpx.Client(auth=(user, password) if user else None, timeout=timeout)
+        super().__init__(url or settings.prefect_api_url, timeout, http)
+        self._retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, ServiceError) and error.status == BUSY),
+            stop=stop_after_attempt(attempts),
+            wait=wait_chain(*map(wait_fixed, PAUSES)),
+            reraise=True,
         )
 
-    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+    def version(self) -> str:
+        """The server's version."""
+        return self._json("GET", "/admin/version", str)
+
+    def deployment(self, flow: str, name: str) -> Deployment | None:
+        """The deployment of the flow with this name; None where there is none."""
         try:
-            for pause in (*PAUSES, 0.0):
-                answer = self.http.request(method, path, json=body)
-                if answer.status_code != 503 or not pause:
-                    break
-                time.sleep(pause)
-        except httpx.HTTPError as error:
-            raise PrefectUnavailable(
-                f"Prefect at {self.http.base_url} does not answer: {error or type(error).__name__}"
-            ) from error
-        if answer.is_success or answer.status_code == 404:
-            return answer
-        hint = " (check PREFECT_API_AUTH_STRING)" if answer.status_code == 401 else ""
-        raise PrefectUnavailable(
-            f"Prefect at {self.http.base_url} answered {answer.status_code} to {path}: {answer.text[:300]}{hint}"
-        )
+            return self._json("GET", f"/deployments/name/{quote(flow, safe='')}/{quote(name, safe='')}", Deployment)
+        except ServiceError as error:
+            if error.status == 404:
+                return None
+            raise
 
-    def _ask(self, path: str, body: dict[str, Any]) -> Any:
-        answer = self._send("POST", path, body)
-        if answer.status_code == 404:
-            raise PrefectUnavailable(f"Prefect at {self.http.base_url} does not know {path}: is PREFECT_API_URL right?")
-        return answer.json()
+    def deployments(self) -> dict[str, Deployment]:
+        """The deployments by flow and name, such as train/iris; at most 200."""
+        deployments = self._json("POST", "/deployments/filter", list[Deployment], json={"limit": PAGE})
+        chosen = {"id": {"any_": [deployment.flow_id for deployment in deployments]}}
+        flows = self._json("POST", "/flows/filter", list[_Flow], json={"limit": PAGE, "flows": chosen})
+        names = {flow.id: flow.name for flow in flows}
+        return {f"{names[d.flow_id]}/{d.name}": d for d in deployments if d.flow_id in names}
 
-    def _runs(self, body: dict[str, Any]) -> list[FlowRun]:
-        return [_flow_run(raw) for raw in self._ask("/flow_runs/filter", {"limit": PAGE, **body})]
+    def run(self, run_id: str) -> FlowRun:
+        """The flow run with this id; the error has status 404 where there is none."""
+        return self._json("GET", f"/flow_runs/{run_id}", FlowRun)
 
-    def deployment(self, model: str) -> str | None:
-        """The id of the model's training deployment, or None where there is none."""
-        answer = self._send("GET", f"/deployments/name/{FLOW}/{quote(model, safe='')}")
-        return None if answer.status_code == 404 else str(answer.json()["id"])
+    def runs(
+        self,
+        *,
+        flow: str = "",
+        deployment_id: str = "",
+        states: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        due_after: datetime | None = None,
+        due_before: datetime | None = None,
+        sort: Sort = "EXPECTED_START_TIME_DESC",
+        limit: int = PAGE,
+    ) -> list[FlowRun]:
+        """The flow runs that meet every condition which is given.
 
-    def under_way(self, model: str, now: datetime) -> FlowRun | None:
-        """A training of the model that runs, or is due within a minute; those of its schedule lie further ahead."""
-        body = {
-            "flows": {"name": {"any_": [FLOW]}},
-            "flow_runs": {
-                "state": {"type": {"any_": UNDER_WAY}},
-                "expected_start_time": {"before_": (now + SOON).isoformat()},
-            },
-            "sort": "EXPECTED_START_TIME_DESC",
-        }
-        return next((run for run in self._runs(body) if run.parameters.get("model") == model), None)
+        Args:
+            flow: name of the flow.
+            deployment_id: id of the deployment.
+            states: types, such as COMPLETED; a run is in one of them.
+            tags: a run has all of them.
+            due_after, due_before: limits of the time at which a run was or is to begin.
+            sort: the latest first, by when it is due or by its end.
+            limit: how many at most, up to 200.
+        """
+        conditions: dict[str, Any] = {}
+        if states:
+            conditions["state"] = {"type": {"any_": list(states)}}
+        if tags:
+            conditions["tags"] = {"all_": list(tags)}
+        if due_after or due_before:
+            limits = {"after_": due_after, "before_": due_before}
+            conditions["expected_start_time"] = {name: time.isoformat() for name, time in limits.items() if time}
+        body: dict[str, Any] = {"sort": sort, "limit": limit, "flow_runs": conditions}
+        if flow:
+            body["flows"] = {"name": {"any_": [flow]}}
+        if deployment_id:
+            body["deployments"] = {"id": {"any_": [deployment_id]}}
+        return self._json("POST", "/flow_runs/filter", list[FlowRun], json=body)
 
-    def retrainings(self, model: str) -> list[FlowRun]:
-        """The runs that the retrainer started for the model, newest first, at most 200."""
-        body = {
-            "flows": {"name": {"any_": [FLOW]}},
-            "flow_runs": {"tags": {"all_": tags(model)}},
-            "sort": "EXPECTED_START_TIME_DESC",
-        }
-        return self._runs(body)
+    def start(
+        self,
+        deployment_id: str,
+        parameters: Mapping[str, Any],
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+        idempotency_key: str = "",
+        job_variables: Mapping[str, Any] | None = None,
+    ) -> FlowRun:
+        """Have the deployment run at once.
 
-    def start(self, deployment: str, model: str, name: str, key: str, cause: str) -> FlowRun:
-        """The flow run with this idempotency key: a new one of this name, or that of whoever asked first."""
-        body = {
-            "name": name,
-            "idempotency_key": key,
-            "tags": tags(model),
-            "parameters": {
-                "model": model, "feedback": True, "only_if_better": True, "who": TAG, "cause": cause,
-            },
+        Args:
+            parameters: of the flow, over those of the deployment.
+            name: of the run; by default Prefect makes one up.
+            idempotency_key: where a run of this flow has it, that run is returned and none is made.
+            job_variables: of the run's infrastructure, over those of the deployment.
+        """
+        body: dict[str, Any] = {
+            "parameters": dict(parameters),
+            "tags": list(tags),
             "state": {"type": "SCHEDULED", "name": "Scheduled"},
-        }  # fmt: skip
-        return _flow_run(self._ask(f"/deployments/{deployment}/create_flow_run", body))
-
-    # -- what the exporter tells Prometheus ------------------------------------------------------------------------
-
-    def deployments(self) -> dict[str, str]:
-        """Name, such as train/iris, -> id; at most 200."""
-        found = self._ask("/deployments/filter", {"limit": PAGE})
-        flows = self._ask("/flows/filter", {"limit": PAGE, "flows": {"id": {"any_": [d["flow_id"] for d in found]}}})
-        names = {flow["id"]: flow["name"] for flow in flows}
-        return {f"{names[d['flow_id']]}/{d['name']}": d["id"] for d in found if d["flow_id"] in names}
-
-    def counts(self, deployment: str, now: datetime) -> dict[str, int]:
-        """State type, lower case, -> runs of the last 7 days."""
-        body = {
-            "history_start": (now - WEEK).isoformat(),
-            "history_end": now.isoformat(),
-            "history_interval_seconds": WEEK.total_seconds(),
-            "deployments": {"id": {"any_": [deployment]}},
         }
-        found: dict[str, int] = {}
-        for interval in self._ask("/flow_runs/history", body):
-            for state in interval["states"]:
-                name = state["state_type"].lower()
-                found[name] = found.get(name, 0) + state["count_runs"]
-        return found
+        if name:
+            body["name"] = name
+        if idempotency_key:
+            body["idempotency_key"] = idempotency_key
+        if job_variables:
+            body["job_variables"] = dict(job_variables)
+        return self._json("POST", f"/deployments/{deployment_id}/create_flow_run", FlowRun, json=body)
 
-    def last(self, deployment: str, states: Sequence[str]) -> FlowRun | None:
-        """The run of the deployment that ended last in one of these states."""
+    def counts(self, deployment_id: str, start: datetime, end: datetime) -> dict[str, int]:
+        """How many runs of the deployment were or are due from start to end, by the type of their state."""
         body = {
-            "deployments": {"id": {"any_": [deployment]}},
-            "flow_runs": {"state": {"type": {"any_": list(states)}}},
-            "sort": "END_TIME_DESC",
-            "limit": 1,
+            "history_start": start.isoformat(),
+            "history_end": end.isoformat(),
+            "history_interval_seconds": (end - start).total_seconds(),
+            "deployments": {"id": {"any_": [deployment_id]}},
         }
-        return next(iter(self._runs(body)), None)
+        counts: dict[str, int] = {}
+        for interval in self._json("POST", "/flow_runs/history", list[_Interval], json=body):
+            for state in interval.states:
+                counts[state.state_type] = counts.get(state.state_type, 0) + state.count_runs
+        return counts
 
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self._retrying(super()._send, method, path, **options)
 
-def tags(model: str) -> list[str]:
-    """Of the runs that the retrainer starts."""
-    return [TAG, f"model:{model}"]
+    def _unreachable(self) -> str:
+        return f"Start it with `make demo`, or set {self.variable} to where it runs."
 
-
-def _flow_run(raw: dict[str, Any]) -> FlowRun:
-    over = raw["state_type"] not in UNDER_WAY
-    # a run that was cancelled before it began may have no end: its last change is one
-    ended = raw["end_time"] or (raw["state"] or {}).get("timestamp") or raw["updated"]
-    return FlowRun(
-        id=raw["id"],
-        name=raw["name"],
-        state=raw["state_type"],
-        state_name=raw["state_name"],
-        parameters=raw["parameters"],
-        created=_time(raw["created"]),
-        ended=_time(ended) if over else None,
-        seconds=raw["total_run_time"],
-    )
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+    def _refusal(self, response: httpx.Response) -> ServiceError:
+        status, path = response.status_code, response.request.url.path
+        answered = f"{self.name} at {self.url} answered {status}"
+        if status in (401, 403):
+            cure = "Set PREFECT_API_AUTH_STRING to its account, as user:password."
+            return ServiceError(f"{answered}: it wants an account.", cure, status)
+        if status == 404:
+            return ServiceError(f"{answered} to {path}.", f"Check that {self.variable} ends in /api.", status)
+        return ServiceError(
+            f"{answered} to {path}: {response.text[:300]}", "Try again in a moment. Its log says more.", status
+        )

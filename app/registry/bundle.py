@@ -22,16 +22,17 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
+from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
-from app.vocabulary import NUMERIC, Feature, Gate, GoldenRows, Reference, Serving, Task
+from app.vocabulary import NUMERIC, Feature, Gate, GoldenRows, Label, Reference, Serving, Task
 
 SUMS = "SHA256SUMS"
 BUNDLE_TAG = "bundle_sha256"
 _GATE, _REFERENCE, _GOLDEN = TypeAdapter(Gate), TypeAdapter(Reference), TypeAdapter(GoldenRows)
 
 
-class BundleError(Exception):
-    """A bundle is incomplete, altered, or not one of ours."""
+class BundleError(ServiceError):
+    """A bundle is incomplete, altered, or was not made by the platform."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Bundle:
     features: tuple[Feature, ...]
     task: Task
     target: str
-    classes: tuple[Any, ...]  # in the order of the probabilities; empty for regression
+    classes: tuple[Label, ...]  # in the order of the probabilities; empty for regression
     serving: Serving
     serving_reason: str  # why not onnx
     gate: Gate
@@ -53,6 +54,7 @@ class Bundle:
 
 
 def file_sha256(path: Path) -> str:
+    """The sum of a file's content, hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -97,10 +99,10 @@ def verify_sums(folder: Path, expected: str | None = None) -> str:
         raise BundleError(f"{SUMS} has the sum {digest[:12]}…, the version says {expected[:12]}…")
     if _sums_text(listed).encode() != raw:
         raise BundleError(f"{SUMS} is damaged")
-    found = _files(folder)
-    for name in sorted(listed.keys() ^ found.keys()):
+    files = _files(folder)
+    for name in sorted(listed.keys() ^ files.keys()):
         raise BundleError(f"{name} is {'missing' if name in listed else f'not listed in {SUMS}'}")
-    for name, path in found.items():
+    for name, path in files.items():
         if file_sha256(path) != listed[name]:
             raise BundleError(f"{name} was altered: its sum is not the one in {SUMS}")
     return digest
@@ -139,6 +141,24 @@ def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
     if unknown:
         raise BundleError(f"feature {unknown[0].name!r} has the type {unknown[0].dtype!r}, which cannot be served")
     return bundle
+
+
+def read_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
+    """The gate that a version was registered with, without downloading the rest of its bundle.
+
+    The file is not checked against its sum: this is for showing, the gate itself loads the whole bundle.
+
+    Raises:
+        NotFound: the version has no file MLmodel.
+        BundleError: the file is damaged, or has no gate in it: the version was not registered by the platform.
+        MlflowError: MLflow does not answer.
+    """
+    content = registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel")
+    try:
+        return _GATE.validate_python(yaml.safe_load(content)["metadata"]["gate"])
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        what = f"the MLmodel file of version {version.version} of {version.name} is damaged or has no gate"
+        raise BundleError(f"{what}: {type(error).__name__}") from error
 
 
 def fetch_bundle(registry: MlflowClient, version: ModelVersion, cache: Path) -> Bundle:

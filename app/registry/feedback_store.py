@@ -2,7 +2,7 @@
 
 Experiment "feedback", one run per model named after it, below it feedback/<time>-<random>-<hash>.jsonl with one JSON
 object per line: id, time, model, version, features, prediction, label. Files are only ever added, so replicas need no
-agreement; the hash of the content in the name tells a whole file from one whose upload was cut.
+agreement; by the hash of the content in its name, a whole file can be told from one whose upload was cut.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ def _hash(content: bytes) -> str:
 
 
 def name(content: bytes, at: datetime | None = None) -> str:
-    """A file name that no other file has, and that only this content fits."""
+    """A file name that no other file has, and that fits this content only.
+
+    Args:
+        at: the time that the name begins with, by default now.
+    """
     stamp = (at or datetime.now(UTC)).strftime("%Y%m%dT%H%M%S.%f")
     return f"{stamp}-{secrets.token_hex(4)}-{_hash(content)}.jsonl"
 
 
 def is_whole(file: str, content: bytes) -> bool:
-    """Whether the content is the one that the file name tells of."""
+    """Whether the content is the one whose hash is in the file's name."""
     match = _NAME.fullmatch(file)
     return bool(match) and match[1] == _hash(content)  # type: ignore[index]
 
@@ -68,12 +72,12 @@ def store(registry: MlflowClient, model: str, rows: Iterable[Row]) -> str:
         MlflowError: they may not be stored; storing them again does no harm.
     """
     content = encode(rows)
-    # looked up each time: what is written below a run that was deleted meanwhile, nobody would find
+    # Looked up each time: nobody would find what is written below a run that was deleted meanwhile.
     folders = _folders(registry, model)
     if not folders:
         experiment = registry.ensure_experiment(EXPERIMENT)
         registry.create_run(experiment, model, {"mlops.kind": "feedback", "mlops.model": model})
-        # two replicas may have made one each: readers read both, and from now on the oldest is used
+        # Two replicas may have made one each: readers read both, and from now on the oldest is used.
         folders = _folders(registry, model)
     if not folders:
         raise NotFound(f"the feedback run of {model} was made but cannot be found")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from sklearn import metrics as sk
+
+from app.vocabulary import Label, Task
 
 CLASSIFICATION: dict[str, Callable[..., float]] = {
     "accuracy": sk.accuracy_score,
@@ -22,14 +23,13 @@ REGRESSION: dict[str, Callable[..., float]] = {
     "median_absolute_error": sk.median_absolute_error,
 }
 LOWER_IS_BETTER = frozenset({"mae", "rmse", "median_absolute_error"})
-BY_TASK = {"classification": CLASSIFICATION, "regression": REGRESSION}
+BY_TASK: dict[Task, dict[str, Callable[..., float]]] = {"classification": CLASSIFICATION, "regression": REGRESSION}
 
 
-def evaluate(task: str, true: Sequence[Any], predicted: Sequence[Any]) -> dict[str, float]:
-    """Every metric of the task.
+def evaluate(task: Task, true: Sequence[Label], predicted: Sequence[Label]) -> dict[str, float]:
+    """Every metric of the task, by name.
 
     Args:
-        task: "classification" or "regression".
         true, predicted: labels or values, shape (n_rows,).
     """
     return {name: float(metric(np.asarray(true), np.asarray(predicted))) for name, metric in BY_TASK[task].items()}

@@ -1,28 +1,32 @@
 """The promotion ledger: every decision about a model, and the order of those that moved `production`.
 
 Each decision, refused ones included, is a run of the MLflow experiment `promotions`. Which of them moved the alias, and
-in which order, is said by one more run per model, its *sequence*: the parameter `move.000001` names the first decision
-that won, and so on. MLflow lets nobody change a parameter, so of any number of clients that try to write the same move
-exactly one succeeds, without a lock that a killed client could leave behind. The alias follows the sequence: whoever
-finds it behind moves it on.
+in which order, is written in one more run per model, its *sequence*: the parameter `move.000001` names the first
+decision that won, and so on. MLflow lets nobody change a parameter, so of any number of clients that try to write the
+same move exactly one succeeds, without a lock that a killed client could leave behind. The alias follows the sequence:
+whoever finds it behind moves it on.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from app.clients.mlflow import (
+    CHALLENGER,
     PRODUCTION,
-    PROMOTIONS_EXPERIMENT,
-    SEQUENCE_TAG,
     Conflict,
     MlflowClient,
     MlflowError,
     NotFound,
+    RegisteredModel,
+    Run,
 )
+from app.vocabulary import Action, Check, Outcome
 
+PROMOTIONS_EXPERIMENT = "promotions"
+SEQUENCE_TAG = "mlops.promotion_sequence"  # of the registered model: the id of its sequence run
 MAX_TEXT = 4000  # a tag's value may have 5,000 characters
 
 
@@ -32,7 +36,7 @@ class Move:
 
     number: int
     decision: str  # run id
-    action: str  # promote, rollback, or outside: the alias was moved by hand
+    action: Action
     version: str
     previous: str | None
     applied: bool  # the alias was seen at `version` since
@@ -43,11 +47,11 @@ class Decision:
     """What was decided about a version, and why."""
 
     model: str
-    version: str
-    previous: str | None  # what was in production
-    action: str  # promote, rollback, outside
-    outcome: str  # promoted, refused, unchanged
-    check: str  # the check that refused; "" when promoted
+    version: str  # "" for a rollback that has no version to go to
+    previous: str | None  # the version that was in production
+    action: Action
+    outcome: Outcome
+    check: Check | Literal[""]  # the check that refused the version; "" when none did
     reason: str
     metrics: dict[str, float] = field(default_factory=dict)
     who: str = ""
@@ -58,7 +62,34 @@ class Decision:
 
     @property
     def refused(self) -> bool:
+        """Whether production stays as it is because a check refused the version."""
         return self.outcome == "refused"
+
+
+def ensure_model(registry: MlflowClient, name: str) -> RegisteredModel:
+    """The registered model with its sequence, both created where they are missing.
+
+    The model is born with its sequence: the name is unique in MLflow, so however many clients race, one sequence is
+    chosen, and the others delete theirs.
+    """
+    try:
+        model = registry.model(name)
+    except NotFound:
+        sequence = _new_sequence(registry, name)
+        try:
+            registry.create_model(name, {SEQUENCE_TAG: sequence})
+        except Conflict:
+            registry.delete_run(sequence)
+        model = registry.model(name)
+    if SEQUENCE_TAG not in model.tags:  # registered by hand, outside the platform
+        registry.set_model_tag(name, SEQUENCE_TAG, _new_sequence(registry, name))
+        model = registry.model(name)
+    return model
+
+
+def _new_sequence(registry: MlflowClient, name: str) -> str:
+    experiment = registry.ensure_experiment(PROMOTIONS_EXPERIMENT)
+    return registry.create_run(experiment, f"{name} sequence", {"mlops.kind": "sequence", "mlops.model": name})
 
 
 class Ledger:
@@ -66,7 +97,8 @@ class Ledger:
 
     Raises:
         NotFound: the model is not registered.
-        MlflowError: it was registered by other means and has no sequence yet.
+        MlflowError: it was registered by other means and has no sequence yet; or, as by every method, MLflow does not
+            answer.
     """
 
     def __init__(self, registry: MlflowClient, model: str) -> None:
@@ -85,20 +117,25 @@ class Ledger:
     def moves(self) -> list[Move]:
         """Every move of production, oldest first."""
         params = self.registry.run(self.sequence).params
-        found: list[Move] = []
-        while (raw := params.get(_key(len(found) + 1))) is not None:
-            number = len(found) + 1
-            found.append(Move(number=number, applied=f"{_key(number)}.applied" in params, **json.loads(raw)))
-        return found
+        moves: list[Move] = []
+        while (text := params.get(_key(len(moves) + 1))) is not None:
+            number = len(moves) + 1
+            moves.append(Move(number=number, applied=f"{_key(number)}.applied" in params, **json.loads(text)))
+        return moves
 
-    def claim(self, number: int, decision: str, action: str, version: str, previous: str | None) -> Move | None:
-        """Write move `number`; None when another client's decision has that number."""
-        body = {"decision": decision, "action": action, "version": version, "previous": previous}
+    def claim(self, number: int, decision: Decision) -> Move | None:
+        """Write the recorded decision as move `number`; None when another client's decision has that number."""
+        body = {
+            "decision": decision.run_id,
+            "action": decision.action,
+            "version": decision.version,
+            "previous": decision.previous,
+        }
         try:
             self.registry.write_once(self.sequence, _key(number), json.dumps(body))
         except Conflict:
             return None
-        return Move(number, decision, action, version, previous, applied=False)
+        return Move(number, decision.run_id, decision.action, decision.version, decision.previous, applied=False)
 
     def apply(self, move: Move) -> None:
         """Move the alias to where the sequence says it is.
@@ -112,7 +149,7 @@ class Ledger:
             if last.number == move.number:
                 break
             move = last
-        self.registry.write_once(self.sequence, f"{_key(move.number)}.applied", "true")
+        self._mark_applied(move)
 
     def settle(self) -> tuple[list[Move], str | None]:
         """Bring sequence and alias together; returns the moves and the version in production.
@@ -127,29 +164,54 @@ class Ledger:
             if moves and not moves[-1].applied:
                 self.apply(moves[-1])
                 continue
-            if current == (moves[-1].version if moves else None):
-                return moves, current
-            if current is None:
-                # the alias was deleted by hand: nothing is served, and the next promotion starts from there
-                return moves, None
             previous = moves[-1].version if moves else None
-            decision = self.record(
-                Decision(
-                    model=self.model,
-                    version=current,
-                    previous=previous,
-                    action="outside",
-                    outcome="promoted",
-                    check="",
-                    reason="the alias was moved outside of `mlops promote`",
-                )
-            )
-            move = self.claim(len(moves) + 1, decision, "outside", current, previous)
-            if move:
-                self.registry.write_once(self.sequence, f"{_key(move.number)}.applied", "true")
+            # an alias that was deleted by hand: nothing is served, and the next promotion starts from there
+            if current in (previous, None):
+                return moves, current
+            self._take_over(len(moves) + 1, str(current), previous)
 
-    def record(self, decision: Decision) -> str:
-        """Append the decision as a run of the experiment `promotions`; returns the run's id."""
+    def _take_over(self, number: int, version: str, previous: str | None) -> None:
+        """Enter a move of the alias that was made by hand, unless another client did."""
+        decision = self.record(
+            Decision(
+                model=self.model,
+                version=version,
+                previous=previous,
+                action="outside",
+                outcome="promoted",
+                check="",
+                reason="the alias was moved outside of `mlops promote`",
+            )
+        )
+        move = self.claim(number, decision)
+        if move:
+            self._mark_applied(move)
+
+    def move(self, moves: list[Move], decision: Decision) -> Decision:
+        """Record the decision and move production as it says, unless another client moved it after `moves`.
+
+        Args:
+            moves: the sequence as it was when the decision was made.
+
+        Returns:
+            the decision with its run id; refused by the check `concurrent` when another client was faster.
+        """
+        decision = self.record(decision)
+        move = self.claim(len(moves) + 1, decision)
+        if move:
+            self.apply(move)
+            if self.registry.model(self.model).aliases.get(CHALLENGER) == decision.version:
+                self.registry.delete_alias(self.model, CHALLENGER)
+            return decision
+        winner = self.moves()[len(moves)]
+        reason = (
+            f"production was moved from {decision.previous or 'nothing'} to version {winner.version} while this was "
+            "checked; run it again to be measured against that"
+        )
+        return self._amend(replace(decision, outcome="refused", check="concurrent", reason=reason))
+
+    def record(self, decision: Decision) -> Decision:
+        """Append the decision as a run of the experiment `promotions`; returns it with the run's id."""
         texts = {key: str(value or "") for key, value in asdict(decision).items() if key not in _NOT_TAGS}
         tags = {f"mlops.{key}": value[:MAX_TEXT] for key, value in texts.items()}
         name = f"{decision.model} {decision.action} {decision.version}"
@@ -158,29 +220,27 @@ class Ledger:
         if decision.metrics:
             self.registry.log(run_id, metrics=decision.metrics)
         self.registry.finish_run(run_id)
-        return run_id
-
-    def amend(self, run_id: str, outcome: str, check: str, reason: str) -> None:
-        """Say how a recorded decision ended."""
-        tags = {"mlops.outcome": outcome, "mlops.check": check, "mlops.reason": reason[:MAX_TEXT]}
-        self.registry.log(run_id, tags=tags)
+        return replace(decision, run_id=run_id)
 
     def history(self, limit: int = 1000) -> list[Decision]:
-        """Decisions, newest first. What moved production is told from the sequence, not from what a run says."""
-        won = {move.decision for move in self.moves()}
-        runs = self.registry.search_runs(
-            PROMOTIONS_EXPERIMENT, {"mlops.kind": "decision", "mlops.model": self.model}, limit
-        )
-        found = []
-        for run in runs:
-            values: dict[str, Any] = {key: run.tags.get(f"mlops.{key}", "") for key in _TEXTS}
-            if run.run_id in won:
-                values["outcome"] = "promoted"
-            elif values["outcome"] == "promoted":
-                values |= {"outcome": "refused", "check": "concurrent", "reason": "it ended before it was decided"}
-            values["previous"] = values["previous"] or None
-            found.append(Decision(**values, metrics=run.metrics, time=run.started, run_id=run.run_id))
-        return found
+        """Decisions, newest first. What moved production is read from the sequence, not from what a run says."""
+        winners = {move.decision for move in self.moves()}
+        tags = {"mlops.kind": "decision", "mlops.model": self.model}
+        runs = self.registry.search_runs(PROMOTIONS_EXPERIMENT, tags, limit)
+        return [_decision(run, run.run_id in winners) for run in runs]
+
+    def _amend(self, decision: Decision) -> Decision:
+        """Write into the run of a recorded decision how it ended."""
+        tags = {
+            "mlops.outcome": decision.outcome,
+            "mlops.check": decision.check,
+            "mlops.reason": decision.reason[:MAX_TEXT],
+        }
+        self.registry.log(decision.run_id, tags=tags)
+        return decision
+
+    def _mark_applied(self, move: Move) -> None:
+        self.registry.write_once(self.sequence, f"{_key(move.number)}.applied", "true")
 
 
 def _key(number: int) -> str:
@@ -189,3 +249,15 @@ def _key(number: int) -> str:
 
 _NOT_TAGS = {"metrics", "time", "run_id"}
 _TEXTS = [name for name in Decision.__dataclass_fields__ if name not in _NOT_TAGS]
+
+
+def _decision(run: Run, won: bool) -> Decision:
+    """The decision that a run records. won: it is in the sequence."""
+    values: dict[str, Any] = {key: run.tags.get(f"mlops.{key}", "") for key in _TEXTS}
+    values["previous"] = values["previous"] or None
+    decision = Decision(**values, metrics=run.metrics, time=run.started, run_id=run.run_id)
+    if won:
+        return replace(decision, outcome="promoted")
+    if decision.outcome == "promoted":
+        return replace(decision, outcome="refused", check="concurrent", reason="it ended before it was decided")
+    return decision

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnxruntime
 
 from app.registry.bundle import Bundle, BundleError
-from app.vocabulary import INTEGER, NUMERIC, Feature
+from app.vocabulary import INTEGER, NUMERIC, Feature, Label, Task
+
+if TYPE_CHECKING:
+    import pandas as pd  # the model API has none
 
 # Served values may differ from the estimator's by float32 rounding, and by no more.
 RTOL, ATOL = 1e-4, 1e-5
@@ -33,9 +36,11 @@ class Predictions:
 
 
 class Predictor(Protocol):
-    """Predicts rows given in the order of the bundle's features. Thread-safe."""
+    """Predicts rows. Thread-safe."""
 
-    def predict(self, rows: Rows) -> Predictions: ...
+    def predict(self, rows: Rows) -> Predictions:
+        """The predictions for rows of shape (n_rows, n_features), values in the order of the bundle's features."""
+        ...
 
 
 class OnnxPredictor:
@@ -60,6 +65,7 @@ class OnnxPredictor:
             self._columns = [(i.name, names.index(i.name), ONNX_DTYPES.get(i.type, object)) for i in inputs]
 
     def predict(self, rows: Rows) -> Predictions:
+        """The predictions for rows of shape (n_rows, n_features), values in the order of the bundle's features."""
         if self._single:
             feed = {self._single: np.asarray(rows, dtype=self._dtype)}
         else:
@@ -105,10 +111,25 @@ class SkopsPredictor:
         }
 
     def predict(self, rows: Rows) -> Predictions:
+        """The predictions for rows of shape (n_rows, n_features), values in the order of the bundle's features."""
         frame = self._pd.DataFrame(np.asarray(rows, dtype=object), columns=self._names).astype(self._dtypes)
-        labels = np.asarray(self._estimator.predict(frame)).ravel().tolist()
-        has_probabilities = hasattr(self._estimator, "predict_proba")
-        return Predictions(labels, self._estimator.predict_proba(frame).tolist() if has_probabilities else None)
+        return estimator_predictions(self._estimator, frame)
+
+
+def estimator_predictions(estimator: Any, frame: pd.DataFrame) -> Predictions:
+    """What a fitted scikit-learn estimator itself predicts, in the form in which it is served.
+
+    Args:
+        frame: the features, shape (n_rows, n_features).
+    """
+    labels = np.asarray(estimator.predict(frame)).ravel().tolist()
+    has_probabilities = hasattr(estimator, "predict_proba")
+    return Predictions(labels, estimator.predict_proba(frame).tolist() if has_probabilities else None)
+
+
+def plain_rows(frame: pd.DataFrame) -> list[list[Any]]:
+    """The rows of a frame as Python values, as a request holds them."""
+    return frame.astype(object).to_numpy().tolist()
 
 
 class GoldenMismatch(BundleError):
@@ -127,41 +148,43 @@ def load_predictor(bundle: Bundle) -> Predictor:
             predictor = OnnxPredictor((bundle.path / "model.onnx").read_bytes(), bundle.features)
         else:
             predictor = SkopsPredictor(bundle.path / "estimator.skops", bundle.features)
-        served = predictor.predict(bundle.golden.rows)
+        predictions = predictor.predict(bundle.golden.rows)
     except BundleError:
         raise
     except Exception as error:  # whatever the runtime raises on a file it cannot use
         raise BundleError(f"the model does not load: {type(error).__name__}: {error}") from error
-    difference = first_difference(Predictions(bundle.golden.outputs, bundle.golden.probabilities), served, bundle.task)
+    expected = Predictions(bundle.golden.outputs, bundle.golden.probabilities)
+    difference = first_difference(expected, predictions, bundle.task)
     if difference:
         raise GoldenMismatch(f"the golden rows are answered differently: {difference}")
     return predictor
 
 
-def example_difference(bundle: Bundle, prediction: Any) -> str:
-    """How an answer for the bundle's example, its first golden row, differs from the estimator's; or ""."""
+def example_difference(bundle: Bundle, prediction: Label) -> str:
+    """How a prediction for the bundle's example, its first golden row, differs from the estimator's; or ""."""
     expected = Predictions(bundle.golden.outputs[:1], None)
     return first_difference(expected, Predictions([prediction], None), bundle.task)
 
 
-def first_difference(expected: Predictions, served: Predictions, task: str) -> str:
-    """What differs first between the estimator's answers and the served ones, beyond float32 rounding; or ""."""
+def first_difference(expected: Predictions, served: Predictions, task: Task) -> str:
+    """The first difference between the estimator's predictions and the served ones, beyond float32 rounding; or ""."""
     if len(expected.labels) != len(served.labels):
         return f"{len(expected.labels)} rows were asked, {len(served.labels)} answered"
     if task == "classification":
-        for i, (want, got) in enumerate(zip(expected.labels, served.labels, strict=True)):
-            if want != got:
-                return f"row {i} is {got!r}, the estimator says {want!r}"
-        want_values, got_values = expected.probabilities, served.probabilities
-    else:
-        want_values, got_values = [[v] for v in expected.labels], [[v] for v in served.labels]
-    if want_values is None or got_values is None:
-        return ""
-    want_array, got_array = np.asarray(want_values, dtype=float), np.asarray(got_values, dtype=float)
-    if want_array.shape != got_array.shape:
-        return f"values have the shape {got_array.shape}, the estimator's {want_array.shape}"
-    wrong = ~np.isclose(got_array, want_array, rtol=RTOL, atol=ATOL)
+        for i, (label, served_label) in enumerate(zip(expected.labels, served.labels, strict=True)):
+            if label != served_label:
+                return f"row {i} is {served_label!r}, the estimator says {label!r}"
+        if expected.probabilities is None or served.probabilities is None:
+            return ""
+        return _first_other_value(np.asarray(expected.probabilities, float), np.asarray(served.probabilities, float))
+    return _first_other_value(*(np.asarray(side.labels, float).reshape(-1, 1) for side in (expected, served)))
+
+
+def _first_other_value(expected: np.ndarray, served: np.ndarray) -> str:
+    if expected.shape != served.shape:
+        return f"values have the shape {served.shape}, the estimator's {expected.shape}"
+    wrong = ~np.isclose(served, expected, rtol=RTOL, atol=ATOL)
     if wrong.any():
         i, j = np.argwhere(wrong)[0]
-        return f"row {i} gives {got_array[i, j]:.6g}, the estimator {want_array[i, j]:.6g}"
+        return f"row {i} gives {served[i, j]:.6g}, the estimator {expected[i, j]:.6g}"
     return ""

@@ -84,6 +84,7 @@ class Bucketer:
         self.other = self.size - 1
 
     def __call__(self, value: Any) -> int:
+        """The index of the value's bucket; text that no bucket has falls into "(other)"."""
         if self.categories is None:
             return bisect_left(self.edges, value)
         return self.categories.get(str(value), self.other)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
-from app.retrainer.decision import stamp
+from app.retrainer.decision import timestamp
 
 ACTION = "retrain"
 MAX_CAUSE = 1000  # characters
@@ -17,7 +17,7 @@ Labels = dict[Name, Annotated[str, StringConstraints(max_length=2000)]]
 
 
 class WebhookAlert(BaseModel):
-    """Fields that are not read here are let through: a newer Alertmanager that sends more must not stop retraining."""
+    """One alert. Further fields are allowed: a newer Alertmanager that sends more must not stop retraining."""
 
     status: Literal["firing", "resolved"]
     labels: Labels
@@ -25,26 +25,28 @@ class WebhookAlert(BaseModel):
 
 
 class Notification(BaseModel):
+    """The body of a webhook request: alerts of one group."""
+
     version: Literal["4"]
     status: Literal["firing", "resolved"]
     alerts: list[WebhookAlert] = Field(max_length=5000)
 
 
-def wanted(notification: Notification) -> dict[str, str]:
-    """Model -> cause, of the models that firing alerts want retrained. Resolved alerts want nothing."""
-    found: dict[str, dict[str, list[WebhookAlert]]] = {}
+def models_to_retrain(notification: Notification) -> dict[str, str]:
+    """The models that firing alerts ask to retrain, each with its cause: the alerts in words, cut at MAX_CAUSE."""
+    firing: dict[str, dict[str, list[WebhookAlert]]] = {}
     for alert in notification.alerts:
         model = alert.labels.get("model")
         if alert.status == "firing" and alert.labels.get("action") == ACTION and model:
-            found.setdefault(model, {}).setdefault(alert.labels.get("alertname", "alert"), []).append(alert)
+            firing.setdefault(model, {}).setdefault(alert.labels.get("alertname", "alert"), []).append(alert)
     return {
         model: "; ".join(_cause(name, alerts) for name, alerts in sorted(by_name.items()))[:MAX_CAUSE]
-        for model, by_name in sorted(found.items())
+        for model, by_name in sorted(firing.items())
     }
 
 
 def _cause(name: str, alerts: list[WebhookAlert]) -> str:
-    """Such as: FeatureDrift petal_length, petal_width since 2026-01-01T00:00:00Z."""
+    """The alerts of one name in words, such as: FeatureDrift petal_length since 2026-01-01T00:00:00Z."""
     features = sorted({alert.labels["feature"] for alert in alerts if alert.labels.get("feature")})
     since: datetime = min(alert.startsAt for alert in alerts)
-    return " ".join(f"{name} {', '.join(features)} since {stamp(since.astimezone(UTC))}".split())
+    return " ".join(f"{name} {', '.join(features)} since {timestamp(since.astimezone(UTC))}".split())

@@ -1,4 +1,4 @@
-"""Whether an alert starts a retraining now. Nothing here asks anybody or keeps anything."""
+"""Whether an alert starts a retraining now: rules without state, and without a request to anybody."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 DAY = timedelta(days=1)
 
-Outcome = Literal["started", "running", "cooldown", "capped", "dry_run", "unknown_model", "failed"]
+RetrainOutcome = Literal["started", "running", "cooldown", "capped", "dry_run", "unknown_model", "failed"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Policy:
 class Retraining:
     """A flow run that the retrainer started.
 
-    ended: None while it is waited for or runs.
+    created, ended: in UTC; ended is None while it is waited for or runs.
     result: "promoted", or what became of it instead, such as "refused" or "crashed".
     """
 
@@ -44,6 +44,7 @@ class Retraining:
 
     @property
     def fruitless(self) -> bool:
+        """Whether no new version came of it, or will yet."""
         return self.result != "promoted"
 
 
@@ -52,10 +53,10 @@ class Verdict:
     """What is to be done, and why.
 
     next: when the next retraining may be, in words; "" where one is started.
-    cooldown: seconds that hold after the last retraining; 0 where there was none.
+    cooldown: seconds to wait after the last retraining; 0 where there was none.
     """
 
-    outcome: Outcome
+    outcome: RetrainOutcome
     reason: str
     next: str
     cooldown: float
@@ -65,6 +66,7 @@ def decide(now: datetime, policy: Policy, training: str, past: Sequence[Retraini
     """Whether to start a retraining of a model.
 
     Args:
+        now: in UTC.
         training: the training of this model that is scheduled or running, in words; "" for none.
         past: the model's retrainings, newest first, at least those of the last 24 hours.
     """
@@ -75,22 +77,26 @@ def decide(now: datetime, policy: Policy, training: str, past: Sequence[Retraini
     if past and past[0].ended:
         over = past[0].ended + timedelta(seconds=cooldown)
         if now < over:
-            row = _fruitless_in_a_row(past)
-            why = f", {row} fruitless in a row" if row > 1 else ""
-            reason = f"the last retraining ended {stamp(past[0].ended)} as {past[0].result}{why}"
-            return Verdict("cooldown", f"{reason}: cooldown of {cooldown:.0f} s", stamp(over), cooldown)
+            fruitless = _fruitless_in_a_row(past)
+            why = f", {fruitless} fruitless in a row" if fruitless > 1 else ""
+            reason = f"the last retraining ended {timestamp(past[0].ended)} as {past[0].result}{why}"
+            return Verdict("cooldown", f"{reason}: cooldown of {cooldown:.0f} s", timestamp(over), cooldown)
     today = [run.created for run in past if run.created > now - DAY]
     if len(today) >= policy.daily_cap:
         reason = f"{len(today)} retrainings in 24 hours, the cap is {policy.daily_cap}"
         again = sorted(today, reverse=True)[policy.daily_cap - 1] + DAY
-        return Verdict("capped", reason, stamp(again), cooldown)
+        return Verdict("capped", reason, timestamp(again), cooldown)
     if policy.dry_run:
         return Verdict("dry_run", "would be started, but this is a dry run", "when the dry run is off", cooldown)
     return Verdict("started", "no training is under way, and no cooldown or cap holds", "", cooldown)
 
 
 def cooldown_after(policy: Policy, past: Sequence[Retraining]) -> float:
-    """Seconds that hold after the end of the last retraining: doubled for each fruitless one in a row."""
+    """Seconds to wait after the end of the last retraining; they double with each fruitless one in a row.
+
+    Args:
+        past: the model's retrainings, newest first.
+    """
     if not past:
         return 0.0
     doublings = min(_fruitless_in_a_row(past), 32)  # 2 ** 32 s are longer than any maximum
@@ -101,10 +107,15 @@ def _fruitless_in_a_row(past: Sequence[Retraining]) -> int:
     return sum(1 for _ in takewhile(lambda run: run.ended and run.fruitless, past))
 
 
-def key(model: str, past: Sequence[Retraining]) -> str:
-    """The idempotency key of the next retraining: whoever knows the same last one starts the same next one."""
+def idempotency_key(model: str, past: Sequence[Retraining]) -> str:
+    """The key of the next retraining, made of the last one: two who know the same last one start one next one.
+
+    Args:
+        past: the model's retrainings, newest first.
+    """
     return f"retrain-{model}-after-{past[0].run_id if past else 'none'}"
 
 
-def stamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
+    """A time in UTC as ISO 8601 with seconds, such as 2026-01-01T00:00:00Z."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

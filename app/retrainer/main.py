@@ -1,4 +1,4 @@
-"""Puts the retrainer together."""
+"""The retrainer's HTTP service: alerts in, metrics out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from app.clients.mlflow import MlflowClient
 from app.clients.prefect import PrefectClient
-from app.retrainer.alerts import Notification, wanted
+from app.retrainer.alerts import Notification, models_to_retrain
 from app.retrainer.exporter import Exporter
-from app.retrainer.retrainer import Retrainer, Unavailable
+from app.retrainer.retrainer import Retrainer, UndecidedError
 from app.retrainer.settings import RetrainerSettings
 from app.runtime.settings import PlatformSettings
 
@@ -38,7 +38,6 @@ def create_app(settings: RetrainerSettings | None = None) -> FastAPI:
     prefect, registry = PrefectClient(timeout=PlatformSettings().timeout), MlflowClient()
     retrainer = Retrainer(prefect, registry, settings.policy, metrics)
     exporter = Exporter(prefect, metrics, EXPORT_SECONDS)
-    authorization = f"Bearer {settings.token}".encode()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -52,52 +51,71 @@ def create_app(settings: RetrainerSettings | None = None) -> FastAPI:
         lifespan=lifespan, telemetry=telemetry,
     )  # fmt: skip
     app.state.retrainer = retrainer
+    app.include_router(_alert_routes(retrainer, settings.token))
+    app.include_router(_process_routes(metrics))
+    return app
 
-    @app.post("/alerts")
+
+def _alert_routes(retrainer: Retrainer, token: str) -> APIRouter:
+    routes = APIRouter()
+    expected = f"Bearer {token}".encode()
+
+    @routes.post("/alerts")
     async def alerts(request: Request) -> dict[str, object]:
         """Alertmanager's webhook. The token is checked before the body is read.
 
         200: Prefect has accepted each run, or there is a reason to start none. 503: send it again.
         """
-        given = request.headers.get("authorization", "").encode("latin-1")
-        if not hmac.compare_digest(given, authorization):
+        authorization = request.headers.get("authorization", "").encode("latin-1")
+        if not hmac.compare_digest(authorization, expected):
             message = "send the token of MLOPS_RETRAINER_TOKEN: Authorization: Bearer <token>"
             raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
-        body = await _body(request)
-        try:
-            notification = Notification.model_validate_json(body)
-        except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False, include_context=False)
-            raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found]) from None
         answers, failures = [], []
-        for model, cause in wanted(notification).items():
+        for model, cause in models_to_retrain(await _notification(request)).items():
             try:
                 answers.append(asdict(await run_in_threadpool(retrainer.consider, model, cause)))
-            except Unavailable as error:  # the other models are not kept waiting for it
+            except UndecidedError as error:  # the other models are not kept waiting for it
                 failures.append(str(error))
         if failures:
-            raise HTTPException(503, "; ".join(failures), {"Retry-After": "5"})
+            raise HTTPException(503, " ".join(failures), {"Retry-After": "5"})
         return {"decisions": answers}
 
-    @app.get("/livez")
+    return routes
+
+
+def _process_routes(metrics: CollectorRegistry) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/livez")
     async def livez() -> dict[str, str]:
-        """200 while the process turns; it asks nobody else."""
+        """200 while the process runs; no other service is asked."""
         return {"status": "alive"}
 
-    @app.get("/readyz")
+    @routes.get("/readyz")
     async def readyz() -> dict[str, str]:
         """200 once it can take alerts. Prefect is asked with each alert: while it is away the answer is a 503."""
         return {"status": "ready"}
 
-    @app.get("/metrics")
+    @routes.get("/metrics")
     async def prometheus() -> Response:
+        """The metrics in Prometheus' text format."""
         return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
 
-    return app
+    return routes
+
+
+async def _notification(request: Request) -> Notification:
+    """The body, checked. Raises RequestValidationError: a 422 that names each wrong field."""
+    body = await _body(request)
+    try:
+        return Notification.model_validate_json(body)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**problem, "loc": ("body", *problem["loc"])} for problem in problems]) from None
 
 
 async def _body(request: Request) -> bytes:
-    """Raises HTTPException: 413 as soon as it is, or says it is, over 1 MiB."""
+    """The whole body. Raises HTTPException: 413 as soon as it is over 1 MiB, or its header says so."""
     too_large = HTTPException(413, "the body is over 1 MiB: set max_alerts of Alertmanager's receiver")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > MAX_BODY:

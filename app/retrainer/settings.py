@@ -1,4 +1,4 @@
-"""Settings of the retrainer; Prefect's address is app.runtime.settings.PlatformSettings, MLflow's MlflowSettings."""
+"""Settings of the retrainer; the addresses of Prefect and MLflow are in app.runtime.settings."""
 
 from __future__ import annotations
 
@@ -42,4 +42,5 @@ class RetrainerSettings(BaseSettings):
 
     @property
     def policy(self) -> Policy:
+        """How often a model may be retrained."""
         return Policy(self.cooldown_seconds, self.cooldown_max_seconds, self.daily_cap, self.dry_run)

@@ -74,7 +74,7 @@ class ChildProcess:
         self.name = name
         self.log = logs / f"{name}.log"
         with self.log.open("ab") as log:
-            self._begin = log.tell()  # earlier processes of this name wrote what is before
+            self._log_begin = log.tell()  # earlier processes of this name wrote what is before
             self.process = subprocess.Popen(  # noqa: S603
                 command,
                 env={**os.environ, **env},
@@ -88,12 +88,13 @@ class ChildProcess:
 
     @property
     def ended(self) -> bool:
+        """Whether the process has ended, in whatever way."""
         return self.process.poll() is not None
 
     def lines(self) -> list[str]:
         """What this process has logged so far."""
         with self.log.open("rb") as log:
-            log.seek(self._begin)
+            log.seek(self._log_begin)
             return log.read().decode(errors="replace").splitlines()
 
     def tail(self, lines: int = 15) -> str:
@@ -109,6 +110,7 @@ class ChildProcess:
         self.process.wait()
 
     def signal(self, number: int) -> None:
+        """Send a signal to the whole process group; nothing happens where it has ended."""
         try:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:

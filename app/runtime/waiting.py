@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def wait_until(
-    condition: Callable[[], T], seconds: float = 60.0, what: str | Callable[[], str] = "it", pause: float = 0.1
+    condition: Callable[[], T | None], seconds: float = 60.0, what: str | Callable[[], str] = "it", pause: float = 0.1
 ) -> T:
     """Ask until the answer is true, at least once.
 
@@ -28,10 +28,10 @@ def wait_until(
         TimeoutError: naming what was waited for.
     """
     retrying = Retrying(
-        stop=stop_after_delay(seconds), wait=wait_fixed(pause), retry=retry_if_result(lambda one: not one)
+        stop=stop_after_delay(seconds), wait=wait_fixed(pause), retry=retry_if_result(lambda answer: not answer)
     )
     try:
-        return retrying(condition)
+        return cast(T, retrying(condition))
     except RetryError:
         text = what() if callable(what) else what
         raise TimeoutError(f"after {seconds:g} s: {text}") from None

@@ -18,9 +18,10 @@ from app.api.settings import ApiSettings
 from app.api.state import State
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import SUMS, file_sha256, read_bundle
+from app.registry.ledger import ensure_model
 from app.runtime.processes import free_port
 from app.vocabulary import Gate, Task
-from flows.register import build_bundle
+from flows.bundle_writer import FittedModel, build_bundle
 
 GATE = Gate("accuracy", threshold=0.5, max_regression=0.1)
 SETOSA = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
@@ -49,7 +50,7 @@ class Example:
 def bundle_of(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Example:
     """Fit the estimator and write its bundle into the folder."""
     estimator.fit(frame, labels)
-    build_bundle(folder, estimator=estimator, frame=frame, labels=labels, task=task, target=str(labels.name), gate=GATE)
+    build_bundle(folder, FittedModel(estimator, frame, labels, task, str(labels.name), GATE))
     return Example(estimator, frame, folder)
 
 
@@ -111,7 +112,7 @@ def publish(registry: MlflowClient, name: str, bundle: Path, promote: bool = Tru
     for path in bundle.rglob("*"):
         if path.is_file():
             registry.write_artifact(f"{root}/model/{path.relative_to(bundle).as_posix()}", path.read_bytes())
-    registry.ensure_model(name)
+    ensure_model(registry, name)
     tags = {"bundle_sha256": file_sha256(bundle / SUMS)}
     version = registry.create_version(name, run.run_id, f"{run.artifact_uri}/model", tags).version
     if promote:

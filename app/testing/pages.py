@@ -29,17 +29,17 @@ def open_page(page: str, model: str = "", **state: Any) -> AppTest:
 
 
 def ran(app: AppTest) -> AppTest:
-    """Run the page again."""
+    """Run the page again; whatever happens, it must not raise."""
     app.run()
     assert not app.exception, [item.value for item in app.exception]
     return app
 
 
 def click(app: AppTest, label: str) -> AppTest:
-    """Press the button and run the page."""
-    found = [button for button in app.button if button.label == label]
-    assert found, f"no button {label!r}, there are: {[button.label for button in app.button]}"
-    found[0].click()
+    """Press the button with this label, and run the page again."""
+    buttons = [button for button in app.button if button.label == label]
+    assert buttons, f"no button {label!r}, there are: {[button.label for button in app.button]}"
+    buttons[0].click()
     return ran(app)
 
 
@@ -67,8 +67,8 @@ def prometheus(folder: Path, config: str, *, rules: str = "", history: str = "")
     if history:
         (folder / "history").write_text(history)
         create = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "-q", str(folder / "history")]
-        made = subprocess.run([*create, str(folder / "data")], capture_output=True, text=True)  # noqa: S603
-        assert made.returncode == 0, made.stderr
+        result = subprocess.run([*create, str(folder / "data")], capture_output=True, text=True)  # noqa: S603
+        assert result.returncode == 0, result.stderr
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address=127.0.0.1:{port}"]

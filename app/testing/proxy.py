@@ -15,27 +15,28 @@ import httpx
 
 @dataclass
 class FaultyProxy:
-    """Forwards to the server at `behind`, but for the paths (as they begin) in `answers`.
+    """Forwards every request to the server at `behind`, but for paths that begin as one in `answers`.
 
-    An answer is a status and a body; None never comes.
+    An answer is a status and a body: text, or what is sent as JSON. None leaves the request without an answer.
     """
 
     behind: str = ""
     answers: dict[str, tuple[int, Any] | None] = field(default_factory=dict)
     url: str = ""
-    over: threading.Event = field(default_factory=threading.Event)
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes] | None:
-        for begin, reply in self.answers.items():
-            if path.startswith(begin):
-                if reply is None:
+        """Status, content type and body of the answer to a request; None leaves it without one."""
+        for prefix, answer in self.answers.items():
+            if path.startswith(prefix):
+                if answer is None:
                     return None
-                status, content = reply
+                status, content = answer
                 if isinstance(content, str):
                     return status, "text/html", content.encode()
                 return status, "application/json", json.dumps(content).encode()
-        sent = httpx.request(method, self.behind + path, content=body, headers=headers, timeout=30)
-        return sent.status_code, sent.headers.get("content-type", "text/plain"), sent.content
+        response = httpx.request(method, self.behind + path, content=body, headers=headers, timeout=30)
+        return response.status_code, response.headers.get("content-type", "text/plain"), response.content
 
 
 @contextmanager
@@ -45,14 +46,14 @@ def serving(proxy: FaultyProxy) -> Iterator[FaultyProxy]:
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             length = int(self.headers.get("content-length", 0))
-            kept = {key: value for key, value in self.headers.items() if key.lower() == "content-type"}
-            reply = proxy.answer(self.command, self.path, self.rfile.read(length), kept)
-            if reply is None:
-                proxy.over.wait(60)
+            headers = {key: value for key, value in self.headers.items() if key.lower() == "content-type"}
+            answer = proxy.answer(self.command, self.path, self.rfile.read(length), headers)
+            if answer is None:
+                proxy.stopping.wait(60)
                 return
-            status, kind, content = reply
+            status, content_type, content = answer
             self.send_response(status)
-            self.send_header("content-type", kind)
+            self.send_header("content-type", content_type)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -69,7 +70,7 @@ def serving(proxy: FaultyProxy) -> Iterator[FaultyProxy]:
     try:
         yield proxy
     finally:
-        proxy.over.set()
+        proxy.stopping.set()
         server.shutdown()
         thread.join()
         server.server_close()

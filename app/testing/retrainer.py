@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import httpx
+from app.clients.prefect import FlowRun
+from app.testing.prefect import PrefectAdmin
+from app.vocabulary import TRAIN_FLOW
 
 TOKEN = "a-token-for-the-tests"  # noqa: S105
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 def alert(model: str, feature: str = "petal_length", status: str = "firing", **labels: str) -> dict[str, Any]:
-    """As Alertmanager sends it, with fields that nobody here reads."""
+    """An alert as Alertmanager sends it, with fields that the retrainer does not read."""
     return {
         "status": status,
         "labels": {
@@ -29,6 +29,7 @@ def alert(model: str, feature: str = "petal_length", status: str = "firing", **l
 
 
 def notification(*alerts: dict[str, Any]) -> dict[str, Any]:
+    """The body of Alertmanager's webhook request with these alerts."""
     return {
         "version": "4",
         "groupKey": "{}:{}",
@@ -43,41 +44,29 @@ def notification(*alerts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@dataclass
 class Trainings:
     """The training deployment of a model in Prefect, and its runs. No worker takes them up."""
 
-    http: httpx.Client
-    model: str
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        for _ in range(20):
-            answer = self.http.request(method, path, json=body)
-            if answer.status_code != 503:
-                break
-            time.sleep(0.5)  # SQLite is busy
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
+    def __init__(self, prefect: PrefectAdmin, model: str) -> None:
+        self.prefect, self.model = prefect, model
 
     def deploy(self) -> str:
-        flow = self.request("POST", "/flows/", {"name": "train"})["id"]
-        body = {"name": self.model, "flow_id": flow, "parameters": {"model": self.model}}
-        return str(self.request("POST", "/deployments/", body)["id"])
+        """Make the model's training deployment; returns its id."""
+        return self.prefect.deploy(TRAIN_FLOW, self.model, {"model": self.model})
 
     def start(self, deployment: str, at: datetime | None = None) -> str:
-        """A run that the retrainer did not ask for, due at once or later."""
+        """A run that the retrainer did not ask for, due at once or later; returns its id."""
         due = {"state_details": {"scheduled_time": at.isoformat()}} if at else {}
         body = {"state": {"type": "SCHEDULED", **due}}
-        return str(self.request("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
+        return str(self.prefect.request("POST", f"/deployments/{deployment}/create_flow_run", body)["id"])
 
-    def runs(self) -> list[dict[str, Any]]:
+    def runs(self) -> list[FlowRun]:
         """All runs of the deployment, newest first."""
-        chosen = {"deployments": {"name": {"any_": [self.model]}}, "sort": "EXPECTED_START_TIME_DESC"}
-        found: list[dict[str, Any]] = self.request("POST", "/flow_runs/filter", chosen)
-        return found
+        deployment = self.prefect.deployment(TRAIN_FLOW, self.model)
+        assert deployment, f"there is no deployment {TRAIN_FLOW}/{self.model}"
+        return self.prefect.runs(deployment_id=deployment.id)
 
-    def end(self, run: str, state: str = "FAILED") -> None:
-        """Let the run run and end in this state."""
-        for name in ("RUNNING", state):
-            body = {"state": {"type": name, "name": name.capitalize()}, "force": True}
-            self.request("POST", f"/flow_runs/{run}/set_state", body)
+    def end(self, run_id: str, state: str = "FAILED") -> None:
+        """Let the run run and end in a state of this type."""
+        for state_type in ("RUNNING", state):
+            self.prefect.set_state(run_id, state_type)

@@ -35,13 +35,14 @@ DEFAULTS = {"server.fileWatcherType": "none"}
 
 
 def arguments(settings: UiSettings, given: list[str]) -> list[str]:
-    """The arguments of the `streamlit` command; `given` come last and win."""
+    """The arguments of the `streamlit` command. Those `given` on the command line come last, and so they win."""
     options = {**DEFAULTS, **OPTIONS, "server.address": settings.ui_host, "server.port": str(settings.ui_port)}
     script = str(Path(__file__).with_name("main.py"))
     return ["run", script, *(f"--{name}={value}" for name, value in options.items()), *given]
 
 
 def main() -> None:
+    """Serve the pages until the process is told to stop; wrong settings end it with exit code 2."""
     try:
         settings = UiSettings()
     except ValidationError as error:

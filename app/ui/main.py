@@ -1,4 +1,4 @@
-"""The pages and the way between them. Streamlit runs this file for every visitor and with every click."""
+"""The pages and the navigation between them. Streamlit runs this file for every visitor, and again with every click."""
 
 import streamlit as st
 
@@ -12,7 +12,7 @@ ICON = (
 )
 
 st.set_page_config(page_title="MLOps platform", page_icon=ICON, layout="wide")
-# Lines as wide as a large screen are hard to read; and an answer belongs to its caption.
+# Lines as wide as a large screen are hard to read; and an answer stands close to its caption.
 st.html(
     "<style>.stMainBlockContainer {max-width: 76rem; padding-top: 3.75rem; padding-bottom: 3rem} "
     ".st-key-answer h1 {padding: 0 0 .75rem; overflow-wrap: anywhere}</style>"

@@ -13,13 +13,13 @@ from app.runtime.settings import MlflowSettings
 
 
 @contextmanager
-def asking_mlflow() -> Iterator[None]:
-    """Turns whatever goes wrong with MLflow into a ServiceError."""
+def readable_mlflow_errors() -> Iterator[None]:
+    """Raises a ServiceError for whatever goes wrong with MLflow inside."""
     uri = MlflowSettings().mlflow_tracking_uri
     try:
         yield
     except Unauthorized as error:
-        raise ServiceError(sentence(str(error)), "An account with rights for this is needed.") from error
+        raise ServiceError(sentence(str(error)), "This needs an account that has the rights for it.") from error
     except MlflowUnavailable as error:
         cure = "Start it with `make demo`, or set MLFLOW_TRACKING_URI to where it runs."
         raise ServiceError(sentence(str(error)), cure) from error

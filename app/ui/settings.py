@@ -9,13 +9,14 @@ from app.runtime.settings import MlflowSettings
 
 
 class UiSettings(BaseSettings):
-    """Read from MLOPS_* when it is created.
+    """What MLOPS_* variables set for the pages; they are read when this is created.
 
     api_url: the model API, as this process reaches it.
     ui_host, ui_port: where to listen.
     ui_timeout: seconds for one request to the API or MLflow.
     prometheus_url: Prometheus, for the page Live; without one it reads the API.
-    admin_secret: namespace/name of the Kubernetes Secret with MLflow's admin password, to tell those who need it.
+    admin_secret: namespace/name of the Kubernetes Secret with MLflow's admin password, which the page Models names
+        where a visitor's account is refused.
     mlflow_public_url: MLflow as the browser reaches it, for links; default MLFLOW_TRACKING_URI.
     """
 

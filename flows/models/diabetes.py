@@ -10,10 +10,12 @@ from flows.model import Gate, Model
 
 
 def load() -> pd.DataFrame:
+    """The 442 patients of scikit-learn's own copy."""
     return load_diabetes(as_frame=True).frame.rename(columns={"target": "progression"})
 
 
 def estimator(seed: int) -> Pipeline:
+    """A forest of 100 trees."""
     forest = RandomForestRegressor(n_estimators=100, min_samples_leaf=5, random_state=seed)
     return Pipeline([("drop_constant", VarianceThreshold()), ("forest", forest)])
 

@@ -10,12 +10,14 @@ from flows.model import Gate, Model
 
 
 def load() -> pd.DataFrame:
+    """The 150 flowers of scikit-learn's own copy."""
     bunch = load_iris(as_frame=True)
     frame = bunch.data.rename(columns=lambda name: name.removesuffix(" (cm)").replace(" ", "_"))
     return frame.assign(species=bunch.target_names[bunch.target])
 
 
 def estimator(seed: int) -> Pipeline:
+    """A forest of 100 trees."""
     forest = RandomForestClassifier(n_estimators=100, random_state=seed)
     return Pipeline([("drop_constant", VarianceThreshold()), ("forest", forest)])
 

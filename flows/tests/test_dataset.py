@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from flows import dataset
-from flows import model as models
+from flows.catalog import load_model
 from flows.dataset import DatasetError, SourceUnavailable
 
-iris = models.get("iris")
+iris = load_model("iris")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from prefect.states import Completed, Crashed
 
 from app.clients.mlflow import MlflowClient
 from app.runtime.processes import free_port
-from flows import deploy, reachable
+from flows import automations, deploy, reachable
 from flows.serve import deployments
 
 TEMPLATE: dict[str, Any] = {
@@ -33,48 +33,49 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @pytest.fixture
-def wanted() -> list[RunnerDeployment]:
+def of_image() -> list[RunnerDeployment]:
     return deployments()
 
 
-async def everything(client: PrefectClient, wanted: list[RunnerDeployment], image: str) -> None:
+async def everything(client: PrefectClient, of_image: list[RunnerDeployment], image: str) -> None:
     await deploy.ensure_work_pool(client, "k8s", TEMPLATE, 3)
-    await deploy.ensure_deployments(client, wanted, "k8s", image)
-    await deploy.ensure_automations(client, deploy.automations(100))
+    await deploy.ensure_deployments(client, of_image, "k8s", image)
+    await automations.ensure_automations(client, automations.crash_automations(100))
 
 
-def test_registering_twice_is_registering_once(platform: MlflowClient, wanted: list[RunnerDeployment]) -> None:
+def test_registering_twice_is_registering_once(platform: MlflowClient, of_image: list[RunnerDeployment]) -> None:
     async def work() -> None:
         async with get_client() as client:
-            await everything(client, wanted, "mlops/flows:1")
-            await everything(client, wanted, "mlops/flows:2")
-            read = [d for d in await client.read_deployments() if d.name in {w.name for w in wanted}]
-            found = {d.name: d for d in read}
-            assert len(read) == len(found) == len(wanted)
-            assert set(found) == {"iris", "diabetes", "promote", "rollback"}
-            assert found["iris"].job_variables == {"image": "mlops/flows:2", "cpu": "100m", "memory": "1Gi"}
-            assert found["iris"].work_pool_name == "k8s"
-            assert found["promote"].job_variables == {"image": "mlops/flows:2"}
-            names = [automation.name for automation in await client.read_automations()]
-            assert len(names) == len(set(names)) == 1 + len(deploy.DIAGNOSES)
+            await everything(client, of_image, "mlops/flows:1")
+            await everything(client, of_image, "mlops/flows:2")
+            names = {deployment.name for deployment in of_image}
+            deployments = [d for d in await client.read_deployments() if d.name in names]
+            registered = {d.name: d for d in deployments}
+            assert len(deployments) == len(registered) == len(of_image)
+            assert set(registered) == {"iris", "diabetes", "promote", "rollback"}
+            assert registered["iris"].job_variables == {"image": "mlops/flows:2", "cpu": "100m", "memory": "1Gi"}
+            assert registered["iris"].work_pool_name == "k8s"
+            assert registered["promote"].job_variables == {"image": "mlops/flows:2"}
+            rules = [automation.name for automation in await client.read_automations()]
+            assert len(rules) == len(set(rules)) == 1 + len(automations.DIAGNOSES)
             assert (await client.read_work_pool("k8s")).concurrency_limit == 3
 
     run(work())
 
 
 def test_the_deployment_of_a_model_that_is_gone_is_deleted_and_others_are_left(
-    platform: MlflowClient, wanted: list[RunnerDeployment]
+    platform: MlflowClient, of_image: list[RunnerDeployment]
 ) -> None:
     @flow(name="somebody-elses")
     def other() -> None: ...
 
-    theirs = other.to_deployment("nightly", work_pool_name="k8s")
+    foreign = other.to_deployment("nightly", work_pool_name="k8s")
 
     async def work() -> None:
         async with get_client() as client:
-            await everything(client, wanted, "")
-            await theirs.aapply()  # type: ignore[union-attr]
-            await deploy.ensure_deployments(client, [d for d in wanted if d.name != "diabetes"], "k8s", "")
+            await everything(client, of_image, "")
+            await foreign.aapply()  # type: ignore[union-attr]
+            await deploy.ensure_deployments(client, [d for d in of_image if d.name != "diabetes"], "k8s", "")
             with pytest.raises(ObjectNotFound):
                 await client.read_deployment_by_name("train/diabetes")
             assert (await client.read_deployment_by_name("somebody-elses/nightly")).tags == []
@@ -83,11 +84,11 @@ def test_the_deployment_of_a_model_that_is_gone_is_deleted_and_others_are_left(
 
 
 def test_the_first_training_is_asked_for_once_and_again_only_when_it_failed(
-    platform: MlflowClient, wanted: list[RunnerDeployment]
+    platform: MlflowClient, of_image: list[RunnerDeployment]
 ) -> None:
     async def work() -> None:
         async with get_client() as client:
-            await everything(client, wanted, "")
+            await everything(client, of_image, "")
             first = await deploy.bootstrap(client, "iris")
             assert first
             assert first.parameters["model"] == "iris"
@@ -103,7 +104,7 @@ def test_the_first_training_is_asked_for_once_and_again_only_when_it_failed(
 
 
 def test_what_ends_runs_ends_them_as_crashed_with_a_reason() -> None:
-    for automation in deploy.automations(100):
+    for automation in automations.crash_automations(100):
         (action,) = automation.actions
         assert action.state == StateType.CRASHED  # type: ignore[union-attr]
         assert action.message  # type: ignore[union-attr]

@@ -11,12 +11,13 @@ import mlflow
 import pytest
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.registry import feedback_store
 from app.registry.bundle import fetch_bundle
 from app.registry.predictor import load_predictor
 from app.runtime.processes import Server
 from app.testing.docs import ROOT, python_block
-from app.vocabulary import Gate
-from flows import model as models
+from flows.bundle_writer import FittedModel
+from flows.catalog import load_model
 from flows.dataset import DatasetError
 from flows.register import register
 from flows.serve import deployments
@@ -66,10 +67,10 @@ def test_prefect_shows_a_report_with_a_link_to_the_run(
     prefect_server: Server, platform: MlflowClient, iris_run: dict[str, Any]
 ) -> None:
     body = {"artifacts": {"key": {"any_": ["train-iris"]}}, "sort": "CREATED_DESC"}
-    found = httpx.post(f"{prefect_server.uri}/artifacts/filter", json=body).json()
-    assert f"{platform.uri}/#/experiments/" in found[0]["data"]
-    assert iris_run["run_id"] in found[0]["data"]
-    assert "accuracy" in found[0]["data"]
+    reports = httpx.post(f"{prefect_server.uri}/artifacts/filter", json=body).json()
+    assert f"{platform.uri}/#/experiments/" in reports[0]["data"]
+    assert iris_run["run_id"] in reports[0]["data"]
+    assert "accuracy" in reports[0]["data"]
 
 
 def test_the_same_seed_and_data_give_the_same_metrics(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
@@ -80,15 +81,15 @@ def test_the_same_seed_and_data_give_the_same_metrics(platform: MlflowClient, ir
 
 
 def test_a_regression_has_residuals(platform: MlflowClient) -> None:
-    done = train("diabetes")
-    assert done["decision"]["outcome"] == "promoted"
-    assert "evaluation/residuals.png" in artifacts(platform, done["run_id"])
+    result = train("diabetes")
+    assert result["decision"]["outcome"] == "promoted"
+    assert "evaluation/residuals.png" in artifacts(platform, result["run_id"])
 
 
 def test_bad_data_stops_the_run_and_registers_nothing(platform: MlflowClient, tmp_path: Path) -> None:
     before = {model.name: len(platform.versions(model.name)) for model in platform.models()}
     source = tmp_path / "bad.csv"
-    models.get("iris").load().drop(columns="petal_width").to_csv(source, index=False)
+    load_model("iris").load().drop(columns="petal_width").to_csv(source, index=False)
     with pytest.raises(DatasetError, match="column 'petal_width' is missing"):
         train("iris", source=str(source))
     assert {model.name: len(platform.versions(model.name)) for model in platform.models()} == before
@@ -98,13 +99,13 @@ def test_worse_data_ends_in_a_refused_promotion(
     platform: MlflowClient, iris_run: dict[str, Any], tmp_path: Path
 ) -> None:
     source = tmp_path / "noise.parquet"
-    frame = models.get("iris").load()
+    frame = load_model("iris").load()
     frame["species"] = frame["species"].sample(frac=1, random_state=1).to_numpy()
     frame.to_parquet(source)
-    done = train("iris", source=str(source))
-    assert done["decision"]["outcome"] == "refused"
-    assert done["decision"]["check"] == "threshold"
-    assert platform.version_by_alias("iris", PRODUCTION).version != done["version"]  # type: ignore[union-attr]
+    result = train("iris", source=str(source))
+    assert result["decision"]["outcome"] == "refused"
+    assert result["decision"]["check"] == "threshold"
+    assert platform.version_by_alias("iris", PRODUCTION).version != result["version"]  # type: ignore[union-attr]
 
 
 def test_a_third_model_is_one_file(platform: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,12 +113,12 @@ def test_a_third_model_is_one_file(platform: MlflowClient, tmp_path: Path, monke
     assert len([line for line in text.splitlines() if line.strip()]) < 20
     (tmp_path / "wine.py").write_text(text)
     monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
-    done = train("wine")
-    assert done["decision"]["outcome"] == "promoted"
-    bundle = fetch_bundle(platform, platform.version("wine", done["version"]), tmp_path / "cache")
-    example = models.get("wine").load().head(1)
-    (said,) = load_predictor(bundle).predict(example.drop(columns="grower").to_numpy().tolist()).labels
-    assert said == example["grower"].iloc[0]
+    result = train("wine")
+    assert result["decision"]["outcome"] == "promoted"
+    bundle = fetch_bundle(platform, platform.version("wine", result["version"]), tmp_path / "cache")
+    example = load_model("wine").load().head(1)
+    (label,) = load_predictor(bundle).predict(example.drop(columns="grower").to_numpy().tolist()).labels
+    assert label == example["grower"].iloc[0]
     assert "wine" in [deployment.name for deployment in deployments()]
 
 
@@ -126,6 +127,7 @@ def test_mlflow_killed_during_registrations_loses_no_version(
 ) -> None:
     """MLflow is SIGKILLed at several moments of a registration and started again; what was acknowledged is there."""
     rows, held_out = iris_rows
+    fitted = FittedModel.of(load_model("iris"), iris_fitted, rows)
     name, acknowledged = "killed", []
     client = MlflowClient(platform.uri, timeout=30, retry_for=120)
 
@@ -137,24 +139,12 @@ def test_mlflow_killed_during_registrations_loses_no_version(
         run = client.create_run(client.ensure_experiment(name), "test", {})
         killer = threading.Timer(0.15 * number, restart)  # from before the upload to after the version
         killer.start()
-        version = register(
-            client,
-            name=name,
-            run_id=run,
-            estimator=iris_fitted,
-            frame=rows.drop(columns="species"),
-            labels=rows["species"],
-            held_out=held_out,
-            task="classification",
-            target="species",
-            gate=Gate("accuracy", 0.5),
-            tags={},
-        )
+        version = register(client, name, run, fitted, held_out, {})
         acknowledged.append(version.version)
         killer.join()
-    found = platform.versions(name)
-    assert sorted(v.version for v in found) == sorted(acknowledged)
-    for version in found:
+    versions = platform.versions(name)
+    assert sorted(v.version for v in versions) == sorted(acknowledged)
+    for version in versions:
         assert load_predictor(fetch_bundle(platform, version, Path(mlflow_server.logs) / "cache"))
 
 
@@ -164,14 +154,12 @@ def test_mlflow_away_is_waited_for(
     mlflow_server.stop()
     restart = threading.Thread(target=mlflow_server.start)
     restart.start()
-    done = train("iris", promote=False)
+    result = train("iris", promote=False)
     restart.join()
-    assert platform.version("iris", done["version"]).run_id == done["run_id"]
+    assert platform.version("iris", result["version"]).run_id == result["run_id"]
 
 
 def test_feedback_can_be_trained_on(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
-    from app.registry import feedback_store
-
     rows = [
         {
             "id": f"id-{i}",
@@ -185,5 +173,5 @@ def test_feedback_can_be_trained_on(platform: MlflowClient, iris_run: dict[str, 
         for i in range(7)
     ]
     feedback_store.store(platform, "iris", rows)
-    done = train("iris", feedback=True, promote=False)
-    assert platform.run(done["run_id"]).params["rows"] == str(150 + 7)
+    result = train("iris", feedback=True, promote=False)
+    assert platform.run(result["run_id"]).params["rows"] == str(150 + 7)

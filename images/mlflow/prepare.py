@@ -1,7 +1,7 @@
-"""Run before the MLflow server starts: the databases get this version's tables, the accounts the Secret's passwords.
+"""Prepares MLflow's databases before its server starts: this version's tables, and the accounts of the Secret.
 
-It writes to the databases themselves, which nobody else has open then: so there is no moment at which the server runs
-with other accounts than these.
+It writes to the databases themselves, which nobody else has open then, so the server never runs with other accounts
+than these. The image has none of the platform's own code.
 
 Accounts: `admin`; `reader` (the API and the pages) reads everything and writes the experiment `feedback`; `trainer`
 (the training Jobs) writes every experiment and model.
@@ -13,11 +13,18 @@ import configparser
 import os
 from pathlib import Path
 
-FEEDBACK = "feedback"
+FEEDBACK = "feedback"  # the experiment of app/registry/feedback_store.py
 
 
 def prepare_tracking(uri: str) -> str:
-    """Create or migrate the tracking database; returns the id of the experiment `feedback`, which it makes."""
+    """Create or migrate the tracking database, and create the experiment `feedback` where it is missing or deleted.
+
+    Args:
+        uri: the database, for SQLAlchemy.
+
+    Returns:
+        the experiment's id.
+    """
     from mlflow.entities import ViewType
     from mlflow.store.db import utils
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
@@ -27,16 +34,22 @@ def prepare_tracking(uri: str) -> str:
     utils._upgrade_db(engine)
     engine.dispose()
     store = Tracking(uri, "mlflow-artifacts:/")
-    found = store.search_experiments(ViewType.ALL, filter_string=f"name = '{FEEDBACK}'")
-    if not found:
+    experiments = store.search_experiments(ViewType.ALL, filter_string=f"name = '{FEEDBACK}'")
+    if not experiments:
         return str(store.create_experiment(FEEDBACK))
-    if found[0].lifecycle_stage == "deleted":
-        store.restore_experiment(found[0].experiment_id)
-    return str(found[0].experiment_id)
+    if experiments[0].lifecycle_stage == "deleted":
+        store.restore_experiment(experiments[0].experiment_id)
+    return str(experiments[0].experiment_id)
 
 
 def prepare_accounts(uri: str, passwords: dict[str, str], feedback: str) -> None:
-    """Create the accounts, or set their passwords anew, and give them their rights."""
+    """Create the accounts, or set their passwords anew, and give them their rights.
+
+    Args:
+        uri: the account database, for SQLAlchemy.
+        passwords: by account.
+        feedback: the id of the experiment `feedback`.
+    """
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore as Accounts
 
     store = Accounts()
@@ -53,14 +66,18 @@ def prepare_accounts(uri: str, passwords: dict[str, str], feedback: str) -> None
 
 
 def write_configuration(path: Path, uri: str) -> None:
-    """MLflow's own file of the account plugin: what nobody was granted is readable for those who log in."""
+    """Write the configuration of MLflow's account plugin: every account may read what it was granted no rights on.
+
+    Args:
+        uri: the account database, for SQLAlchemy.
+    """
     config = configparser.ConfigParser(interpolation=None)
     config["mlflow"] = {
         "default_permission": "READ",
         "database_uri": uri,
         "admin_username": "admin",
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
-        # a password's hash takes 50 ms to compute, too much for every request
+        # computing a password's hash takes 50 ms, too much for every request
         "auth_cache_ttl_seconds": "60",
     }
     with path.open("w") as file:
@@ -68,6 +85,7 @@ def write_configuration(path: Path, uri: str) -> None:
 
 
 def main() -> None:
+    """Prepare both databases as the environment says."""
     environment = os.environ
     uri = environment["MLOPS_AUTH_DATABASE_URI"]
     passwords = {
@@ -75,7 +93,7 @@ def main() -> None:
         "reader": environment["READER_PASSWORD"],
         "trainer": environment["TRAINER_PASSWORD"],
     }
-    # first, as importing MLflow's accounts reads it
+    # First, because importing MLflow's accounts reads it.
     write_configuration(Path(environment["MLFLOW_AUTH_CONFIG_PATH"]), uri)
     feedback = prepare_tracking(environment["MLFLOW_BACKEND_STORE_URI"])
     prepare_accounts(uri, passwords, feedback)

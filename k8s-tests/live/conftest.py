@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 from namespace import Namespace, wait_for
-from release import Platform, run
+from release import CONTEXT, Platform, run
+from runs import Runs, port_forward, runs_of
 
-CONTEXT = os.environ.get("KUBE_CONTEXT", "kind-mlops")
+from app.clients.prometheus import PrometheusClient
+
 REPORTS = Path(__file__).parent / "reports"
 
 
@@ -35,14 +37,14 @@ def namespace(api: client.ApiClient, request: pytest.FixtureRequest) -> Iterator
     test = re.sub("[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower()).strip("-")
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     body = {"metadata": {"generateName": f"{test[:40]}-", "labels": labels}}
-    made = Namespace(core.create_namespace(body).metadata.name, api)
+    namespace = Namespace(core.create_namespace(body).metadata.name, api)
     wait_for(
-        lambda: [a for a in core.list_namespaced_service_account(made.name).items if a.metadata.name == "default"],
+        lambda: "default" in [a.metadata.name for a in core.list_namespaced_service_account(namespace.name).items],
         "the namespace's service account",
     )
-    yield made
+    yield namespace
     if not os.environ.get("KEEP"):
-        core.delete_namespace(made.name)
+        core.delete_namespace(namespace.name)
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +55,23 @@ def platform(api: client.ApiClient) -> Platform:
         print(run(["make", "up"], 2400))
     platform.ready()
     return platform
+
+
+@pytest.fixture
+def runs(platform: Platform, tmp_path: Path) -> Iterator[Runs]:
+    """The platform's flow runs; those that the test starts end with it."""
+    with runs_of(platform, tmp_path) as runs:
+        yield runs
+
+
+@pytest.fixture
+def prometheus(platform: Platform) -> Iterator[PrometheusClient]:
+    """A client of the platform's Prometheus, through a port-forward."""
+    with (
+        port_forward(platform, "prometheus", 9090) as port,
+        PrometheusClient(f"http://127.0.0.1:{port}", 30) as prometheus,
+    ):
+        yield prometheus
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

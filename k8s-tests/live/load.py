@@ -7,7 +7,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from urllib.parse import urlencode
@@ -21,28 +21,39 @@ TIMEOUT = 10  # seconds for one answer
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: when (monotonic seconds), after how many seconds, with which status (0: nothing) and body."""
+    """One answer, or what there was instead.
+
+    at: when it came, in monotonic seconds; seconds: how long it took.
+    status: of HTTP, 0 where no answer came; body: of the answer, or the error.
+    """
 
     at: float
-    took: float
+    seconds: float
     status: int
     body: str
 
     @property
+    def sent(self) -> float:
+        """When its request was sent, in monotonic seconds."""
+        return self.at - self.seconds
+
+    @property
     def version(self) -> str:
+        """The model version that answered."""
         return str(json.loads(self.body)["version"])
 
 
 def flowers() -> list[str]:
-    """Questions about every row that iris was trained on: all of them together are no drift, and start no training."""
+    """Requests for every row that iris was trained on: all of them together are no drift, and start no training."""
     return [f"/predict?{urlencode(row)}" for row in iris.load().drop(columns="species").to_dict(orient="records")]
 
 
 class Load:
-    """Ask questions in turn at a constant rate over connections that are kept alive, while the `with` block runs.
+    """Send requests in turn at a constant rate over connections that are kept alive, while the `with` block runs.
 
     Args:
-        paths: of the questions; by default those about all flowers.
+        host: value of the Host header.
+        paths: of the requests; by default those for all flowers.
         rate: requests per second, of all connections together.
     """
 
@@ -50,11 +61,11 @@ class Load:
         self.host, self.rate, self.connections = host, rate, connections
         self._paths = itertools.cycle(paths or flowers())
         self.answers: list[Answer] = []
-        self._over = threading.Event()
+        self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(connections)]
 
     def __enter__(self) -> Load:
-        self.begun = time.monotonic()
+        self.begin = time.monotonic()
         for thread in self._threads:
             thread.start()
         return self
@@ -62,22 +73,22 @@ class Load:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join()
-        self.seconds = time.monotonic() - self.begun
+        self.seconds = time.monotonic() - self.begin
 
     def _run(self, number: int) -> None:
         pause = self.connections / self.rate
-        due = self.begun + pause * number / self.connections
+        due = self.begin + pause * number / self.connections
         connection = http.client.HTTPConnection(*ADDRESS, timeout=TIMEOUT)
-        while not self._over.wait(max(0.0, due - time.monotonic())):
-            self.answers.append(self._ask(connection))
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            self.answers.append(self._answer(connection))
             due = max(due + pause, time.monotonic() - 1)  # a second's backlog is made up for, more is not
         connection.close()
 
-    def _ask(self, connection: http.client.HTTPConnection) -> Answer:
-        sent = time.monotonic()
+    def _answer(self, connection: http.client.HTTPConnection) -> Answer:
+        begin = time.monotonic()
         try:
             connection.request("GET", next(self._paths), headers={"Host": self.host})
             response = connection.getresponse()
@@ -86,21 +97,17 @@ class Load:
             status, body = 0, f"{type(error).__name__}: {error}"
             connection.close()  # the next request opens another
         now = time.monotonic()
-        return Answer(now, now - sent, status, body)
-
-    def saw(self, wanted: Callable[[Answer], bool], since: float = 0.0) -> bool:
-        """Whether there was such an answer to a request since."""
-        return any(answer.at - answer.took >= since and wanted(answer) for answer in list(self.answers))
+        return Answer(now, now - begin, status, body)
 
     def check(self) -> None:
-        """Every answer was a 200, and the load was what it was meant to be."""
+        """Fail unless every answer was a 200, and the rate was what it was meant to be."""
         answers = sorted(self.answers, key=lambda answer: answer.at)
         failed = [answer for answer in answers if answer.status != 200]
-        took = sorted(answer.took * 1000 for answer in answers)
+        times = sorted(answer.seconds * 1000 for answer in answers)
         rate = len(answers) / self.seconds
-        p50, p99 = took[len(took) // 2], took[len(took) * 99 // 100]
-        said = f"{len(answers)} requests in {self.seconds:.0f} s ({rate:.0f}/s), {len(failed)} failed"
-        print(f"{said}; p50 {p50:.1f} ms, p99 {p99:.1f} ms, slowest {took[-1]:.0f} ms")
-        first = "\n".join(f"  at {a.at - self.begun:6.1f} s: {a.status} {a.body[:300]}" for a in failed[:10])
-        assert not failed, f"{said}, the first ten:\n{first}"
-        assert rate > 0.7 * self.rate, f"{said}: too few for what this is about"
+        p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
+        summary = f"{len(answers)} requests in {self.seconds:.0f} s ({rate:.0f}/s), {len(failed)} failed"
+        print(f"{summary}; p50 {p50:.1f} ms, p99 {p99:.1f} ms, slowest {times[-1]:.0f} ms")
+        first = "\n".join(f"  at {a.at - self.begin:6.1f} s: {a.status} {a.body[:300]}" for a in failed[:10])
+        assert not failed, f"{summary}, the first ten:\n{first}"
+        assert rate > 0.7 * self.rate, f"{summary}: too few for what this is about"

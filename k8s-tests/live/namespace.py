@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -10,6 +9,8 @@ from typing import Any, TypeVar
 import pytest
 from kubernetes import client, utils
 from kubernetes.client.exceptions import ApiException
+
+from app.runtime.waiting import wait_until
 
 IMAGE = "docker.io/library/python:3.13.5-slim"
 RESTRICTED = {
@@ -22,16 +23,22 @@ RESTRICTED = {
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], what: str, seconds: float = 90) -> T:
-    """Ask until the answer is true, and return it. Fails with `what` and the last answer after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = condition()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {seconds:.0f} s; last answer: {answer!r}")
-        time.sleep(0.5)
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 90) -> T:
+    """Ask until the answer is true, and return it. The test fails when it is not in time.
+
+    Args:
+        what: what is waited for, for the failure, which has the last answer too.
+    """
+    last: list[T | None] = []
+
+    def answer() -> T | None:
+        last[:] = [condition()]
+        return last[0]
+
+    try:
+        return wait_until(answer, seconds, what, pause=0.5)
+    except TimeoutError as error:
+        pytest.fail(f"{error}; last answer: {last[0]!r}")
 
 
 @dataclass
@@ -43,9 +50,11 @@ class Namespace:
 
     @property
     def core(self) -> client.CoreV1Api:
+        """The client of pods, Services, Secrets and the like."""
         return client.CoreV1Api(self.api)
 
     def create(self, manifest: dict[str, Any]) -> None:
+        """Create an object in this namespace."""
         manifest.setdefault("metadata", {})["namespace"] = self.name
         utils.create_from_dict(self.api, manifest, namespace=self.name)
 
@@ -60,7 +69,14 @@ class Namespace:
         claim: str = "",
         security: dict[str, Any] | None = None,
     ) -> None:
-        """Create a pod that runs a command once; /data is the claim's volume."""
+        """Create a pod that runs a command once.
+
+        Args:
+            node: the node's name, where it must be a certain one.
+            memory: its limit.
+            claim: a PersistentVolumeClaim, whose volume is /data.
+            security: the container's securityContext, in place of the restricted one.
+        """
         container: dict[str, Any] = {
             "name": "main",
             "image": IMAGE,
@@ -86,6 +102,7 @@ class Namespace:
         )
 
     def status(self, pod: str) -> Any:
+        """The pod's status as Kubernetes has it."""
         return self.core.read_namespaced_pod_status(pod, self.name).status
 
     def finished(self, pod: str) -> str:
@@ -100,6 +117,7 @@ class Namespace:
         return str(self.status(pod).pod_ip)
 
     def logs(self, pod: str) -> str:
+        """What the pod's container has printed so far."""
         return str(self.core.read_namespaced_pod_log(pod, self.name))
 
     def output(self, pod: str, code: str, **options: Any) -> str:
@@ -144,5 +162,4 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 
 
 def _compact(state: Any) -> str:
-    found = {k: v for k, v in (state.to_dict() if state else {}).items() if v}
-    return str(found)
+    return str({key: value for key, value in (state.to_dict() if state else {}).items() if value})

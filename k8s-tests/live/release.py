@@ -28,11 +28,11 @@ PORTS = {"mlflow": 5000, "prefect-server": 4200, "model-api": 8086, "ui": 8501}
 
 
 def run(command: list[str], seconds: float = 600, env: dict[str, str] | None = None) -> str:
-    """What a command prints, run in the repository's root. Fails with all of it when the command does."""
+    """What a command prints, run in the repository's root. The test fails with all of it when the command does."""
     merged = {**os.environ, **(env or {})}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, env=merged)
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, env=merged)
+    assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
+    return result.stdout
 
 
 @dataclass
@@ -43,18 +43,20 @@ class Platform(Namespace):
 
     @property
     def namespace(self) -> str:
+        """The name of the namespace that the release is in."""
         return self.name
 
     @property
     def installed(self) -> bool:
+        """Whether Helm knows the release as deployed."""
         listed = subprocess.run(self._helm("status", self.release), cwd=ROOT, capture_output=True, text=True)
         return listed.returncode == 0 and "STATUS: deployed" in listed.stdout
 
     @cached_property
     def credentials(self) -> dict[str, str]:
         """The Secret with all passwords and keys, decoded."""
-        found = self.core.read_namespaced_secret(f"{self.release}-credentials", self.name).data
-        return {key: base64.b64decode(value).decode() for key, value in found.items()}
+        secret = self.core.read_namespaced_secret(f"{self.release}-credentials", self.name).data
+        return {key: base64.b64decode(value).decode() for key, value in secret.items()}
 
     def client(self, name: str, account: bool = True) -> httpx.Client:
         """A client of mlflow, prefect, api or ui through the ingress, by default with the admin's account."""
@@ -66,27 +68,28 @@ class Platform(Namespace):
         return httpx.Client(base_url=INGRESS, headers={"Host": f"{name}.localhost:8080"}, auth=auth, timeout=30)
 
     def pods(self, component: str) -> list[Any]:
-        """The pods of a chart."""
+        """The release's pods of a component, such as model-api."""
         labels = f"app.kubernetes.io/component={component},app.kubernetes.io/instance={self.release}"
         return list(self.core.list_namespaced_pod(self.name, label_selector=labels).items)
 
     def deployments(self) -> list[Any]:
+        """The release's Deployments."""
         labels = f"app.kubernetes.io/instance={self.release}"
         return list(client.AppsV1Api(self.api).list_namespaced_deployment(self.name, label_selector=labels).items)
 
     def ready(self, seconds: float = 300) -> None:
         """Wait until every Deployment has all its pods, of its newest revision."""
 
-        def done() -> bool:
-            found = self.deployments()
-            return bool(found) and all(
+        def are_complete() -> bool:
+            deployments = self.deployments()
+            return bool(deployments) and all(
                 d.status.observed_generation >= d.metadata.generation
                 and (d.status.updated_replicas or 0) == d.spec.replicas == (d.status.available_replicas or 0)
                 and d.status.replicas == d.spec.replicas
-                for d in found
+                for d in deployments
             )
 
-        wait_for(done, f"the Deployments of {self.release}", seconds)
+        wait_for(are_complete, f"the Deployments of {self.release}", seconds)
 
     def helm(self, command: str, *arguments: str, seconds: float = 600) -> str:
         """What `helm COMMAND ... -n mlops` prints."""

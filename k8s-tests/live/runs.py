@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ from typing import Any
 import httpx
 from kubernetes import client
 from namespace import wait_for
-from release import Platform
+from release import CONTEXT, Platform
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.clients.prefect import ENDED, FlowRun
+from app.runtime.processes import free_port
+from app.testing.prefect import PrefectAdmin
 
-CONTEXT = os.environ.get("KUBE_CONTEXT", "kind-mlops")
-FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+BUSY_ATTEMPTS = 60  # of a request, a second each, while Prefect's SQLite is busy
 # What the named pipe of a slow source is fed with, in sh.
 NEVER = "sleep infinity"
 ROWS = "python -c 'from flows.models import iris; print(iris.load().to_csv(index=False), end=\"\")'"
@@ -32,9 +33,7 @@ ENDLESS = "echo sepal_length,sepal_width,petal_length,petal_width,species; yes 5
 @contextmanager
 def port_forward(platform: Platform, component: str, port: int) -> Iterator[int]:
     """`kubectl port-forward` of a Service of the platform, as people do it; the local port."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        local = int(probe.getsockname()[1])
+    local = free_port()
     service = f"svc/{platform.release}-{component}"
     command = ["kubectl", "--context", CONTEXT, "-n", platform.namespace, "port-forward", service, f"{local}:{port}"]
     forward = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -53,7 +52,7 @@ def port_forward(platform: Platform, component: str, port: int) -> Iterator[int]
 
 
 def slow_source(feed: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(parameters, job variables) of a training run that reads its rows from a pipe, which `feed` writes to.
+    """Parameters and job variables of a training run that reads its rows from a pipe, which `feed`, in sh, writes to.
 
     So a run can be kept in its first step for as long as a test needs it there.
     """
@@ -74,9 +73,9 @@ def registry_of(platform: Platform, account: str = "admin") -> Iterator[MlflowCl
 
 def production(registry: MlflowClient) -> str:
     """The version of iris that is in production."""
-    found = registry.version_by_alias("iris", PRODUCTION)
-    assert found
-    return found.version
+    version = registry.version_by_alias("iris", PRODUCTION)
+    assert version, "no version of iris is in production"
+    return version.version
 
 
 def scale(platform: Platform, component: str, replicas: int) -> None:
@@ -89,12 +88,12 @@ def scale(platform: Platform, component: str, replicas: int) -> None:
 def settled(platform: Platform, component: str) -> bool:
     """Whether every pod of a Deployment is of its newest revision and ready, and none is on its way out."""
     apps = client.AppsV1Api(platform.api)
-    found: Any = apps.read_namespaced_deployment(f"{platform.release}-{component}", platform.namespace)
-    wanted, status = found.spec.replicas, found.status
+    deployment: Any = apps.read_namespaced_deployment(f"{platform.release}-{component}", platform.namespace)
+    replicas, status = deployment.spec.replicas, deployment.status
     return (
-        status.observed_generation >= found.metadata.generation
-        and (status.updated_replicas or 0) == wanted == (status.ready_replicas or 0)
-        and len(platform.pods(component)) == wanted
+        status.observed_generation >= deployment.metadata.generation
+        and (status.updated_replicas or 0) == replicas == (status.ready_replicas or 0)
+        and len(platform.pods(component)) == replicas
     )
 
 
@@ -106,20 +105,11 @@ def restart(platform: Platform, component: str) -> None:
     wait_for(lambda: settled(platform, component), f"{component} restarted", 240)
 
 
-@dataclass
-class State:
-    """A state of a flow run."""
-
-    type: str
-    name: str
-    message: str
-
-
 class Runs:
-    """Flow runs of the platform.
+    """Flow runs of the platform, and the Jobs and pods that they are. A run is named by its id.
 
     Args:
-        url: Prefect's API.
+        url: of Prefect's REST API.
         home: a folder for the command line's profile.
     """
 
@@ -128,7 +118,8 @@ class Runs:
         user, _, password = auth_string.partition(":")
         # a port-forward is slow to tell that the server has closed an idle connection
         limits = httpx.Limits(max_keepalive_connections=0)
-        self.http = httpx.Client(base_url=url, auth=(user, password), timeout=30, limits=limits)
+        http = httpx.Client(auth=(user, password), timeout=30, limits=limits)
+        self.prefect = PrefectAdmin(url, 30, http, attempts=BUSY_ATTEMPTS)
         self.namespace = platform.namespace
         self.core, self.batch = client.CoreV1Api(platform.api), client.BatchV1Api(platform.api)
         self.environment = {
@@ -142,63 +133,48 @@ class Runs:
         self.started: list[str] = []
 
     def cli(self, *arguments: str, seconds: float = 120) -> str:
-        """What the prefect command prints. Fails when the command does."""
+        """What the prefect command prints. The test fails when the command does."""
         command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt", *arguments]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=seconds)
-        assert done.returncode == 0, f"{shlex.join(command[1:])}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        def served() -> httpx.Response | None:
-            answer = self.http.request(method, path, json=body)
-            return (
-                None if answer.status_code == 503 else answer
-            )  # SQLite was busy; Prefect's own client tries again too
-
-        answer = wait_for(served, f"{method} {path} answered", 60)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
+        result = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=seconds)
+        assert result.returncode == 0, f"{shlex.join(command[1:])}: {result.stdout}{result.stderr}"
+        return result.stdout
 
     def start(self, deployment: str, parameters: dict[str, Any], variables: dict[str, Any] | None = None) -> str:
-        """Start a run at once; its id."""
-        found = self.request("GET", f"/deployments/name/{deployment}")
-        body = {
-            "parameters": parameters,
-            "job_variables": variables or {},
-            "state": {"type": "SCHEDULED"},
-            "tags": ["live-test"],
-        }
-        run = self.request("POST", f"/deployments/{found['id']}/create_flow_run", body)["id"]
-        self.started.append(run)
-        return str(run)
+        """Start a run at once; its id.
 
-    def run(self, run: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.request("GET", f"/flow_runs/{run}")
-        return found
+        Args:
+            deployment: such as train/iris.
+            variables: job variables.
+        """
+        chosen = self.prefect.deployment(*deployment.split("/"))
+        assert chosen, f"there is no deployment {deployment}"
+        run = self.prefect.start(chosen.id, parameters, tags=["live-test"], job_variables=variables)
+        self.started.append(run.id)
+        return run.id
 
-    def state(self, run: str) -> State:
-        raw = self.run(run)["state"]
-        return State(raw["type"], raw["name"], raw["message"] or "")
+    def run(self, run: str) -> FlowRun:
+        """The run as Prefect has it now."""
+        return self.prefect.run(run)
 
     def states(self, run: str) -> list[str]:
         """The names of all states that the run was in, oldest first."""
-        found = self.request("GET", f"/flow_run_states/?flow_run_id={run}")
-        return [state["name"] for state in sorted(found, key=lambda state: state["timestamp"])]
+        states = self.prefect.request("GET", f"/flow_run_states/?flow_run_id={run}")
+        return [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
 
-    def wait(self, run: str, *types: str, seconds: float = 120) -> State:
-        """Wait until the run is in a state of one of the types (any final one where none is named).
+    def wait(self, run: str, *states: str, seconds: float = 120) -> FlowRun:
+        """Wait until the run is in a state of one of these types, or has ended where none is named.
 
-        Fails at once when the run ends in another.
+        The test fails at once when the run ends in another.
         """
-        wanted = set(types) or FINAL
+        expected = set(states or ENDED)
 
-        def there() -> State | None:
-            state = self.state(run)
-            assert state.type in wanted or state.type not in FINAL, f"{state}; logs:\n{self.logs(run)}"
-            return state if state.type in wanted else None
+        def arrived() -> FlowRun | None:
+            current = self.run(run)
+            assert current.state in expected or not current.is_over, f"{current}; logs:\n{self.logs(run)}"
+            return current if current.state in expected else None
 
         try:
-            return wait_for(there, f"run {run} in {sorted(wanted)}", seconds)  # type: ignore[return-value]
+            return wait_for(arrived, f"run {run} in {sorted(expected)}", seconds)
         except BaseException:
             print(f"run {run}: {self.states(run)}\n{self.logs(run)}")
             raise
@@ -206,15 +182,20 @@ class Runs:
     def logs(self, run: str) -> str:
         """The run's log as Prefect's page shows it."""
         chosen = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        return "\n".join(f"{line['name']}: {line['message']}" for line in self.request("POST", "/logs/filter", chosen))
+        lines = self.prefect.request("POST", "/logs/filter", chosen)
+        return "\n".join(f"{line['name']}: {line['message']}" for line in lines)
+
+    def cancel(self, run: str) -> None:
+        """Have Prefect say that the run is cancelled."""
+        self.prefect.set_state(run, "CANCELLED", "the test is over")
 
     def jobs(self, run: str) -> list[Any]:
-        found = self.batch.list_namespaced_job(self.namespace, label_selector=f"prefect.io/flow-run-id={run}")
-        return list(found.items)
+        """The Jobs that the run is; more than one where it was started again."""
+        return list(self.batch.list_namespaced_job(self.namespace, label_selector=_of_run(run)).items)
 
     def pods(self, run: str) -> list[Any]:
-        found = self.core.list_namespaced_pod(self.namespace, label_selector=f"prefect.io/flow-run-id={run}")
-        return list(found.items)
+        """The pods of the run's Jobs."""
+        return list(self.core.list_namespaced_pod(self.namespace, label_selector=_of_run(run)).items)
 
     def pod(self, run: str, seconds: float = 60) -> Any:
         """The run's pod, once there is one."""
@@ -227,27 +208,35 @@ class Runs:
 
     def _in_task(self, run: str) -> bool:
         chosen = {"flow_runs": {"id": {"any_": [run]}}}
-        return any(task["state_type"] == "RUNNING" for task in self.request("POST", "/task_runs/filter", chosen))
+        return any(
+            task["state_type"] == "RUNNING" for task in self.prefect.request("POST", "/task_runs/filter", chosen)
+        )
 
     def under_way(self) -> int:
         """How many runs are due, pending or running, whoever started them."""
         now = datetime.now(UTC).isoformat()
         due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": now}}
         begun = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
-        return sum(int(self.request("POST", "/flow_runs/count", {"flow_runs": chosen})) for chosen in (due, begun))
+        return sum(
+            int(self.prefect.request("POST", "/flow_runs/count", {"flow_runs": chosen})) for chosen in (due, begun)
+        )
 
     def clean(self) -> None:
         """End what tests of this object have started."""
         for run in self.started:
-            if self.state(run).type not in FINAL:
-                state = {"type": "CANCELLED", "name": "Cancelled", "message": "the test is over"}
-                self.request("POST", f"/flow_runs/{run}/set_state", {"state": state, "force": True})
+            if not self.run(run).is_over:
+                self.cancel(run)
             for job in self.jobs(run):
                 if not (job.status.succeeded or job.status.failed):
                     self.batch.delete_namespaced_job(
                         job.metadata.name, self.namespace, grace_period_seconds=0, propagation_policy="Background"
                     )
-        self.http.close()
+        self.prefect.close()
+
+
+def _of_run(run: str) -> str:
+    """Selects what Kubernetes has of a flow run."""
+    return f"prefect.io/flow-run-id={run}"
 
 
 @contextmanager

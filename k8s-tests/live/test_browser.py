@@ -13,7 +13,7 @@ import pytest
 from namespace import wait_for
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from release import Platform
-from runs import Runs, new_version, production, registry_of, runs_of
+from runs import Runs, new_version, production, registry_of
 
 from app.registry.promotion import promote
 from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
@@ -21,13 +21,13 @@ from conftest import REPORTS
 
 PATIENCE = 60_000  # ms
 PORT = 8080
-# What the console of others' pages says although nothing is wrong.
-LISTED = [
-    r"status of 401 .*http://prefect\.localhost:8080/api/",  # Prefect's page asks before the login
-    r"^Error\n.*onResponse .*prefect\.localhost",  # and says so again
+# Errors in the console of MLflow's and Prefect's pages although nothing is wrong.
+HARMLESS = [
+    r"status of 401 .*http://prefect\.localhost:8080/api/",  # Prefect's page sends requests before the login
+    r"^Error\n.*onResponse .*prefect\.localhost",  # and logs the answer once more
     r"status of 404 .*favicon",
-    r"status of 404 .*http://prefect\.localhost:8080/\w+\.svg$",  # a run's state as favicon, which Prefect has not
-    r"amplitude\.com.* Content Security Policy",  # where the ingress keeps Prefect's page from asking
+    r"status of 404 .*http://prefect\.localhost:8080/\w+\.svg$",  # a run's state as favicon; Prefect has none
+    r"amplitude\.com.* Content Security Policy",  # the ingress keeps Prefect's page from it
 ]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)")
@@ -35,30 +35,30 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 
 @dataclass
 class Visitor:
-    """Someone at a browser: a page, and what it did beside showing something."""
+    """Someone at a browser: a page, the foreign hosts it sent requests to, and the errors in its console."""
 
     page: Page
     folder: Path
     test: str
-    elsewhere: set[str] = field(default_factory=set)  # hosts that are none of the platform's
+    foreign_hosts: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
     sockets: list[str] = field(default_factory=list)
 
     def watch(self) -> None:
-        self.page.on("request", lambda request: self._asked(request.url))
-        self.page.on("console", lambda said: self._complained(said))
+        self.page.on("request", lambda request: self._on_request(request.url))
+        self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("websocket", lambda socket: self.sockets.append(socket.url))
 
-    def _asked(self, url: str) -> None:
+    def _on_request(self, url: str) -> None:
         parts = urlsplit(url)
-        ours = (parts.hostname or "").endswith(".localhost") and parts.port == PORT
-        if not ours and parts.scheme not in ("data", "blob"):
-            self.elsewhere.add(parts.hostname or url)
+        is_platform = (parts.hostname or "").endswith(".localhost") and parts.port == PORT
+        if not is_platform and parts.scheme not in ("data", "blob"):
+            self.foreign_hosts.add(parts.hostname or url)
 
-    def _complained(self, said: Any) -> None:
-        text = f"{said.text} {said.location.get('url', '')}"
-        if said.type == "error" and not any(re.search(listed, text, re.S) for listed in LISTED):
+    def _on_console(self, message: Any) -> None:
+        text = f"{message.text} {message.location.get('url', '')}"
+        if message.type == "error" and not any(re.search(pattern, text, re.S) for pattern in HARMLESS):
             self.errors.append(text)
 
     def go(self, name: str, path: str = "/") -> Page:
@@ -71,7 +71,7 @@ class Visitor:
         self.page.screenshot(path=self.folder / f"{self.test}_{name}.png")
 
     def check(self) -> None:
-        assert self.elsewhere == set(), "the page asked hosts that are not the platform's"
+        assert self.foreign_hosts == set(), "hosts that are not the platform's"
         assert self.errors == [], "the console of the browser"
 
 
@@ -98,12 +98,6 @@ def visitor(request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
         for _, someone in opened:
             someone.picture("end")
         browser.close()
-
-
-@pytest.fixture
-def runs(platform: Platform, tmp_path: Path) -> Iterator[Runs]:
-    with runs_of(platform, tmp_path) as runs:
-        yield runs
 
 
 @pytest.fixture
@@ -228,8 +222,7 @@ def test_prefect_shows_runs_and_starts_one_after_the_login(
     page.get_by_role("dialog").get_by_role("button", name=re.compile("Submit|Run")).click()  # it shows the parameters
     (started,) = wait_for(lambda: _runs_of_iris(runs) - known, "the run of the button", 30)
     someone.picture("started")
-    state = runs.wait(started, "COMPLETED", seconds=180)
-    assert state.name == "Completed"
+    assert runs.wait(started, "COMPLETED", seconds=180).state_name == "Completed"
 
     first.click()
     expect(page.get_by_text(re.compile("registered version 1 of iris"))).to_be_visible()
@@ -239,7 +232,7 @@ def test_prefect_shows_runs_and_starts_one_after_the_login(
 
 def _runs_of_iris(runs: Runs) -> set[str]:
     chosen = {"deployments": {"name": {"any_": ["iris"]}}}
-    return {run["id"] for run in runs.request("POST", "/flow_runs/filter", chosen)}
+    return {run["id"] for run in runs.prefect.request("POST", "/flow_runs/filter", chosen)}
 
 
 def test_the_apis_documentation_predicts(visitor: Callable[..., Visitor]) -> None:

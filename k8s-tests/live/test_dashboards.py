@@ -7,13 +7,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 import pytest
 from dashboard_queries import Query, queries
 from namespace import wait_for
 from release import Platform
-from runs import port_forward
 
+from app.clients.prometheus import PrometheusClient
 from flows.models import iris
 
 PAUSE = 2  # seconds between two requests of 150 rows
@@ -35,33 +34,24 @@ EMPTY = {
 }
 
 
-@pytest.fixture(scope="module")
-def prometheus(platform: Platform) -> Iterator[httpx.Client]:
-    with (
-        port_forward(platform, "prometheus", 9090) as port,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
-    ):
-        yield client
-
-
 @contextmanager
 def predictions(platform: Platform) -> Iterator[None]:
     """All rows that the model was trained on, again and again, each with its true label: so nothing drifts."""
     frame = iris.load()
     labels = frame.pop("species").tolist()
     rows = frame.to_dict(orient="records")
-    over, problems = threading.Event(), []
+    stopping, problems = threading.Event(), []
 
     def run() -> None:
         with platform.client("api") as api:
-            while not over.wait(PAUSE):
+            while not stopping.wait(PAUSE):
                 try:
-                    answered = api.post("/predict", json=rows).raise_for_status().json()
-                    said = [
-                        {"prediction_id": one["prediction_id"], "label": label}
-                        for one, label in zip(answered, labels, strict=True)
+                    predictions = api.post("/predict", json=rows).raise_for_status().json()
+                    feedback = [
+                        {"prediction_id": prediction["prediction_id"], "label": label}
+                        for prediction, label in zip(predictions, labels, strict=True)
                     ]
-                    api.post("/feedback", json=said).raise_for_status()
+                    api.post("/feedback", json=feedback).raise_for_status()
                 except Exception as error:  # shown by the test, which ends then
                     problems.append(error)
                     return
@@ -71,25 +61,22 @@ def predictions(platform: Platform) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        stopping.set()
         thread.join()
     assert not problems, problems
 
 
-def values(prometheus: httpx.Client, query: Query) -> list[float]:
+def values(prometheus: PrometheusClient, query: Query) -> list[float]:
     """What a query gives now. Fails with Prometheus' own words where it does not understand it."""
-    answer = prometheus.get("/api/v1/query", params={"query": query.expr}).json()
-    assert answer["status"] == "success", f"{query}: {answer}"
-    return [float(series["value"][1]) for series in answer["data"]["result"]]
+    return [series.number for series in prometheus.query(query.expr)]
 
 
-def test_every_panel_has_data_while_load_runs(platform: Platform, prometheus: httpx.Client) -> None:
-    asked = queries(platform.namespace)
-    needed = {query for query in asked if (query.dashboard, query.panel) not in EMPTY}
+def test_every_panel_has_data_while_load_runs(platform: Platform, prometheus: PrometheusClient) -> None:
+    needed = {query for query in queries(platform.namespace) if (query.dashboard, query.panel) not in EMPTY}
 
     def without_data() -> set[Query]:
-        found = {query: values(prometheus, query) for query in sorted(needed)}
-        return {query for query, numbers in found.items() if all(math.isnan(number) for number in numbers)}
+        results = {query: values(prometheus, query) for query in sorted(needed)}
+        return {query for query, numbers in results.items() if all(math.isnan(number) for number in numbers)}
 
     with predictions(platform):
         missing: set[Query] = set()
@@ -107,7 +94,7 @@ def test_every_panel_has_data_while_load_runs(platform: Platform, prometheus: ht
             pytest.fail(f"{error}; without data are\n{shown}")
 
 
-def test_what_may_be_empty_is_understood(platform: Platform, prometheus: httpx.Client) -> None:
+def test_what_may_be_empty_is_understood(platform: Platform, prometheus: PrometheusClient) -> None:
     for query in queries(platform.namespace):
         if (query.dashboard, query.panel) in EMPTY:
             print(f"{query.dashboard}: {query.panel}: {len(values(prometheus, query))} series")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kubernetes import client
@@ -16,6 +15,8 @@ from load import FLOWER
 from namespace import wait_for
 from release import CHART, CONTEXT, Platform, run
 from runs import registry_of, restart, runs_of
+
+from app.clients.prefect import ENDED
 
 SERVICES = ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "ingress")
 
@@ -37,13 +38,12 @@ def kept(platform: Platform, home: Path) -> Kept:
     with registry_of(platform) as registry, runs_of(platform, home) as runs:
         models = registry.models()
         names = ("iris", "promotions")
-        found: list[dict[str, Any]] = runs.request("POST", "/flow_runs/filter", {})
         return Kept(
             credentials=platform.credentials,
             versions={m.name: [v.version for v in registry.versions(m.name)] for m in models},
             aliases={m.name: m.aliases for m in models},
             experiments={name: len(registry.search_runs(name, {})) for name in names},
-            flow_runs={run["id"] for run in found if run["state_type"] not in ("SCHEDULED", "PENDING", "RUNNING")},
+            flow_runs={run.id for run in runs.prefect.runs(states=ENDED)},
         )
 
 
@@ -99,16 +99,19 @@ def on_postgres(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
     """The platform with postgres.enabled=true, in a namespace of its own; in place of the other, for want of CPU."""
     values = tmp_path / "values.json"
     uninstall(platform, values)
-    found = Platform("mlops-postgres", platform.api)
+    other = Platform("mlops-postgres", platform.api)
     try:
-        install(found, values, "--set", "postgres.enabled=true")
-        yield found
+        install(other, values, "--set", "postgres.enabled=true")
+        yield other
     finally:
-        found.helm("uninstall", found.release, "--ignore-not-found")  # what is not in the namespace, too
+        other.helm("uninstall", other.release, "--ignore-not-found")  # what is not in the namespace, too
         core = client.CoreV1Api(platform.api)
-        core.delete_namespace(found.name)
-        gone = lambda: found.name not in [n.metadata.name for n in core.list_namespace().items]  # noqa: E731
-        wait_for(gone, "the port of the node is free again", 180)
+        core.delete_namespace(other.name)
+        wait_for(
+            lambda: other.name not in [namespace.metadata.name for namespace in core.list_namespace().items],
+            "the port of the node is free again",
+            180,
+        )
         install(platform, values)
 
 

@@ -44,8 +44,8 @@ def test_the_commands_work(page: Path, platform: Platform) -> None:
             wait_for(lambda port=port: _answers(port), f"{line}: an answer on port {port}", 30)
         # one shell, as `export` is for the lines after it
         script = "set -e -o pipefail\n" + "\n".join(line for line in lines if line not in forwards)
-        done = subprocess.run(["bash", "-xc", script], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        result = subprocess.run(["bash", "-xc", script], env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, f"{result.stdout[-3000:]}{result.stderr[-3000:]}"
 
 
 def _answers(port: int) -> bool:

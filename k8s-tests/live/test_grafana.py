@@ -89,7 +89,7 @@ def _answers(grafana: httpx.Client, platform: Platform, expression: str, panel: 
 
 def test_no_panel_is_empty(platform: Platform, grafana: httpx.Client) -> None:
     """test_dashboards.py asks Prometheus itself; this is the way through Grafana, its own variables filled in by it."""
-    wanted = [
+    expressions = [
         (target["expr"], panel)
         for dashboard in dashboards().values()
         for panel in panels(dashboard)
@@ -97,7 +97,7 @@ def test_no_panel_is_empty(platform: Platform, grafana: httpx.Client) -> None:
         for target in panel["targets"]
     ]
     with predictions(platform):
-        for expression, panel in wanted:
+        for expression, panel in expressions:
             answers = partial(_answers, grafana, platform, expression, panel)
             wait_for(answers, f"data for {panel['title']}: {expression}", PATIENCE)
 

@@ -31,7 +31,7 @@ def api_settled(platform: Platform) -> Iterator[None]:
     wait_for(lambda: settled(platform, "model-api"), "the API's pods", 120)
 
 
-def _load(platform: Platform) -> Load:
+def _load() -> Load:
     return Load("api.localhost:8080")
 
 
@@ -48,20 +48,19 @@ def newcomer(platform: Platform, tmp_path: Path) -> str:
 
 
 def _versions_of_pods(platform: Platform) -> dict[str, str]:
-    """What each pod of the API says it serves, asked in the pod."""
-    core = client.CoreV1Api(platform.api)
-    said = {}
+    """What /readyz of each pod of the API answers, asked in the pod."""
+    core, command = client.CoreV1Api(platform.api), ["python", "-c", READY]
+    answers = {}
     for pod in platform.pods("model-api"):
-        name, command = pod.metadata.name, ["python", "-c", READY]
-        called = stream(
+        name = pod.metadata.name
+        answers[name] = stream(
             core.connect_get_namespaced_pod_exec, name, platform.namespace, command=command, stdout=True, stderr=True
         )
-        said[name] = called
-    return said
+    return answers
 
 
-def _served(pods: dict[str, str], version: str) -> bool:
-    return all(f'"iris":"{version}"' in said.replace(" ", "").replace("'", '"') for said in pods.values())
+def _served(answers: dict[str, str], version: str) -> bool:
+    return all(f'"iris":"{version}"' in text.replace(" ", "").replace("'", '"') for text in answers.values())
 
 
 def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -70,9 +69,9 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
         before = production(registry)
         wait_for(lambda: _served(_versions_of_pods(platform), before), f"version {before} in every pod", TAKE_UP)
         try:
-            with _load(platform) as load:
+            with _load() as load:
                 _calm()
-                asked = time.monotonic()
+                promoting = time.monotonic()
                 decision = promote(registry, "iris", newcomer, who="live test", why="promotion under load")
                 moved = time.monotonic()
                 assert decision.outcome == "promoted", decision
@@ -84,8 +83,8 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
                 promote(registry, "iris", before, who="live test", why="as it was before the test")
     load.check()
     answers = sorted(load.answers, key=lambda answer: answer.at)
-    assert {answer.version for answer in answers if answer.at < asked} == {before}
-    assert {answer.version for answer in answers if answer.at - answer.took > moved + TAKE_UP} == {newcomer}
+    assert {answer.version for answer in answers if answer.at < promoting} == {before}
+    assert {answer.version for answer in answers if answer.sent > moved + TAKE_UP} == {newcomer}
     assert {answer.version for answer in answers} == {before, newcomer}
     last = max(answer.at for answer in answers if answer.version == before)
     print(f"the last answer of version {before} came {last - moved:.1f} s after the alias was moved")
@@ -95,7 +94,7 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
 
 def test_a_rolling_update(platform: Platform) -> None:
     before = {pod.metadata.uid for pod in platform.pods("model-api")}
-    with _load(platform) as load:
+    with _load() as load:
         _calm()
         restart(platform, "model-api")
         _calm()
@@ -106,7 +105,7 @@ def test_a_rolling_update(platform: Platform) -> None:
 def test_a_pod_that_is_deleted(platform: Platform) -> None:
     core = client.CoreV1Api(platform.api)
     leaving = platform.pods("model-api")[0].metadata
-    with _load(platform) as load:
+    with _load() as load:
         _calm()
         core.delete_namespaced_pod(leaving.name, platform.namespace)
 
@@ -122,7 +121,7 @@ def test_a_pod_that_is_deleted(platform: Platform) -> None:
 def test_mlflow_is_away_for_a_minute(platform: Platform) -> None:
     with platform.client("api") as api:
         try:
-            with _load(platform) as load:
+            with _load() as load:
                 scale(platform, "mlflow", 0)
                 away = time.monotonic()
                 wait_for(lambda: not api.get("/models").json()["registry"]["ok"], "the API missing MLflow", 60)

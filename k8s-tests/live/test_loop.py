@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-import pytest
 from release import Platform
-from runs import Runs, registry_of, restart, runs_of
+from runs import Runs, registry_of, restart
 
 from app.registry.promotion import history
-from flows import model as models
+from flows.catalog import load_model
 
 FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 STAGES = ["train", "gate", "promote", "predict", "scrape", "drift", "retrain"]
 
 
-@pytest.fixture
-def runs(platform: Platform, tmp_path: Path) -> Iterator[Runs]:
-    with runs_of(platform, tmp_path) as runs:
-        yield runs
-
-
 def _bootstraps(runs: Runs) -> dict[str, str]:
-    """State by name of the runs that nobody asked for."""
-    found = runs.request("POST", "/flow_runs/filter", {"flow_runs": {"name": {"like_": "bootstrap-"}}})
-    return {run["name"]: run["state_name"] for run in found}
+    """The states of the runs that were started by the installation, by name."""
+    return {run["name"]: run["state_name"] for run in _named(runs, {"like_": "bootstrap-"})}
+
+
+def _named(runs: Runs, condition: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(runs.prefect.request("POST", "/flow_runs/filter", {"flow_runs": {"name": condition}}))
+
+
+def _ids(runs: Runs) -> set[str]:
+    return {run["id"] for run in runs.prefect.request("POST", "/flow_runs/filter", {})}
 
 
 def test_the_first_prediction_needs_no_clicks(platform: Platform) -> None:
     answer = platform.client("api").get("/predict", params=FLOWER)
     assert answer.status_code == 200, answer.text
-    said = answer.json()
-    assert (said["prediction"], said["model"]) == ("setosa", "iris")
+    prediction = answer.json()
+    assert (prediction["prediction"], prediction["model"]) == ("setosa", "iris")
 
 
 def test_the_bootstrap_run_trained_and_promoted_version_1(platform: Platform, runs: Runs) -> None:
@@ -41,8 +40,8 @@ def test_the_bootstrap_run_trained_and_promoted_version_1(platform: Platform, ru
     with registry_of(platform) as registry:
         first = history(registry, "iris")[-1]
         assert (first.version, first.previous, first.outcome, first.who) == ("1", None, "promoted", "bootstrap")
-        found = runs.request("POST", "/flow_runs/filter", {"flow_runs": {"name": {"any_": ["bootstrap-iris-1"]}}})
-        assert registry.version("iris", "1").tags["flow_run_id"] == found[0]["id"]
+        (bootstrap,) = _named(runs, {"any_": ["bootstrap-iris-1"]})
+        assert registry.version("iris", "1").tags["flow_run_id"] == bootstrap["id"]
 
 
 def test_what_is_in_production_is_what_is_served(platform: Platform) -> None:
@@ -54,23 +53,25 @@ def test_what_is_in_production_is_what_is_served(platform: Platform) -> None:
 
 
 def test_bootstrap_does_not_run_again_when_the_worker_does(platform: Platform, runs: Runs) -> None:
-    before = {run["id"] for run in runs.request("POST", "/flow_runs/filter", {})}
-    registered = runs.request("GET", "/deployments/name/train/iris")["updated"]
+    before = _ids(runs)
+    registered = runs.prefect.request("GET", "/deployments/name/train/iris")["updated"]
     restart(platform, "prefect-worker")
-    assert runs.request("GET", "/deployments/name/train/iris")["updated"] > registered  # it did its work again
+    assert runs.prefect.request("GET", "/deployments/name/train/iris")["updated"] > registered  # it did its work again
     assert _bootstraps(runs) == {"bootstrap-iris-1": "Completed"}
-    assert {run["id"] for run in runs.request("POST", "/flow_runs/filter", {})} == before
+    assert _ids(runs) == before
 
 
 def test_every_flow_is_a_deployment_of_the_work_pool_with_its_models_resources(runs: Runs) -> None:
-    flows = {flow["id"]: flow["name"] for flow in runs.request("POST", "/flows/filter", {})}
-    found = {f"{flows[d['flow_id']]}/{d['name']}": d for d in runs.request("POST", "/deployments/filter", {})}
-    assert set(found) == {"train/iris", "train/diabetes", "promote/promote", "rollback/rollback"}
-    assert {deployment["work_pool_name"] for deployment in found.values()} == {"k8s"}
+    flows = {flow["id"]: flow["name"] for flow in runs.prefect.request("POST", "/flows/filter", {})}
+    deployments = {
+        f"{flows[d['flow_id']]}/{d['name']}": d for d in runs.prefect.request("POST", "/deployments/filter", {})
+    }
+    assert set(deployments) == {"train/iris", "train/diabetes", "promote/promote", "rollback/rollback"}
+    assert {deployment["work_pool_name"] for deployment in deployments.values()} == {"k8s"}
     for name in ("iris", "diabetes"):
-        variables, resources = found[f"train/{name}"]["job_variables"], models.get(name).resources
+        variables, resources = deployments[f"train/{name}"]["job_variables"], load_model(name).resources
         assert (variables["cpu"], variables["memory"]) == (resources.cpu, resources.memory)
-    pool = runs.request("GET", "/work_pools/k8s")
+    pool = runs.prefect.request("GET", "/work_pools/k8s")
     assert (pool["type"], pool["status"]) == ("kubernetes", "READY")
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kubernetes import client
 from namespace import wait_for
 from release import CHART, Platform
 from runs import port_forward
-from test_retrain import Prometheus
+
+from app.clients.prometheus import PrometheusClient
 
 TARGETS = {
     *("mlops-model-api", "mlops-mlflow", "mlops-prefect-server", "mlops-prefect-worker", "mlops-ingress"),
@@ -21,21 +22,20 @@ TARGETS = {
 GROUP, VERSION = "monitoring.coreos.com", "v1"
 
 
-@pytest.fixture
-def prometheus(platform: Platform) -> Iterator[Prometheus]:
-    with port_forward(platform, "prometheus", 9090) as port:
-        yield Prometheus(f"http://127.0.0.1:{port}")
+def read(prometheus: PrometheusClient, path: str) -> Any:
+    """The data of a request that the client has no method for."""
+    return httpx.get(f"{prometheus.url}/api/v1/{path}", timeout=30).raise_for_status().json()["data"]
 
 
-def targets(prometheus: Prometheus) -> list[dict[str, Any]]:
-    answer = prometheus.http.get("/api/v1/targets").raise_for_status().json()
-    return list(answer["data"]["activeTargets"])
+def targets(prometheus: PrometheusClient) -> list[dict[str, Any]]:
+    """What Prometheus scrapes, as its page shows it."""
+    return list(read(prometheus, "targets")["activeTargets"])
 
 
 def custom(platform: Platform, plural: str) -> list[dict[str, Any]]:
+    """The release's custom resources of a kind."""
     api = client.CustomObjectsApi(platform.api)
-    found = api.list_namespaced_custom_object(GROUP, VERSION, platform.name, plural)
-    return list(found["items"])
+    return list(api.list_namespaced_custom_object(GROUP, VERSION, platform.name, plural)["items"])
 
 
 def running(platform: Platform, component: str) -> bool:
@@ -44,8 +44,8 @@ def running(platform: Platform, component: str) -> bool:
     return len(states) == 1 and bool(states[0]) and all(container.ready for container in states[0])
 
 
-def test_every_target_is_up_within_60_seconds(platform: Platform, prometheus: Prometheus) -> None:
-    begun = time.monotonic()
+def test_every_target_is_up_within_60_seconds(platform: Platform, prometheus: PrometheusClient) -> None:
+    begin = time.monotonic()
 
     def down() -> list[str]:
         return [
@@ -59,7 +59,7 @@ def test_every_target_is_up_within_60_seconds(platform: Platform, prometheus: Pr
         wait_for(all_up, "every target up", 60)
     except pytest.fail.Exception as error:
         pytest.fail(f"{error}: {down() or TARGETS ^ {t['labels']['job'] for t in targets(prometheus)}}")
-    print(f"{len(targets(prometheus))} targets are up, after {time.monotonic() - begun:.0f} s of waiting")
+    print(f"{len(targets(prometheus))} targets are up, after {time.monotonic() - begin:.0f} s of waiting")
     pods = {t["labels"]["pod"] for t in targets(prometheus) if t["labels"]["job"] == "mlops-model-api"}
     assert pods == {pod.metadata.name for pod in platform.pods("model-api")}
 
@@ -69,10 +69,9 @@ def test_its_page_is_open_to_who_has_the_password_alone(platform: Platform) -> N
     assert platform.client("prometheus").get("/api/v1/targets").json()["status"] == "success"
 
 
-def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: Prometheus) -> None:
+def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: PrometheusClient) -> None:
     def evaluated() -> list[dict[str, Any]]:
-        groups = prometheus.http.get("/api/v1/rules").raise_for_status().json()["data"]["groups"]
-        rules = [rule for group in groups for rule in group["rules"]]
+        rules = [rule for group in read(prometheus, "rules")["groups"] for rule in group["rules"]]
         return rules if rules and all(rule["health"] != "unknown" for rule in rules) else []
 
     rules = wait_for(evaluated, "every rule evaluated", 90)
@@ -80,7 +79,7 @@ def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: Prometheus) -> No
     assert len([rule for rule in rules if rule["type"] == "alerting"]) == 13
 
 
-def test_volumes_tell_how_full_they_are(prometheus: Prometheus) -> None:
+def test_volumes_tell_how_full_they_are(prometheus: PrometheusClient) -> None:
     query = "kubelet_volume_stats_available_bytes / kubelet_volume_stats_capacity_bytes"
     wait_for(lambda: len(prometheus.query(query)) >= 3, "the volumes of MLflow, Prefect and Prometheus", 60)
 
@@ -90,10 +89,8 @@ def test_prometheus_restarted_keeps_its_data(platform: Platform) -> None:
 
     def seen() -> dict[str, str]:
         with port_forward(platform, "prometheus", 9090) as port:
-            found = Prometheus(f"http://127.0.0.1:{port}").http.get(
-                "/api/v1/query", params={"query": "mlops_model_info", "time": at}
-            )
-        return {s["metric"]["pod"]: s["metric"]["version"] for s in found.raise_for_status().json()["data"]["result"]}
+            series = PrometheusClient(f"http://127.0.0.1:{port}", 30).at("mlops_model_info", at)
+        return {one.metric["pod"]: one.metric["version"] for one in series}
 
     before = wait_for(seen, "versions in service", 60)
     (pod,) = platform.pods("prometheus")
@@ -122,8 +119,8 @@ def test_beside_a_kube_prometheus_stack_nothing_of_ours_watches(platform: Platfo
         assert not custom(platform, "prometheuses") + custom(platform, "alertmanagers")
         monitors = custom(platform, "servicemonitors")
         assert len(monitors) == 6
-        for found in (*monitors, *custom(platform, "prometheusrules")):
-            assert found["metadata"]["labels"]["release"] == "stack"
+        for resource in (*monitors, *custom(platform, "prometheusrules")):
+            assert resource["metadata"]["labels"]["release"] == "stack"
     finally:
         platform.helm("upgrade", platform.release, CHART, *options, "--reset-values")
     wait_for(lambda: running(platform, "prometheus") and running(platform, "alertmanager"), "ours again", 120)

@@ -6,9 +6,8 @@ import base64
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,18 +15,13 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from namespace import Namespace, wait_for
 from release import Platform
-from runs import ENDLESS, NEVER, ROWS, Runs, State, registry_of, runs_of, scale, settled, slow_source
+from runs import ENDLESS, NEVER, ROWS, Runs, registry_of, runs_of, scale, settled, slow_source
 
+from app.clients.prefect import FlowRun
 from app.registry.promotion import history
 
 TRIAL = {"promote": False}  # production stays as it is
 REASON_SECONDS = 60  # from what happened to the state that says so
-
-
-@pytest.fixture
-def runs(platform: Platform, tmp_path: Path) -> Iterator[Runs]:
-    with runs_of(platform, tmp_path) as runs:
-        yield runs
 
 
 @dataclass
@@ -45,29 +39,29 @@ def trained(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Tra
     """One run, started as people start it."""
     with runs_of(platform, tmp_path_factory.mktemp("prefect")) as runs:
         printed = runs.cli("deployment", "run", "train/iris", "--watch", "--watch-timeout", "180", seconds=240)
-        found = re.search(r"UUID: ([0-9a-f-]{36})", printed)
-        assert found, printed
+        match = re.search(r"UUID: ([0-9a-f-]{36})", printed)
+        assert match, printed
+        run = match[1]
         # the run ends a moment before its pod does
-        wait_for(lambda: [job for job in runs.jobs(found[1]) if job.status.succeeded], "the Job's end")
-        (job,), (pod,) = runs.jobs(found[1]), runs.pods(found[1])
-        return Trained(found[1], printed, job, pod)
+        wait_for(lambda: [job for job in runs.jobs(run) if job.status.succeeded], "the Job's end")
+        (job,), (pod,) = runs.jobs(run), runs.pods(run)
+        return Trained(run, printed, job, pod)
 
 
-def _crashed(runs: Runs, run: str, reason: str, since: float) -> State:
+def _crashed(runs: Runs, run: str, reason: str, since: float) -> None:
     """Wait until a run is Crashed, and its state says why; both within REASON_SECONDS of `since`."""
 
-    def said() -> State | None:
-        state = runs.state(run)
-        return state if state.type == "CRASHED" and re.search(reason, state.message, re.I) else None
+    def crashed() -> FlowRun | None:
+        current = runs.run(run)
+        return current if current.state == "CRASHED" and re.search(reason, current.message or "", re.I) else None
 
     try:
         left = REASON_SECONDS - (time.monotonic() - since)
-        state: State = wait_for(said, f"run {run} Crashed, with the reason {reason!r}", left)  # type: ignore[assignment]
+        wait_for(crashed, f"run {run} Crashed, with the reason {reason!r}", left)
     except BaseException:
-        print(f"the run is {runs.state(run)} after {runs.states(run)}; its log:\n{runs.logs(run)}")
+        print(f"the run is {runs.run(run)} after {runs.states(run)}; its log:\n{runs.logs(run)}")
         raise
-    print(f"{state} after {time.monotonic() - since:.1f} s")
-    return state
+    print(f"{runs.run(run).message} after {time.monotonic() - since:.1f} s")
 
 
 def _live(runs: Runs, run: str) -> list[str]:
@@ -128,14 +122,14 @@ def test_the_pod_cannot_write_but_to_tmp_and_has_no_token(trained: Trained) -> N
 
 def test_no_password_is_in_the_job_or_the_log(platform: Platform, runs: Runs, trained: Trained) -> None:
     shown = json.dumps(client.ApiClient().sanitize_for_serialization([trained.job, trained.pod]))
-    shown += runs.logs(trained.run) + json.dumps(runs.run(trained.run))
+    shown += runs.logs(trained.run) + json.dumps(runs.prefect.request("GET", f"/flow_runs/{trained.run}"))
     for key, value in platform.credentials.items():
         for secret in {value, value.split(":")[-1]}:
             assert secret not in shown, f"{key} in clear"
             assert base64.b64encode(secret.encode()).decode() not in shown, f"{key} in base64"
-    given = {variable.name: variable for variable in trained.pod.spec.containers[0].env}
+    variables = {variable.name: variable for variable in trained.pod.spec.containers[0].env}
     for name in ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD"):
-        assert given[name].value_from.secret_key_ref.name  # where it does come from
+        assert variables[name].value_from.secret_key_ref.name  # where it does come from
 
 
 def test_a_finished_job_goes_after_its_time_and_its_run_stays(runs: Runs, trained: Trained) -> None:
@@ -143,7 +137,7 @@ def test_a_finished_job_goes_after_its_time_and_its_run_stays(runs: Runs, traine
     run = runs.start("train/iris", TRIAL, {"finished_job_ttl": 5})
     runs.wait(run, "COMPLETED")
     wait_for(lambda: not runs.jobs(run) and not runs.pods(run), "the Job removed", 60)
-    assert runs.state(run).type == "COMPLETED"
+    assert runs.run(run).state == "COMPLETED"
     assert "registered version" in runs.logs(run)
 
 
@@ -172,8 +166,7 @@ def _killed(runs: Runs, run: str) -> None:
         statuses = [status for pod in runs.pods(run) for status in pod.status.container_statuses or []]
         return {status.state.terminated.reason for status in statuses if status.state.terminated}
 
-    found = wait_for(reasons, "the container's end", 120)
-    assert found == {"OOMKilled"}
+    assert wait_for(reasons, "the container's end", 120) == {"OOMKilled"}
 
 
 def _evict(core: client.CoreV1Api, pod: Any) -> None:
@@ -224,7 +217,7 @@ def test_cancelling_a_running_run_removes_the_pod(runs: Runs) -> None:
 
 def test_cancelling_a_pending_run_removes_the_pod(runs: Runs) -> None:
     run = runs.start("train/iris", TRIAL, {"cpu": "64"})  # no node has as many
-    wait_for(lambda: _live(runs, run) and runs.state(run).name == "InfrastructurePending", "the waiting pod", 60)
+    wait_for(lambda: _live(runs, run) and runs.run(run).state_name == "InfrastructurePending", "the waiting pod", 60)
     runs.cli("flow-run", "cancel", run)
     wait_for(lambda: not _live(runs, run), "the pod's end", 60)
     runs.wait(run, "CANCELLED", seconds=30)
@@ -257,7 +250,7 @@ def test_a_run_started_while_the_worker_is_away_waits_for_it(platform: Platform,
     scale(platform, "prefect-worker", 0)
     try:
         run = runs.start("train/iris", TRIAL)
-        assert runs.state(run).type == "SCHEDULED"
+        assert runs.run(run).state == "SCHEDULED"
     finally:
         scale(platform, "prefect-worker", 1)
     runs.wait(run, "COMPLETED", seconds=180)
@@ -279,14 +272,14 @@ def test_a_run_whose_job_vanished_while_the_worker_was_away_is_crashed(platform:
         for pod in runs.pods(run):
             _kill(runs.core, pod)  # at once: it gets no chance to say goodbye
         gone = time.monotonic()
-        state = runs.wait(run, "CRASHED", seconds=240)
-        print(f"{state} after {time.monotonic() - gone:.0f} s")
-        assert "heard" in state.message
+        crashed = runs.wait(run, "CRASHED", seconds=240)
+        print(f"{crashed.message} after {time.monotonic() - gone:.0f} s")
+        assert "heard" in (crashed.message or "")
     finally:
         scale(platform, "prefect-worker", 1)
-    assert runs.state(run).type == "CRASHED"
+    assert runs.run(run).state == "CRASHED"
 
 
 def _heartbeats(runs: Runs, run: str) -> int:
     chosen = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
-    return len(runs.request("POST", "/events/filter", {"filter": chosen})["events"])
+    return len(runs.prefect.request("POST", "/events/filter", {"filter": chosen})["events"])

@@ -16,6 +16,7 @@ from app.api.bundle_cache import KEPT_BUNDLES
 from app.api.main import create_app
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import write_sums
+from app.registry.ledger import ensure_model
 from app.runtime.processes import Server
 from app.runtime.waiting import wait_until
 from app.testing.model_api import SETOSA, Example, absent_mlflow, cache_bundle, metric, publish, settings, state_of
@@ -145,7 +146,7 @@ def test_a_version_that_was_not_made_by_the_platform_stays_out(
     mlflow: MlflowClient, follow: Follow, model_name: str
 ) -> None:
     run = mlflow.run(mlflow.create_run(mlflow.ensure_experiment(model_name), "by hand", {}))
-    mlflow.ensure_model(model_name)
+    ensure_model(mlflow, model_name)
     version = mlflow.create_version(model_name, run.run_id, f"{run.artifact_uri}/model", {})
     mlflow.set_alias(model_name, PRODUCTION, version.version)
     client = follow()

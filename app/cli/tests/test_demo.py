@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,10 @@ import psutil
 import pytest
 
 from app.cli import demo as demo_module
-from app.cli.demo import Demo, DemoError, verify
+from app.cli.demo import Demo, verify
+from app.cli.errors import CommandError
 from app.registry.bundle import read_bundle
-from app.runtime.processes import free_port
+from app.runtime.processes import free_port, wait_for_url
 from app.testing.docs import ROOT, shell_commands
 from app.testing.model_api import SETOSA
 
@@ -37,16 +37,16 @@ def command(folder: Path, ports: dict[str, int], *more: str) -> list[str]:
     return [sys.executable, "-m", "app.cli", "demo", "--folder", str(folder), *options, *more]
 
 
-def below(folder: Path) -> list[psutil.Process]:
+def processes_of(folder: Path) -> list[psutil.Process]:
     """Processes that belong to the demo in the folder: its path or PREFECT_HOME is in their environment."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.environ().get("MLOPS_CACHE_DIR", "").startswith(str(folder)):
-                found.append(process)
+                processes.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return processes
 
 
 def run_the_documented_commands(ports: dict[str, int]) -> None:
@@ -72,7 +72,7 @@ def run_the_documented_commands(ports: dict[str, int]) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("demo") / "data"
     yield made
-    for process in below(made):
+    for process in processes_of(made):
         process.kill()
 
 
@@ -85,7 +85,7 @@ def test_once_makes_a_version_and_verifies_a_prediction(folder: Path, ports: dic
     )
     for name in NAMES:
         assert f"http://127.0.0.1:{ports[name]}" in done.stdout
-    assert not below(folder)
+    assert not processes_of(folder)
 
 
 def test_again_keeps_the_history_and_ctrl_c_leaves_no_process(folder: Path, ports: dict[str, int]) -> None:
@@ -109,14 +109,11 @@ def test_again_keeps_the_history_and_ctrl_c_leaves_no_process(folder: Path, port
         assert "another demo is running in" in second.stderr
 
         deployment = f"http://127.0.0.1:{ports['prefect']}/api/deployments/name/train/iris"
-        deadline = time.monotonic() + 60
-        while not httpx.get(deployment).is_success:
-            assert time.monotonic() < deadline, "the deployment train/iris was not registered"
-            time.sleep(0.1)
+        assert wait_for_url(deployment, 60), "the deployment train/iris was not registered"
         run_the_documented_commands(ports)
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 0
-        assert not below(folder)
+        assert not processes_of(folder)
     finally:
         demo.kill()
 
@@ -125,7 +122,7 @@ def test_even_a_killed_demo_leaves_no_process(folder: Path, ports: dict[str, int
     demo = subprocess.Popen(command(folder, ports), stdout=subprocess.PIPE, text=True)
     assert demo.stdout
     assert any("MLflow is up" in line for line in demo.stdout)
-    running = below(folder)
+    running = processes_of(folder)
     assert len(running) >= len(("mlflow", "prefect", "train"))
     demo.kill()
     _, alive = psutil.wait_procs(running, timeout=60)
@@ -135,7 +132,7 @@ def test_even_a_killed_demo_leaves_no_process(folder: Path, ports: dict[str, int
 def test_an_answer_that_is_not_the_estimators_stops_the_demo(iris_bundle: Path) -> None:
     bundle = read_bundle(iris_bundle)
     verify(bundle, bundle.golden.outputs[0])
-    with pytest.raises(DemoError, match="'tulip'"):
+    with pytest.raises(CommandError, match="'tulip'"):
         verify(bundle, "tulip")
 
 
@@ -153,13 +150,13 @@ def test_a_full_disk_is_said_before_anything_starts(
     tmp_path: Path, ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_module, "NEEDED_BYTES", shutil.disk_usage(tmp_path).total * 2)
-    with pytest.raises(DemoError, match="MB free on the disk"):
+    with pytest.raises(CommandError, match="MB free on the disk"):
         Demo("iris", tmp_path, ports).run(once=True)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, ports: dict[str, int]) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DemoError, match=r"cannot be written .* --folder"):
+    with pytest.raises(CommandError, match=r"cannot be written .* --folder"):
         Demo("iris", tmp_path / "file" / "below", ports).run(once=True)
 
 
@@ -169,4 +166,4 @@ def test_a_model_that_does_not_exist(tmp_path: Path, ports: dict[str, int]) -> N
     done = subprocess.run(options, capture_output=True, text=True, timeout=LIMIT_SECONDS, env={**os.environ})
     assert done.returncode == 1
     assert "there is no model 'rose'; known are: diabetes, iris" in done.stderr
-    assert not below(tmp_path)
+    assert not processes_of(tmp_path)

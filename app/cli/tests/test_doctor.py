@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
@@ -17,7 +16,9 @@ from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.promotion import promote
 from app.runtime.processes import Server
 from app.runtime.settings import PlatformSettings
+from app.testing.prefect import PrefectAdmin
 from app.testing.proxy import FaultyProxy, serving
+from app.vocabulary import TRAIN_FLOW
 from flows.dataset import SourceUnavailable
 from flows.train import train
 
@@ -37,19 +38,42 @@ def settings(registry: MlflowClient, prefect_server: Server, monkeypatch: pytest
     return PlatformSettings(api_url=CLOSED, ui_url=CLOSED)
 
 
-def found(settings: PlatformSettings, check: str, model: str = "") -> Finding:
-    (finding,) = [f for f in examine(settings, model) if f.check == check]
+def finding_of(settings: PlatformSettings, check: str, model: str = "") -> Finding:
+    """The doctor's finding of one check; where it is not ok there is a cure."""
+    (finding,) = [one for one in examine(settings, model) if one.check == check]
     assert finding.ok or finding.cure
     return finding
 
 
+def model_info(name: str, version: str, failure: str = "") -> dict[str, Any]:
+    """What the API says of a version in service, and of the one that it could not load."""
+    return {
+        "name": name,
+        "version": version,
+        "run_id": "r",
+        "task": "classification",
+        "target": "species",
+        "classes": ["setosa"],
+        "serving": "onnx",
+        "serving_reason": "",
+        "bundle_sha256": "0",
+        "features": [],
+        "prediction_reference": {"dtype": "string", "categories": ["setosa", "(other)"], "shares": [1.0, 0.0]},
+        "example": {},
+        "gate": {"metric": "accuracy", "threshold": 0.5, "max_regression": 0.0},
+        "loaded_at": "2026-01-01T00:00:00Z",
+        "last_failure": {"version": "2", "reason": failure, "at": "2026-01-01T00:00:00Z"} if failure else None,
+        "registry": {"ok": True, "error": "", "checked_at": "2026-01-01T00:00:00Z"},
+    }
+
+
 def test_services_that_are_away(settings: PlatformSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "MLOPS_API_URL" in found(settings, "api").cure
-    assert "MLOPS_UI_URL" in found(settings, "pages").cure
+    assert "MLOPS_API_URL" in finding_of(settings, "api").cure
+    assert "MLOPS_UI_URL" in finding_of(settings, "pages").cure
     monkeypatch.setenv("PREFECT_API_URL", f"{CLOSED}/api")
-    assert "PREFECT_API_URL" in found(settings, "prefect").cure
+    assert "PREFECT_API_URL" in finding_of(settings, "prefect").cure
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
-    assert "MLFLOW_TRACKING_URI" in found(settings, "mlflow").cure
+    assert "MLFLOW_TRACKING_URI" in finding_of(settings, "mlflow").cure
     assert [f.check for f in examine(settings)] == ["mlflow", "prefect", "api", "pages"]
 
 
@@ -57,7 +81,7 @@ def test_services_that_are_there(settings: PlatformSettings, peer: FaultyProxy) 
     settings.api_url = settings.ui_url = peer.url
     peer.answers["/_stcore/health"] = (200, "ok")
     for check in ("mlflow", "prefect", "api", "pages", "artifact store"):
-        assert found(settings, check).ok
+        assert finding_of(settings, check).ok
 
 
 def test_an_artifact_store_that_cannot_be_written(settings: PlatformSettings, mlflow_server: Server) -> None:
@@ -65,7 +89,7 @@ def test_an_artifact_store_that_cannot_be_written(settings: PlatformSettings, ml
     aside = store.rename(store.with_name("aside"))
     store.write_text("a file where the folder was")
     try:
-        finding = found(settings, "artifact store")
+        finding = finding_of(settings, "artifact store")
         assert not finding.ok
         assert "disk full" in finding.cure
     finally:
@@ -74,14 +98,14 @@ def test_an_artifact_store_that_cannot_be_written(settings: PlatformSettings, ml
 
 
 def test_a_model_that_is_not_registered(settings: PlatformSettings) -> None:
-    finding = found(settings, "models", "nothing-like-it")
+    finding = finding_of(settings, "models", "nothing-like-it")
     assert not finding.ok
     assert "mlops train nothing-like-it" in finding.cure
 
 
 def test_no_version_in_production(settings: PlatformSettings, name: str, new_version: Any) -> None:
     new_version()
-    assert f"mlops promote {name}" in found(settings, f"{name}: production", name).cure
+    assert f"mlops promote {name}" in finding_of(settings, f"{name}: production", name).cure
 
 
 def test_a_good_version_in_production(
@@ -89,8 +113,8 @@ def test_a_good_version_in_production(
 ) -> None:
     new_version()
     promote(registry, name, who="test")
-    assert found(settings, f"{name}: production", name).detail == "version 1, served by onnx"
-    assert found(settings, f"{name}: ledger", name).ok
+    assert finding_of(settings, f"{name}: production", name).detail == "version 1, served by onnx"
+    assert finding_of(settings, f"{name}: ledger", name).ok
 
 
 def test_altered_files_of_production(
@@ -99,7 +123,7 @@ def test_altered_files_of_production(
     version = new_version()
     promote(registry, name, who="test")
     registry.write_artifact(f"{registry.bundle_path(version)}/model.onnx", b"other")
-    finding = found(settings, f"{name}: production", name)
+    finding = finding_of(settings, f"{name}: production", name)
     assert "model.onnx was altered" in finding.detail
     assert f"mlops rollback {name}" in finding.cure
 
@@ -111,8 +135,8 @@ def test_an_alias_that_was_moved_by_hand(
         new_version()
     promote(registry, name, "1", who="test")
     registry.set_alias(name, PRODUCTION, "2")
-    finding = found(settings, f"{name}: ledger", name)
-    assert finding.detail == "the alias production is at version 2, the promotion ledger says 1"
+    finding = finding_of(settings, f"{name}: ledger", name)
+    assert finding.detail == "The alias production is at version 2, the promotion ledger says 1."
 
 
 def test_an_api_that_serves_another_version(
@@ -124,9 +148,9 @@ def test_an_api_that_serves_another_version(
     promote(registry, name, "2", who="test")
     settings.api_url = peer.url
     peer.answers[f"/models/{name}"] = (404, {"detail": "not served"})
-    assert "the API answers 404" in found(settings, f"{name}: serving", name).detail
-    peer.answers[f"/models/{name}"] = (200, {"version": "1", "last_failure": {"reason": "the golden rows differ"}})
-    finding = found(settings, f"{name}: serving", name)
+    assert "answered 404" in finding_of(settings, f"{name}: serving", name).detail
+    peer.answers[f"/models/{name}"] = (200, model_info(name, "1", failure="the golden rows differ"))
+    finding = finding_of(settings, f"{name}: serving", name)
     assert "serves version 1, in production is 2: the golden rows differ" in finding.detail
 
 
@@ -136,29 +160,26 @@ def test_an_api_that_answers_wrongly(
     new_version()
     promote(registry, name, who="test")
     settings.api_url = peer.url
-    peer.answers[f"/models/{name}/predict"] = (200, {"prediction": "tulip"})
-    peer.answers[f"/models/{name}"] = (200, {"version": "1"})
-    finding = found(settings, f"{name}: prediction", name)
+    peer.answers[f"/models/{name}/predict"] = (
+        200, {"prediction": "tulip", "model": name, "version": "1", "run_id": "r", "prediction_id": "p"}
+    )  # fmt: skip
+    peer.answers[f"/models/{name}"] = (200, model_info(name, "1"))
+    finding = finding_of(settings, f"{name}: prediction", name)
     assert "'tulip'" in finding.detail
     assert f"mlops rollback {name}" in finding.cure
-
-
-def _deploy(prefect: Server, name: str) -> str:
-    flow = httpx.post(f"{prefect.uri}/flows/", json={"name": "train"}).json()["id"]
-    body = {"name": name, "flow_id": flow, "parameters": {"model": name}}
-    return httpx.post(f"{prefect.uri}/deployments/", json=body).json()["id"]
 
 
 def test_deployments(settings: PlatformSettings, prefect_server: Server, name: str, new_version: Any) -> None:
     new_version()
     check = f"{name}: deployment"
-    assert "no deployment" in found(settings, check, name).detail
-    deployment = _deploy(prefect_server, name)
-    assert "nothing runs what is scheduled" in found(settings, check, name).detail
-    httpx.post(f"{prefect_server.uri}/deployments/get_scheduled_flow_runs", json={"deployment_ids": [deployment]})
-    assert found(settings, check, name).ok
-    httpx.post(f"{prefect_server.uri}/deployments/{deployment}/pause_deployment").raise_for_status()
-    finding = found(settings, check, name)
+    assert "no deployment" in finding_of(settings, check, name).detail
+    with PrefectAdmin(prefect_server.uri, attempts=20) as prefect:
+        deployment = prefect.deploy(TRAIN_FLOW, name, {"model": name})
+        assert "Nothing runs what is scheduled" in finding_of(settings, check, name).detail
+        prefect.request("POST", "/deployments/get_scheduled_flow_runs", {"deployment_ids": [deployment]})
+        assert finding_of(settings, check, name).ok
+        prefect.request("POST", f"/deployments/{deployment}/pause_deployment")
+        finding = finding_of(settings, check, name)
     assert not finding.ok
     assert f"prefect deployment schedule resume train/{name}" in finding.cure
 
@@ -168,10 +189,10 @@ def test_a_last_training_that_failed(
 ) -> None:
     with temporary_settings({PREFECT_API_URL: prefect_server.uri, PREFECT_LOGGING_TO_API_ENABLED: False}):
         train("iris", promote=False)
-        assert found(settings, "iris: last training", "iris").ok
+        assert finding_of(settings, "iris: last training", "iris").ok
         with pytest.raises(SourceUnavailable):
             train.with_options(retries=0)("iris", source=str(tmp_path / "missing.parquet"))
-    finding = found(settings, "iris: last training", "iris")
+    finding = finding_of(settings, "iris: last training", "iris")
     assert "missing.parquet" in finding.detail
     assert "/runs/flow-run/" in finding.cure
 
@@ -181,7 +202,7 @@ def test_the_command_fails_when_a_check_does(settings: PlatformSettings) -> None
         [sys.executable, "-m", "app.cli", "doctor"], capture_output=True, text=True, env={"PATH": ""}, timeout=120
     )
     assert done.returncode == 1
-    assert "start it with `make demo`" in done.stdout
+    assert "Start it with `make demo`" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -193,4 +214,4 @@ def test_a_port_that_speaks_something_else(
     monkeypatch.setenv("PREFECT_API_URL", f"{peer.url}/api")
     settings.ui_url = peer.url
     for check in ("mlflow", "prefect", "pages"):
-        assert not found(settings, check).ok
+        assert not finding_of(settings, check).ok

@@ -10,8 +10,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.preprocessing import FunctionTransformer
 
 from app.clients.mlflow import MlflowClient
-from app.registry.bundle import BundleError, fetch_bundle, read_bundle, verify_sums, write_sums
+from app.registry.bundle import BundleError, fetch_bundle, read_bundle, read_gate, verify_sums, write_sums
 from app.registry.predictor import SkopsPredictor, load_predictor
+from app.vocabulary import Gate
 
 FLIPS = 300
 
@@ -129,3 +130,16 @@ def test_altered_files_in_mlflow_never_reach_the_cache(
     with pytest.raises(BundleError, match=r"reference\.json was altered"):
         fetch_bundle(registry, version, tmp_path / "c")
     assert not [path for path in (tmp_path / "c").rglob("*") if path.is_file()]
+
+
+def test_the_gate_is_read_without_the_rest_of_the_bundle(registry: MlflowClient, new_version: Any) -> None:
+    version = new_version(metric="f1_macro", threshold=0.7)
+    assert read_gate(registry, version) == Gate("f1_macro", threshold=0.7, max_regression=0.02)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"metadata: {}", b"metadata: {gate: {metric: accuracy}}"])
+def test_a_file_without_a_gate_names_the_version(registry: MlflowClient, new_version: Any, content: bytes) -> None:
+    version = new_version()
+    registry.write_artifact(f"{registry.bundle_path(version)}/MLmodel", content)
+    with pytest.raises(BundleError, match=f"the MLmodel file of version 1 of {version.name} is damaged or has no gate"):
+        read_gate(registry, version)

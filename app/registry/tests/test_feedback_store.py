@@ -47,8 +47,8 @@ def test_the_newest_label_of_a_prediction_wins_and_half_files_are_skipped(
     assert path.rsplit("/", 1)[0] != other.rsplit("/", 1)[0]
     content = feedback_store.encode([row("a", 9, "half"), row("e", 9, "half")])
     registry.write_artifact(f"{path.rsplit('/', 1)[0]}/{feedback_store.name(content)}", content[: len(content) // 2])
-    found = {r["id"]: r["label"] for r in feedback_store.read(registry, model)}
-    assert found == {"a": "new", "b": "new", "c": "only"}
+    labels = {r["id"]: r["label"] for r in feedback_store.read(registry, model)}
+    assert labels == {"a": "new", "b": "new", "c": "only"}
     assert "not whole" in caplog.text
     (run,) = registry.search_runs("feedback", {"mlops.kind": "feedback", "mlops.model": model})
     assert run.name == model

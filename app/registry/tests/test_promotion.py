@@ -10,8 +10,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowUnavailable, NotFound
-from app.registry.ledger import Decision, Ledger
-from app.registry.promotion import _move, history, promote, rollback
+from app.registry.ledger import Decision, Ledger, ensure_model
+from app.registry.promotion import history, promote, rollback
 
 CLIENTS, ROUNDS = 8, 25
 
@@ -136,7 +136,7 @@ def test_a_promotion_killed_before_the_alias_moved_is_finished_by_the_next(
         new_version()
     ledger = Ledger(registry, name)
     decision = ledger.record(Decision(name, "1", None, "promote", "promoted", "", "killed after its claim"))
-    assert ledger.claim(1, decision, "promote", "1", None)
+    assert ledger.claim(1, decision)
     assert production(registry, name) is None
     assert promote(registry, name, "2", who="ada").previous == "1"
     assert [move.version for move in ledger.moves()] == ["1", "2"]
@@ -147,9 +147,7 @@ def test_a_slow_winner_does_not_turn_back_a_later_move(registry: MlflowClient, n
     for _ in range(2):
         new_version()
     ledger = Ledger(registry, name)
-    slow = ledger.claim(
-        1, ledger.record(Decision(name, "1", None, "promote", "promoted", "", "")), "promote", "1", None
-    )
+    slow = ledger.claim(1, ledger.record(Decision(name, "1", None, "promote", "promoted", "", "")))
     assert slow
     promote(registry, name, "2", who="ada")
     ledger.apply(slow)
@@ -164,8 +162,8 @@ def _race(uri: str, name: str, version: str, barrier: Any, results: Any) -> None
         moves, current = ledger.settle()
         barrier.wait(120)  # all have seen the same production
         # the gate between these lines is the same for all; what is raced for is the move
-        draft = Decision(name, version, current, "promote", "promoted", "", "race", who=f"client {version}")
-        results.append((number, version, _move(ledger, moves, draft).outcome))
+        decision = Decision(name, version, current, "promote", "promoted", "", "race", who=f"client {version}")
+        results.append((number, version, ledger.move(moves, decision).outcome))
         barrier.wait(120)
 
 
@@ -242,7 +240,7 @@ def test_first_registrations_at_once_agree_on_one_ledger(registry: MlflowClient,
 
     def ensure(_: int) -> dict[str, str]:
         barrier.wait(30)
-        return MlflowClient(registry.uri, timeout=60).ensure_model(name).tags
+        return ensure_model(MlflowClient(registry.uri, timeout=60), name).tags
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         tags = list(pool.map(ensure, range(CLIENTS)))

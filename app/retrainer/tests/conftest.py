@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from app.clients.mlflow import MlflowClient
 from app.runtime.processes import Server
+from app.testing.prefect import PrefectAdmin
 from app.testing.retrainer import TOKEN, Trainings
 
 
@@ -20,5 +20,5 @@ def trainings(
     prefect_server.start()
     monkeypatch.setenv("PREFECT_API_URL", prefect_server.uri)
     monkeypatch.setenv("MLOPS_RETRAINER_TOKEN", TOKEN)
-    with httpx.Client(base_url=prefect_server.uri, timeout=30) as http:
-        yield Trainings(http, name)
+    with PrefectAdmin(prefect_server.uri, timeout=30, attempts=20) as prefect:
+        yield Trainings(prefect, name)

@@ -64,18 +64,18 @@ def test_a_firing_alert_starts_one_run_that_names_it(
     answer = caller.send(alert(trainings.model, "petal_width"), alert(trainings.model, "petal_length"))
     assert answer.status_code == 200
     (run,) = trainings.runs()
-    assert run["parameters"] == {
+    assert run.parameters == {
         "model": trainings.model,
         "feedback": True,
         "only_if_better": True,
         "who": "retrainer",
         "cause": "FeatureDrift petal_length, petal_width since 2026-01-01T10:00:00Z",
     }
-    assert run["state_type"] == "SCHEDULED"
-    assert set(run["tags"]) == {"retrainer", f"model:{trainings.model}"}
+    assert run.state == "SCHEDULED"
+    assert set(run.tags) == {"retrainer", f"model:{trainings.model}"}
     assert caller.metric("mlops_retrain_total", model=trainings.model, outcome="started") == 1
     (line,) = caplog.messages
-    assert run["id"] in line
+    assert run.id in line
     assert "FeatureDrift petal_length" in line
 
 
@@ -131,7 +131,7 @@ def test_the_cooldown_doubles_while_retrainings_fail_and_says_when_the_next_may_
     for number, hours in enumerate((2, 4, 5, 5), start=1):
         assert caller.outcome(alert(trainings.model)) == "started"
         assert len(trainings.runs()) == number
-        trainings.end(trainings.runs()[0]["id"], "CRASHED")
+        trainings.end(trainings.runs()[0].id, "CRASHED")
         caller.ahead = timedelta()
         caplog.clear()
         assert caller.outcome(alert(trainings.model)) == "cooldown"
@@ -146,7 +146,7 @@ def test_the_daily_cap(caller: Caller, trainings: Trainings) -> None:
     caller.retrainer.policy = Policy(0, 0, 3)
     for _ in range(3):
         assert caller.outcome(alert(trainings.model)) == "started"
-        trainings.end(trainings.runs()[0]["id"], "COMPLETED")
+        trainings.end(trainings.runs()[0].id, "COMPLETED")
     answer = caller.send(alert(trainings.model)).json()["decisions"][0]
     assert answer["outcome"] == "capped"
     assert "the cap is 3" in answer["reason"]
@@ -242,7 +242,7 @@ def test_mlflow_away_is_a_503_where_the_ledger_is_needed(trainings: Trainings, m
     with TestClient(create_app()) as client:
         caller = Caller(client)
         assert caller.outcome(alert(trainings.model)) == "started"
-        trainings.end(trainings.runs()[0]["id"], "COMPLETED")
+        trainings.end(trainings.runs()[0].id, "COMPLETED")
         answer = caller.send(alert(trainings.model))
         assert answer.status_code == 503
         assert "MLflow" in answer.json()["detail"]

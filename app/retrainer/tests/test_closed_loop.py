@@ -24,7 +24,7 @@ from app.retrainer.main import create_app
 from app.runtime.processes import ChildProcess, Server, free_port, wait_for_url
 from app.testing.docs import ROOT
 from app.testing.retrainer import AUTHORIZED, Trainings, alert, notification
-from flows import model as models
+from flows.catalog import load_model
 from flows.train import train
 
 IRIS = (ROOT / "flows" / "models" / "iris.py").read_text()
@@ -50,11 +50,11 @@ class Loop:
 
     def execute(self) -> None:
         """Run the newest flow run to its end, in a process of its own."""
-        run = self.trainings.runs()[0]["id"]
+        run = self.trainings.runs()[0].id
         command = [sys.executable, "-m", "prefect", "flow-run", "execute", run]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
-        state = self.trainings.request("GET", f"/flow_runs/{run}")["state"]
-        assert state["type"] == "COMPLETED", f"{state}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+        ended = self.trainings.prefect.run(run)
+        assert ended.state == "COMPLETED", f"{ended}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
 
     def production(self) -> str | None:
         version = self.registry.version_by_alias(self.model, PRODUCTION)
@@ -147,7 +147,7 @@ def test_drift_that_is_fed_back_is_retrained_and_promoted_and_without_news_the_c
 def test_new_data_at_the_path_that_the_model_file_names_is_retrained_on(
     loop: Loop, model_file: Path, tmp_path: Path
 ) -> None:
-    definition, path = models.get(loop.model), tmp_path / "rows.parquet"
+    definition, path = load_model(loop.model), tmp_path / "rows.parquet"
     own = definition.load()
     own.to_parquet(path)
     model_file.write_text(IRIS.replace("    load=load,\n", f"    load=load,\n    source={str(path)!r},\n"))
@@ -169,7 +169,7 @@ def test_new_data_at_the_path_that_the_model_file_names_is_retrained_on(
         (["iris", "--features", "petal_length,colour"], "'colour' is no numeric feature of iris; those are: sepal_len"),
         (["iris", "--features", "species"], "'species' is no numeric feature of iris"),
         (["iris", "--rows", "0"], "0 is not in the range"),
-        (["iris", "--url", "http://127.0.0.1:9"], "the API at http://127.0.0.1:9 does not answer"),
+        (["iris", "--url", "http://127.0.0.1:9"], "The model API at http://127.0.0.1:9 does not answer"),
     ],
 )
 def test_drift_says_what_is_wrong(arguments: list[str], said: str) -> None:
@@ -180,7 +180,7 @@ def test_drift_says_what_is_wrong(arguments: list[str], said: str) -> None:
 
 
 def test_only_the_features_that_are_named_are_shifted() -> None:
-    iris = models.get("iris")
+    iris = load_model("iris")
     drawn, moved = (shifted(iris, 200, shift, ["petal_length"], 3) for shift in (0.0, 2.0))
     difference: Any = moved["petal_length"] - drawn["petal_length"]
     assert difference.to_numpy() == pytest.approx(2 * iris.load()["petal_length"].std())

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.retrainer.decision import Policy, Retraining, decide, key
+from app.retrainer.decision import Policy, Retraining, decide, idempotency_key
 
 NOW = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 POLICY = Policy(cooldown=3600, cooldown_max=86400, daily_cap=4)
@@ -79,6 +79,8 @@ def test_a_dry_run_starts_nothing_and_other_reasons_go_first() -> None:
 
 
 def test_the_key_is_that_of_the_last_retraining() -> None:
-    assert key("iris", []) == "retrain-iris-after-none"
-    assert key("iris", [ago(1, run_id="b"), ago(9, run_id="a")]) == "retrain-iris-after-b"
-    assert key("iris", []) != key("diabetes", [])  # Prefect's keys are those of a flow, which all models share
+    assert idempotency_key("iris", []) == "retrain-iris-after-none"
+    assert idempotency_key("iris", [ago(1, run_id="b"), ago(9, run_id="a")]) == "retrain-iris-after-b"
+    assert idempotency_key("iris", []) != idempotency_key(
+        "diabetes", []
+    )  # Prefect's keys are those of a flow, which all models share

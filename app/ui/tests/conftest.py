@@ -20,41 +20,36 @@ from sklearn.preprocessing import OneHotEncoder
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.runtime.processes import Server, free_port
 from app.runtime.waiting import wait_until
-from app.testing.model_api import KEY, Example, bundle_of, publish
+from app.testing.api_server import api_server
+from app.testing.model_api import Example, bundle_of, cache_bundle, mixed_rows, publish
 
 TREES = {"n_estimators": 20, "random_state": 0}
 
 
 @dataclass
 class Served:
-    """The API's address, and by kind (iris, sugar, cars) the name of the model there and what it was made of."""
+    """The API's address, and by kind (iris, sugar, cars) the name of the model there and its example."""
 
     url: str
     names: dict[str, str]
     examples: dict[str, Example]
 
     def predict(self, kind: str, row: dict[str, Any]) -> dict[str, Any]:
+        """The API's answer for one row of the model of this kind."""
         answer = httpx.post(f"{self.url}/models/{self.names[kind]}/predict", json=row, timeout=30)
         return answer.raise_for_status().json()
 
 
 def _cars() -> tuple[pd.DataFrame, pd.Series]:
-    """Text, whole numbers, true or false, and floats."""
-    random = np.random.default_rng(0)
-    n = 200
-    frame = pd.DataFrame(
-        {
-            "colour": random.choice(["red", "green", "blue"], n),
-            "doors": random.integers(2, 6, n),
-            "diesel": random.random(n) < 0.3,
-            "weight": random.normal(1000, 200, n),
-        }
-    )
+    """Text, whole numbers, floats, and true or false."""
+    frame, _ = mixed_rows()
+    frame["diesel"] = np.random.default_rng(1).random(len(frame)) < 0.3
     return frame, pd.Series(np.where(frame["doors"] > 3, "dear", "cheap"), name="price")
 
 
 @pytest.fixture(scope="session")
 def page_examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[str, Example]:
+    """A bundle of each kind."""
     folder = tmp_path_factory.mktemp("pages")
     flowers = iris_rows[0]
     random = np.random.default_rng(0)
@@ -82,21 +77,14 @@ def page_examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> d
 def page_api(
     mlflow_server: Server, page_examples: dict[str, Example], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
+    """An API in a process of its own that has one model of each kind in service."""
     folder = tmp_path_factory.mktemp("page-api")
     names = {kind: f"{kind}-{uuid4().hex[:6]}" for kind in page_examples}
     mlflow_server.start()
     with MlflowClient(mlflow_server.uri, timeout=30) as registry:
         for kind, example in page_examples.items():
             publish(registry, names[kind], example.bundle)
-    port = free_port()
-    env = {
-        "MLFLOW_TRACKING_URI": mlflow_server.uri,
-        "MLOPS_PORT": str(port),
-        "MLOPS_CACHE_DIR": str(folder / "cache"),
-        "MLOPS_POLL_SECONDS": "0.2",
-        "MLOPS_FEEDBACK_KEY": KEY,
-    }
-    server = Server("api", ["app.api"], f"http://127.0.0.1:{port}", "/livez", env, folder)
+    server = api_server(mlflow_server.uri, folder)
     server.start()
     yield Served(server.uri, names, page_examples)
     server.stop(10)
@@ -127,17 +115,8 @@ def dead() -> str:
 @pytest.fixture
 def lonely_api(page_examples: dict[str, Example], dead: str, tmp_path: Path) -> Iterator[str]:
     """An API that has `flowers` in its cache and an MLflow that is down."""
-    from app.testing.model_api import cache_bundle
-
     cache_bundle(tmp_path / "cache", "flowers", page_examples["iris"].bundle)
-    port = free_port()
-    env = {
-        "MLFLOW_TRACKING_URI": dead,
-        "MLOPS_PORT": str(port),
-        "MLOPS_CACHE_DIR": str(tmp_path / "cache"),
-        "MLOPS_FEEDBACK_KEY": KEY,
-    }
-    server = Server("api", ["app.api"], f"http://127.0.0.1:{port}", "/readyz", env, tmp_path)
+    server = api_server(dead, tmp_path, health="/readyz")
     server.start()
     yield server.uri
     server.stop(10)

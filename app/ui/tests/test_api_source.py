@@ -6,9 +6,9 @@ import pytest
 
 from app.clients.errors import ServiceError
 from app.clients.model_api import ModelApiClient
-from app.ui.api_source import KEPT, ApiSource
-from app.ui.exposition import Sample
-from app.ui.live_data import Feedback, Reading, RequestWindow, Traffic
+from app.ui.live.api_source import KEPT, ApiSource
+from app.ui.live.data import FeedbackSummary, RequestWindow, Snapshot, Traffic
+from app.ui.live.exposition import MetricSeries
 
 START = 1000.0
 
@@ -48,12 +48,12 @@ class Api(ModelApiClient):
 
 
 class Made(ApiSource):
-    """Gives its last reading, which must be there."""
+    """Gives its last snapshot, which must be there."""
 
     @property
-    def last(self) -> Reading:
-        assert self.reading
-        return self.reading
+    def last(self) -> Snapshot:
+        assert self.snapshot
+        return self.snapshot
 
 
 def source(*texts: str, every: float = 2.0) -> Made:
@@ -68,55 +68,55 @@ def traffic(*texts: str, every: float = 2.0) -> Traffic:
     return source(*texts, every=every).last.traffic["iris"]
 
 
-def rates(found: Traffic) -> list[float]:
-    return [requests.per_minute(requests.asked) for _, requests in found.points]
+def rates(result: Traffic) -> list[float]:
+    return [requests.per_minute(requests.count) for _, requests in result.points]
 
 
-def of_last_minute(found: Traffic) -> RequestWindow:
-    assert found.now
-    return found.now
+def of_last_minute(result: Traffic) -> RequestWindow:
+    assert result.last_minute
+    return result.last_minute
 
 
 def test_rates_come_from_what_was_added() -> None:
-    found = traffic(text(100), text(110), text(130, 10))
-    assert rates(found) == [300.0, 900.0]
-    assert [at for at, _ in found.points] == [START + 2, START + 4]
-    now = of_last_minute(found)
-    assert now.per_minute(now.asked) == 600.0
+    result = traffic(text(100), text(110), text(130, 10))
+    assert rates(result) == [300.0, 900.0]
+    assert [at for at, _ in result.points] == [START + 2, START + 4]
+    now = of_last_minute(result)
+    assert now.per_minute(now.count) == 600.0
     assert now.statuses == {"200": 30, "422": 10}
-    assert now.failed == 0.25
-    assert found.whole.asked == 140
-    assert found.whole.seconds == START + 4 - 500
+    assert now.failed_share == 0.25
+    assert result.whole.count == 140
+    assert result.whole.seconds == START + 4 - 500
 
 
 def test_latency_is_of_the_window_not_of_all_time() -> None:
     now = of_last_minute(traffic(text(1000), text(1010, slow=10)))
     assert now.latency(0.5) == pytest.approx(0.001 + 0.099 / 2)
-    assert now.fast == 1.0
+    assert now.fast_share == 1.0
 
 
 def test_without_requests_in_the_window_there_is_the_whole() -> None:
-    found = traffic(text(1000), text(1000))
-    now = of_last_minute(found)
-    assert (now.asked, now.failed, now.fast, now.latency(0.5)) == (0, None, None, None)
-    assert found.whole.latency(0.5) == pytest.approx(0.0005)
+    result = traffic(text(1000), text(1000))
+    now = of_last_minute(result)
+    assert (now.count, now.failed_share, now.fast_share, now.latency(0.5)) == (0, None, None, None)
+    assert result.whole.latency(0.5) == pytest.approx(0.0005)
 
 
 def test_share_under_100_ms() -> None:
     slow = {'mlops_request_duration_seconds_bucket{model="iris",version="3",le="+Inf"}': 30.0}
-    assert of_last_minute(traffic(text(0), text(10, more=slow))).fast == 0.25
+    assert of_last_minute(traffic(text(0), text(10, more=slow))).fast_share == 0.25
 
 
 def test_the_first_reading_has_no_rate() -> None:
-    found = traffic(text(100))
-    assert (found.now, found.points) == (None, [])
+    result = traffic(text(100))
+    assert (result.last_minute, result.points) == (None, [])
 
 
 def test_a_restarted_api_counts_from_zero() -> None:
-    found = traffic(text(100, 50, slow=40), text(4, 1, slow=1), text(8, 1, slow=1))
-    assert rates(found) == [150.0, 120.0]
-    now = of_last_minute(found)
-    assert now.failed == pytest.approx(1 / 9)
+    result = traffic(text(100, 50, slow=40), text(4, 1, slow=1), text(8, 1, slow=1))
+    assert rates(result) == [150.0, 120.0]
+    now = of_last_minute(result)
+    assert now.failed_share == pytest.approx(1 / 9)
     median = now.latency(0.5)
     assert median is not None
     assert median < 0.001
@@ -124,7 +124,7 @@ def test_a_restarted_api_counts_from_zero() -> None:
 
 def test_only_the_last_minute_counts() -> None:
     readings = [text(1000 * i) for i in range(4)] + [text(3000)] * 40
-    assert of_last_minute(traffic(*readings)).asked == 0
+    assert of_last_minute(traffic(*readings)).count == 0
 
 
 def test_history_is_bounded() -> None:
@@ -132,25 +132,25 @@ def test_history_is_bounded() -> None:
 
 
 def test_a_clock_that_stands_still_makes_no_point() -> None:
-    found = traffic(text(1), text(2), every=0.0)
-    assert (found.points, found.now) == ([], None)
+    result = traffic(text(1), text(2), every=0.0)
+    assert (result.points, result.last_minute) == ([], None)
 
 
 def test_versions_mix_and_buckets() -> None:
     made = source(text(10)).last
     assert made.models == {"iris": "2"}
     assert made.versions("iris") == ["2"]
-    assert [(m.label, m.reference, m.rows) for m in made.mix("iris", "2")] == [
+    assert [(m.label, m.reference, m.rows) for m in made.prediction_shares("iris", "2")] == [
         ("setosa", 0.25, 10),
         ("virginica", 0.75, 0),
     ]
-    (petal,) = made.buckets("iris", "2")
+    (petal,) = made.feature_buckets("iris", "2")
     assert (petal.reference, petal.rows, petal.drift.verdict) == ([0.5, 0.5], [10, 0], "too few")
     assert made.since == 500
-    assert made.mix("iris", "9") == made.buckets("other", "2") == []
+    assert made.prediction_shares("iris", "9") == made.feature_buckets("other", "2") == []
 
 
-def feedback(**values: float) -> Feedback | None:
+def feedback(**values: float) -> FeedbackSummary | None:
     of = 'model="iris",version="2"'
     labels = {"right": ',correct="true"', "wrong": ',correct="false"'}
     names = {"count": "absolute_error_count", "total": "absolute_error_sum"}
@@ -160,11 +160,11 @@ def feedback(**values: float) -> Feedback | None:
 
 def test_feedback_of_both_kinds() -> None:
     four = feedback(right=3, wrong=1)
-    assert four == Feedback(4, right=3)
+    assert four == FeedbackSummary(4, right=3)
     assert four.accuracy == 0.75
-    assert feedback(count=2, total=5) == Feedback(2, error=2.5)
+    assert feedback(count=2, total=5) == FeedbackSummary(2, error=2.5)
     nothing = feedback(right=0, wrong=0)
-    assert nothing == Feedback(0, right=0)
+    assert nothing == FeedbackSummary(0, right=0)
     assert nothing.accuracy is None
     assert feedback() is None
 
@@ -173,10 +173,10 @@ def test_what_cannot_be_read_leaves_the_figures() -> None:
     api = Api(text(10), "<html>")
     made = ApiSource(api, clock=lambda: START)
     made.refresh()
-    before = made.reading
+    before = made.snapshot
     with pytest.raises(ServiceError, match="does not answer as the model API does"):
         made.refresh()
-    assert made.reading is before
+    assert made.snapshot is before
 
 
 @pytest.mark.parametrize(
@@ -186,5 +186,5 @@ def test_what_cannot_be_read_leaves_the_figures() -> None:
 def test_while_replicas_change_the_version_most_of_them_serve_is_shown(
     replicas: dict[str, float], version: str
 ) -> None:
-    found = [({"model": "iris", "version": number}, value) for number, value in replicas.items()]
-    assert Reading(START, Sample(START, {"mlops_model_info": found}), {}).models == {"iris": version}
+    result = [({"model": "iris", "version": number}, value) for number, value in replicas.items()]
+    assert Snapshot(START, MetricSeries(START, {"mlops_model_info": result}), {}).models == {"iris": version}

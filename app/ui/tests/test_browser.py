@@ -51,8 +51,9 @@ def choose(page: Page, model: str) -> None:
 
 
 def test_a_flower_is_typed_in_and_read_and_labelled(served: Any, pages: str, browser_page: Page) -> None:
-    page, asked = browser_page, []
-    page.on("request", lambda request: asked.append(request.url))
+    page = browser_page
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     flower = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
     page.goto(pages)
     choose(page, served.names["iris"])
@@ -69,4 +70,4 @@ def test_a_flower_is_typed_in_and_read_and_labelled(served: Any, pages: str, bro
     page.get_by_role("link", name="Live").click()
     expect(page.get_by_role("heading", name="Feature drift")).to_be_visible()
     local = (pages, pages.replace("http", "ws"), "data:", "blob:")
-    assert [url for url in asked if not url.startswith(local)] == []  # nothing comes from the Internet
+    assert [url for url in requested if not url.startswith(local)] == []  # nothing comes from the Internet

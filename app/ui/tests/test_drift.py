@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from app.registry.reference import psi
-from app.ui.drift import MIN_ROWS, judge
+from app.ui.live.drift import MIN_ROWS, judge
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_verdicts(counts: list[float], verdict: str) -> None:
 
 
 def test_the_figure_is_the_index() -> None:
-    found = judge("x", [0.2, 0.8], [300, 700])
-    assert (found.psi, found.rows, found.feature) == (pytest.approx(psi([0.2, 0.8], [0.3, 0.7])), 1000, "x")
+    drift = judge("x", [0.2, 0.8], [300, 700])
+    assert (drift.psi, drift.rows, drift.feature) == (pytest.approx(psi([0.2, 0.8], [0.3, 0.7])), 1000, "x")
 
 
 def test_without_rows_there_is_no_figure() -> None:

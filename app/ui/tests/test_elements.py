@@ -6,14 +6,15 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.testing.pages import read
-from app.ui import elements
 from app.ui.__main__ import arguments
-from app.ui.pages import predict
+from app.ui.formatting import escape_label, format_number
+from app.ui.links import run_url, version_url
+from app.ui.pages.prediction_form import decimals
 from app.ui.settings import UiSettings
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         (0.9211, "0.9211"),
         (1.0, "1"),
@@ -24,8 +25,8 @@ from app.ui.settings import UiSettings
         (2e-7, "2e-07"),
     ],
 )
-def test_numbers_are_short(value: float, said: str) -> None:
-    assert elements.number(value) == said
+def test_numbers_are_short(value: float, expected: str) -> None:
+    assert format_number(value) == expected
 
 
 @pytest.mark.parametrize("text", ["*a* [b](c)", ":red[x] $y$", "a_b <i>", "line\nline", "`code`", "# head"])
@@ -33,9 +34,9 @@ def test_nothing_of_others_is_markdown(text: str) -> None:
     def script(text: str) -> None:
         import streamlit as st
 
-        from app.ui import elements
+        from app.ui.formatting import escape_markdown
 
-        st.markdown(elements.plain(text))
+        st.markdown(escape_markdown(text))
 
     app = AppTest.from_function(script, args=(text,)).run()
     assert read(app.markdown) == " ".join(text.split())
@@ -43,15 +44,15 @@ def test_nothing_of_others_is_markdown(text: str) -> None:
 
 
 def test_labels_keep_ordinary_names_as_they_are() -> None:
-    assert elements.label("sepal_length (cm): x") == "sepal_length (cm): x"
-    assert elements.label("_a_ *b* [c]") == r"\_a\_ \*b\* \[c\]"
+    assert escape_label("sepal_length (cm): x") == "sepal_length (cm): x"
+    assert escape_label("_a_ *b* [c]") == r"\_a\_ \*b\* \[c\]"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "places"), [(4.3, 7.9, 2), (-0.1, 0.1, 3), (0, 300, 1), (0, 1e6, 1), (1.0, 1.0, 2), (0, 1e-30, 10)]
 )
 def test_decimals_fit_the_range(low: float, high: float, places: int) -> None:
-    assert predict.decimals(low, high) == places
+    assert decimals(low, high) == places
 
 
 def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +67,9 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_links_go_where_the_browser_can_reach_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert elements.run_url("a/b") == "http://mlflow:5000/#/runs/a%2Fb"
+    assert run_url("a/b") == "http://mlflow:5000/#/runs/a%2Fb"
     monkeypatch.setenv("MLOPS_MLFLOW_PUBLIC_URL", "http://mlflow.localhost:8080/")
-    assert elements.version_url("iris", "3") == "http://mlflow.localhost:8080/#/models/iris/versions/3"
+    assert version_url("iris", "3") == "http://mlflow.localhost:8080/#/models/iris/versions/3"
 
 
 def test_the_app_starts_with_its_first_page(served: Any) -> None:

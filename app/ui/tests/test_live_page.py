@@ -9,7 +9,7 @@ import pytest
 from app.runtime.waiting import wait_until
 from app.testing.pages import open_page, prometheus, ran, read
 from app.testing.proxy import FaultyProxy, serving
-from app.ui.pages.live import words
+from app.ui.formatting import format_window
 
 EVERYTHING_SETOSA = {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.4, "petal_width": 0.2}
 
@@ -25,9 +25,9 @@ def test_traffic_drift_and_accuracy(served: Any) -> None:
     url = f"{served.url}/models/{name}/predict"
     answers = httpx.post(url, json=rows, timeout=30).raise_for_status().json()
     labels = ["setosa"] * 3 + ["virginica"]
-    told = [{"prediction_id": a["prediction_id"], "label": x} for a, x in zip(answers, labels, strict=False)]
+    labelled = [{"prediction_id": a["prediction_id"], "label": x} for a, x in zip(answers, labels, strict=False)]
     before = counts(served.url, name)
-    httpx.post(f"{served.url}/feedback", json=told, timeout=30).raise_for_status()
+    httpx.post(f"{served.url}/feedback", json=labelled, timeout=30).raise_for_status()
     ran(app)
     right, all_ = before[0] + 3, before[1] + 4
     assert metric(app, "Live accuracy") == f"{right / all_:.1%}"
@@ -36,23 +36,23 @@ def test_traffic_drift_and_accuracy(served: Any) -> None:
     assert metric(app, "Under 100 ms").endswith("%")
     assert metric(app, "Failed") == "0.0%"
     assert float(metric(app, "Requests per minute").replace(",", "")) > 0
-    said = read(app.caption)
-    assert f"Of {all_:,} labels that were fed back, {right:,} were predicted right." in said
-    assert "below 0.1 stable, 0.1 to 0.25 moderate drift, above strong drift" in said
+    shown = read(app.caption)
+    assert f"Of {all_:,} predictions with feedback, {right:,} were right." in shown
+    assert "below 0.1 stable, 0.1 to 0.25 moderate drift, above strong drift" in shown
     httpx.post(url, json={"sepal_length": "no number"}, timeout=30)
     assert metric(ran(app), "Failed") != "0.0%"
 
 
 def counts(url: str, name: str) -> tuple[int, int]:
     """Right labels and all labels, as the API counted them so far."""
-    from app.ui.exposition import read as read_metrics
+    from app.ui.live.exposition import parse_metrics
 
-    sample = read_metrics(httpx.get(f"{url}/metrics").text, 0.0)
-    right = sample.value("mlops_feedback_total", model=name, correct="true")
-    return round(right), round(sample.value("mlops_feedback_total", model=name))
+    series = parse_metrics(httpx.get(f"{url}/metrics").text, 0.0)
+    right = series.total("mlops_feedback_total", model=name, correct="true")
+    return round(right), round(series.total("mlops_feedback_total", model=name))
 
 
-def test_nothing_was_asked_yet(served: Any) -> None:
+def test_a_model_without_requests(served: Any) -> None:
     app = open_page("live", served.names["cars"])
     assert metric(app, "Live accuracy") == "–"
     assert "This version has predicted nothing yet" in read(app.caption)
@@ -77,7 +77,7 @@ def test_an_api_that_is_down(dead: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
         ((401, "no"), "answered 401"),
         ((200, "<html>hello</html>"), "does not answer as the model API does"),
@@ -87,12 +87,12 @@ def test_an_api_that_is_down(dead: str, monkeypatch: pytest.MonkeyPatch) -> None
         (None, "did not answer within 0.3 s"),
     ],
 )
-def test_metrics_that_cannot_be_read(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_that_cannot_be_read(answer: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(FaultyProxy(answers={"/metrics": answer})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         monkeypatch.setenv("MLOPS_UI_TIMEOUT", "0.3")
         app = open_page("live")
-    assert said in read(app.error)
+    assert expected in read(app.error)
 
 
 def test_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,10 +142,10 @@ def test_with_prometheus(served: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         answers = httpx.post(
             f"{served.url}/models/{name}/predict", json=[EVERYTHING_SETOSA] * 400, timeout=30
         ).raise_for_status()
-        told = [{"prediction_id": answers.json()[i]["prediction_id"], "label": "setosa"} for i in range(2)]
-        httpx.post(f"{served.url}/feedback", json=told, timeout=30).raise_for_status()
+        labelled = [{"prediction_id": answers.json()[i]["prediction_id"], "label": "setosa"} for i in range(2)]
+        httpx.post(f"{served.url}/feedback", json=labelled, timeout=30).raise_for_status()
         httpx.post(f"{served.url}/models/{name}/predict", json={"sepal_length": "no number"}, timeout=30)
-        app = wait_until(lambda: shows(open_page("live", name), "Of 2 labels that were fed back, 2 were predicted"))
+        app = wait_until(lambda: shows(open_page("live", name), "Of 2 predictions with feedback, 2 were right."))
         assert "No alert is firing." in read(app.caption)
         assert "are of the last 30 minutes, of all replicas together" in read(app.caption)
         assert "rows with the training data: below 0.1 stable" in read(app.caption)
@@ -193,7 +193,7 @@ def test_prometheus_down(served: Any, dead: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("window", "said"), [("1h", "the last hour"), ("30m", "the last 30 minutes"), ("1h30m", "the last 1h30m")]
+    ("window", "expected"), [("1h", "the last hour"), ("30m", "the last 30 minutes"), ("1h30m", "the last 1h30m")]
 )
-def test_windows_in_words(window: str, said: str) -> None:
-    assert words(window) == said
+def test_windows_in_words(window: str, expected: str) -> None:
+    assert format_window(window) == expected

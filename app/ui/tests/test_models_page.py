@@ -25,9 +25,9 @@ def model(registry: MlflowClient, name: str, new_version: Any, monkeypatch: pyte
 
 
 def production(registry: MlflowClient, model: str) -> str:
-    found = registry.version_by_alias(model, PRODUCTION)
-    assert found
-    return found.version
+    version = registry.version_by_alias(model, PRODUCTION)
+    assert version
+    return version.version
 
 
 def choose(app: Any, version: str) -> None:
@@ -125,7 +125,7 @@ def test_nothing_to_roll_back_to(registry: MlflowClient, model: str) -> None:
     assert production(registry, model) == "1"
 
 
-def test_where_mlflow_wants_an_account_it_is_asked_for(
+def test_the_visitor_gives_an_account_where_mlflow_wants_one(
     registry: MlflowClient, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "reader")
@@ -154,17 +154,17 @@ def test_a_wrong_password_says_what_a_visitor_can_do(
         app.text_input(key="who").set_value("grace")
         app.text_input(key="password").set_value("a guess")
         click(app, "Yes, promote")
-        said = read(app.error[-1:])
-        assert "MLflow did not take the account admin with this password" in said
-        assert "its password is with those who run this platform" in said
-        assert "kubectl" not in said
+        shown = read(app.error[-1:])
+        assert "MLflow refused the account admin with this password" in shown
+        assert "whoever runs this platform has its password" in shown
+        assert "kubectl" not in shown
         monkeypatch.setenv("MLOPS_ADMIN_SECRET", "team/ours")
-        said = read(click(app, "Yes, promote").error[-1:])
+        shown = read(click(app, "Yes, promote").error[-1:])
         assert (
-            "`kubectl -n team get secret ours -o jsonpath='{.data.mlflow-admin-password}' | base64 -d`" in said
+            "`kubectl -n team get secret ours -o jsonpath='{.data.mlflow-admin-password}' | base64 -d`" in shown
         )  # as the README has it
-        assert "MLFLOW_TRACKING" not in said
-        assert "a guess" not in said
+        assert "MLFLOW_TRACKING" not in shown
+        assert "a guess" not in shown
     assert production(registry, model) == "1"
 
 
@@ -184,9 +184,9 @@ def test_no_address_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
-        ((401, "You are not authenticated"), "An account with rights for this is needed"),
+        ((401, "You are not authenticated"), "This needs an account that has the rights for it"),
         ((503, "busy"), "answered 503: busy"),
         ((200, "<html>hello</html>"), "does not answer as MLflow does"),
         ((200, {"registered_models": [{"no": "name"}]}), "does not answer as MLflow does"),
@@ -194,12 +194,12 @@ def test_no_address_of_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, "does not answer"),
     ],
 )
-def test_mlflow_that_answers_wrongly(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_that_answers_wrongly(answer: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(FaultyProxy(answers={"/": answer})) as peer:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", peer.url)
         monkeypatch.setenv("MLOPS_UI_TIMEOUT", "0.3")
         app = open_page("models")
-    assert said in read(app.error)
+    assert expected in read(app.error)
 
 
 def test_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +232,6 @@ def test_a_decision_while_mlflow_fails_is_a_message_in_the_dialog(
         app = open_page("models", model)
         peer.answers = {"/api/2.0/mlflow/registered-models/alias": (403, "no")}
         decide(app, "Promote")
-    assert "An account with rights for this is needed" in read(app.error)
+    assert "This needs an account that has the rights for it" in read(app.error)
     assert "confirm" in [button.key for button in app.button]
     assert production(registry, model) == "1"

@@ -11,7 +11,7 @@ from app.registry import feedback_store
 from app.registry.reference import OTHER
 from app.testing.pages import click, open_page, ran, read
 from app.testing.proxy import FaultyProxy, serving
-from app.ui.pages.predict import outside
+from app.ui.pages.prediction_form import warn_of_unseen
 
 FLOWER = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
 
@@ -21,7 +21,7 @@ def fill(app: Any, **values: Any) -> None:
         next(field for field in app.number_input if field.label.startswith(f"{name} ")).set_value(value)
 
 
-def asked(served: Any, **values: float) -> Any:
+def open_answer(served: Any, **values: float) -> Any:
     app = open_page("predict", served.names["iris"])
     fill(app, **{**FLOWER, **values})
     return click(app, "Predict")
@@ -58,29 +58,29 @@ def test_every_type_has_its_field(served: Any) -> None:
 
 def test_the_answer_names_model_version_and_run(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOPS_MLFLOW_PUBLIC_URL", "https://mlflow.example/")
-    app = asked(served)
+    app = open_answer(served)
     truth = served.predict("iris", FLOWER)
     assert read(app.title) == f"Predict\n{truth['prediction']}"
-    said = read(app.caption)
-    assert f"{served.names['iris']} version {truth['version']}" in said
-    assert f"(https://mlflow.example/#/runs/{truth['run_id']})" in said
+    shown = read(app.caption)
+    assert f"{served.names['iris']} version {truth['version']}" in shown
+    assert f"(https://mlflow.example/#/runs/{truth['run_id']})" in shown
     assert not app.warning
 
 
 def test_values_outside_the_training_data_are_answered_with_a_warning(served: Any) -> None:
-    app = asked(served, sepal_length=25.0)
+    app = open_answer(served, sepal_length=25.0)
     assert read(app.title) == f"Predict\n{served.predict('iris', {**FLOWER, 'sepal_length': 25.0})['prediction']}"
-    assert "sepal_length is 25, training saw" in read(app.warning)
+    assert "sepal_length is 25, but ranged from" in read(app.warning)
     assert "petal_length" not in read(app.warning)
 
 
 @pytest.mark.parametrize(
-    ("value", "rarer", "said"),
-    [("red", 0.0, ""), ("mauve", 0.0, "colour is 'mauve', which training has not seen"), ("mauve", 0.1, "")],
+    ("value", "rarer", "expected"),
+    [("red", 0.0, ""), ("mauve", 0.0, "colour is 'mauve', which was not in the training data"), ("mauve", 0.1, "")],
 )
-def test_an_unseen_category(value: str, rarer: float, said: str) -> None:
+def test_an_unseen_category(value: str, rarer: float, expected: str) -> None:
     known = FeatureInfo(name="colour", dtype="string", categories=["red", OTHER], shares=[1 - rarer, rarer])
-    assert outside(known, value) == said
+    assert warn_of_unseen(known, value) == expected
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_an_unseen_category(value: str, rarer: float, said: str) -> None:
 )
 def test_the_range_as_it_is_shown_counts_as_inside(value: float, inside: bool) -> None:
     age = FeatureInfo(name="age", dtype="double", min=-0.10723, max=0.11073, median=0.005, edges=[], shares=[1.0])
-    assert (outside(age, value) == "") is inside
+    assert (warn_of_unseen(age, value) == "") is inside
 
 
 @pytest.mark.parametrize("right", [True, False])
 def test_the_true_class_is_stored(served: Any, registry: MlflowClient, right: bool) -> None:
-    app = asked(served)
+    app = open_answer(served)
     predicted = served.predict("iris", FLOWER)["prediction"]
     label = predicted if right else next(c for c in ("setosa", "virginica") if c != predicted)
     click(app, label)
@@ -112,7 +112,7 @@ def test_the_true_value_is_stored(served: Any, registry: MlflowClient) -> None:
 
 
 def test_an_answer_stays_with_its_model(served: Any) -> None:
-    app = asked(served)
+    app = open_answer(served)
     next(box for box in app.selectbox if box.label == "Model").set_value(served.names["sugar"])
     ran(app)
     assert read(app.title) == "Predict"
@@ -142,7 +142,7 @@ def test_feedback_and_state_while_mlflow_is_down(lonely_api: str, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
         ((401, {"detail": "who are you"}), "answered 401"),
         ((500, "<html>"), "answered 500"),
@@ -153,12 +153,12 @@ def test_feedback_and_state_while_mlflow_is_down(lonely_api: str, monkeypatch: p
         (None, "did not answer within 0.3 s"),
     ],
 )
-def test_an_api_that_answers_wrongly(answer: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_that_answers_wrongly(answer: Any, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(FaultyProxy(answers={"/": answer})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         monkeypatch.setenv("MLOPS_UI_TIMEOUT", "0.3")
         app = open_page("predict")
-    assert said in read(app.error)
+    assert expected in read(app.error)
 
 
 def test_no_model_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,11 +167,11 @@ def test_no_model_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         assert "Train one with `mlops train MODEL`" in read(open_page("predict").info)
         peer.answers["/models"] = (200, {"models": [], "registry": {**up, "ok": False, "error": "it is away"}})
-        assert "the API cannot ask MLflow: it is away" in read(open_page("predict").error)
+        assert "the API cannot reach MLflow: it is away" in read(open_page("predict").error)
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
         (
             (422, {"detail": [{"loc": ["body", "x"], "msg": "x should be a number", "type": "t"}]}),
@@ -183,13 +183,13 @@ def test_no_model_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_prediction_that_fails_leaves_the_form(
-    served: Any, answer: Any, said: str, monkeypatch: pytest.MonkeyPatch
+    served: Any, answer: Any, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = served.names["iris"]
     with serving(FaultyProxy(served.url, {f"/models/{name}/predict": answer})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         app = click(open_page("predict", name), "Predict")
-        assert said in read(app.error)
+        assert expected in read(app.error)
         assert len(app.number_input) == 4
         assert len(app.title) == 1
 
@@ -200,5 +200,5 @@ def test_a_version_that_could_not_be_loaded_is_told(served: Any, monkeypatch: py
     info["last_failure"] = {"version": "9", "reason": "a file was altered", "at": ""}
     with serving(FaultyProxy(served.url, {f"/models/{name}": (200, info)})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
-        said = read(open_page("predict", name).warning)
-    assert "Version 9 is in production but cannot be loaded: a file was altered. Version 1 answers instead" in said
+        shown = read(open_page("predict", name).warning)
+    assert "Version 9 is in production but cannot be loaded: a file was altered. Version 1 answers instead" in shown

@@ -58,6 +58,13 @@ UI = "http://ui.localhost:8080"
 MLFLOW = "http://mlflow.localhost:8080/#/models"
 PREFECT = "http://prefect.localhost:8080/runs"
 ALERTS = "http://prometheus.localhost:8080/alerts"
+# Links of panels: title and address.
+API_DOCS = ("The API's documentation", API)
+DRIFT_ALERTS = ("Drift alerts", ALERTS)
+TRAININGS = ("Trainings in Prefect", PREFECT)
+ALERT_LIST = ("Alerts", ALERTS)
+TARGETS = ("Prometheus' targets", ALERTS.replace("/alerts", "/targets"))
+LIVE_PAGE = ("The page Live", UI)
 
 RATE = "$__rate_interval"
 WINDOW = "1h"  # of shares and of accuracy; as monitoring.drift.window
@@ -81,7 +88,7 @@ def rule(name: str) -> str:
 
 
 def rate(metric: str, *matchers: str) -> str:
-    """Per second."""
+    """A counter's rate per second, in the chosen namespace."""
     return f"rate({of(metric, *matchers)}[{RATE}])"
 
 
@@ -103,8 +110,8 @@ def query(expression: str, legend: str = "", now: bool = False) -> Dataquery:
 
 def thresholds(*steps: tuple[float, str], base: str = "green") -> ThresholdsConfig:
     """Colours from a value on; `base` is that of what is below the first."""
-    found = [Threshold(value=None, color=base), *(Threshold(value=value, color=color) for value, color in steps)]
-    return ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(found)
+    all_steps = [Threshold(value=None, color=base), *(Threshold(value=value, color=color) for value, color in steps)]
+    return ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(all_steps)
 
 
 def filled(panel: P, title: str, description: str, unit: str, link: tuple[str, str], queries: Iterable[Dataquery]) -> P:
@@ -134,6 +141,7 @@ def limited(panel: TimeSeries, *steps: tuple[float, str]) -> TimeSeries:
 
 
 def stacked(panel: TimeSeries) -> TimeSeries:
+    """The graph with its series on top of each other."""
     return panel.stacking(StackingConfig().mode(common.StackingMode.NORMAL).group("A")).fill_opacity(40)
 
 
@@ -231,19 +239,12 @@ def _variable(name: str, label: str, description: str, values: str) -> QueryVari
     return made.sort(VariableSort.ALPHABETICAL_ASC)
 
 
-def model_api() -> Dashboard:
-    """Requests, latency and the versions in service."""
-    link = ("The API's documentation", API)
-    versions = ("Versions and promotions", MLFLOW)
+def _model_api_requests() -> list[Row | Panel]:
     counted = rate("mlops_requests_total", ANY_MODEL)
     total = f"sum by (model) ({rate('mlops_request_duration_seconds_count', MODEL)})"
     below = rate("mlops_request_duration_seconds_bucket", MODEL, 'le="0.1"')
     failed = rate("mlops_requests_total", ANY_MODEL, 'status=~"5.."')
-    api_pod = f"and on (namespace, pod) {of('mlops_registry_up')}"
-    return dashboard(
-        "mlops-model-api",
-        "Model API",
-        "How many predictions are asked for, and how fast they come.",
+    return [
         Row("Requests"),
         stacked(
             graph(
@@ -251,7 +252,7 @@ def model_api() -> Dashboard:
                 "Prediction requests of all replicas. 4xx is a caller's mistake, 5xx is ours: docs/operations.md,"
                 " The API.",
                 units.RequestsPerMinute,
-                link,
+                API_DOCS,
                 query(f"sum by (status) ({counted}) * 60", "{{status}}"),
                 width=12,
             )
@@ -260,7 +261,7 @@ def model_api() -> Dashboard:
             "Median latency",
             "Half of the prediction requests take less, body included, without the way through the ingress.",
             units.Seconds,
-            link,
+            API_DOCS,
             query(quantile(0.5), "{{model}}"),
             width=12,
         ),
@@ -269,7 +270,7 @@ def model_api() -> Dashboard:
             "Of the prediction requests. A share that falls while the rate rises asks for more replicas"
             " (model-api.autoscaling).",
             units.PercentUnit,
-            link,
+            API_DOCS,
             query(f"sum by (model) ({below}) / {total}", "{{model}}"),
             width=12,
         ).max(1),
@@ -277,7 +278,7 @@ def model_api() -> Dashboard:
             "p90 latency",
             "Nine of ten prediction requests take less.",
             units.Seconds,
-            link,
+            API_DOCS,
             query(quantile(0.9), "{{model}}"),
             width=12,
         ),
@@ -297,6 +298,12 @@ def model_api() -> Dashboard:
             query(f"(sum({failed}) or vector(0)) / sum({counted})", "5xx"),
             width=12,
         ),
+    ]
+
+
+def _model_api_versions() -> list[Row | Panel]:
+    versions = ("Versions and promotions", MLFLOW)
+    return [
         Row("Versions"),
         table(
             "Versions in service",
@@ -332,43 +339,53 @@ def model_api() -> Dashboard:
             query(f"avg({of('mlops_registry_up')})", "reach it", now=True),
             colors=thresholds((1, "green"), base="red"),
         ),
+    ]
+
+
+def _model_api_replicas() -> list[Row | Panel]:
+    api_pod = f"and on (namespace, pod) {of('mlops_registry_up')}"
+    return [
         Row("Replicas"),
         graph(
             "Requests per second by route",
             "All requests of the API, probes and scrapes included.",
             units.RequestsPerSecond,
-            link,
+            API_DOCS,
             query(f"sum by (handler) ({rate('http_requests_total')})", "{{handler}}"),
         ),
         graph(
             "CPU by replica",
             "Cores in use. One worker per pod uses one core at most; from 700m on average the autoscaler adds a pod.",
             units.Short,
-            link,
+            API_DOCS,
             query(f"{rate('process_cpu_seconds_total')} {api_pod}", "{{pod}}"),
         ),
         graph(
             "Memory by replica",
             "Resident memory of the API's process; model-api.resources.limits.memory is where the pod is killed.",
             units.BytesIEC,
-            link,
+            API_DOCS,
             query(f"{of('process_resident_memory_bytes')} {api_pod}", "{{pod}}"),
         ),
+    ]
+
+
+def model_api() -> Dashboard:
+    """Requests, latency and the versions in service."""
+    return dashboard(
+        "mlops-model-api",
+        "Model API",
+        "How many predictions are asked for, and how fast they come.",
+        *_model_api_requests(),
+        *_model_api_versions(),
+        *_model_api_replicas(),
     )
 
 
-def model_quality() -> Dashboard:
-    """Drift and accuracy of the versions in service."""
-    live = ("The page Live", UI)
-    versions = ("Model versions in MLflow", MLFLOW)
+def _model_quality_drift() -> list[Row | Panel]:
     served = f"increase({of('mlops_predictions_total', MODEL)}[{WINDOW}]) and on (model, version) {IN_SERVICE}"
     reference = f"{of('mlops_prediction_reference_share', MODEL)} and on (model, version) {IN_SERVICE}"
-    gate = of("mlops_gate_threshold", MODEL, 'metric=~"accuracy|balanced_accuracy|.+_macro"')
-    error_gate = of("mlops_gate_threshold", MODEL, 'metric!~"accuracy|balanced_accuracy|.+_macro|r2"')
-    return dashboard(
-        "mlops-model-quality",
-        "Model quality",
-        "Whether what is asked and answered is still like training.",
+    return [
         Row("Drift"),
         limited(
             graph(
@@ -377,7 +394,7 @@ def model_quality() -> Dashboard:
                 f" stable, above {SHIFTED} shifted, and then the model is retrained. Nothing while there are too few"
                 " rows (monitoring.drift.minRows). docs/operations.md#featuredrift.",
                 units.Short,
-                live,
+                LIVE_PAGE,
                 query(rule("mlops:feature_psi"), "{{model}} {{feature}}"),
                 width=12,
             ),
@@ -390,7 +407,7 @@ def model_quality() -> Dashboard:
                 f"The same index for what is predicted. Above {SHIFTED} the model is retrained."
                 " docs/operations.md#predictiondrift.",
                 units.Short,
-                live,
+                LIVE_PAGE,
                 query(rule("mlops:prediction_psi"), "{{model}} version {{version}}"),
                 width=12,
             ),
@@ -401,7 +418,7 @@ def model_quality() -> Dashboard:
             "Rows that drift is computed from",
             "Predicted rows of the last hour. Below monitoring.drift.minRows (200) there is no index.",
             units.Short,
-            live,
+            LIVE_PAGE,
             query(f"max by (model, version) ({rule('mlops:feature_rows')})", "{{model}} version {{version}}"),
             width=12,
         ),
@@ -411,7 +428,7 @@ def model_quality() -> Dashboard:
                 "Share of each label among the predictions of the last hour, and dashed its share in the training"
                 " data. Of a regression, the labels are buckets of values.",
                 units.PercentUnit,
-                live,
+                LIVE_PAGE,
                 query(
                     f"sum by (model, label) ({served}) / on (model) group_left () sum by (model) ({served})",
                     "{{model}} {{label}}",
@@ -421,6 +438,13 @@ def model_quality() -> Dashboard:
             ),
             "/ in training$/",
         ),
+    ]
+
+
+def _model_quality_feedback() -> list[Row | Panel]:
+    gate = of("mlops_gate_threshold", MODEL, 'metric=~"accuracy|balanced_accuracy|.+_macro"')
+    error_gate = of("mlops_gate_threshold", MODEL, 'metric!~"accuracy|balanced_accuracy|.+_macro|r2"')
+    return [
         Row("Feedback"),
         dashed(
             graph(
@@ -429,7 +453,7 @@ def model_quality() -> Dashboard:
                 " dashed what the gate asks of a new version, in the gate's own metric."
                 " docs/operations.md#liveaccuracylow.",
                 units.PercentUnit,
-                live,
+                LIVE_PAGE,
                 query(rule("mlops:live_accuracy"), "{{model}} version {{version}}"),
                 query(f"max by (model, metric) ({gate})", "{{model}} gate ({{metric}})"),
             ).max(1),
@@ -441,7 +465,7 @@ def model_quality() -> Dashboard:
                 "Of a regression, over the labels of the last hour, in the target's unit; dashed what the gate asks"
                 " of a new version, in the gate's own metric.",
                 units.Short,
-                live,
+                LIVE_PAGE,
                 query(
                     f"sum by (model) (increase({of('mlops_feedback_absolute_error_sum', MODEL)}[{WINDOW}]))"
                     f" / sum by (model) (increase({of('mlops_feedback_absolute_error_count', MODEL)}[{WINDOW}]))",
@@ -456,10 +480,16 @@ def model_quality() -> Dashboard:
                 "Labels fed back per minute",
                 "Right (true) and wrong (false) predictions, as the true labels arrive.",
                 units.CountsPerMinute,
-                live,
+                LIVE_PAGE,
                 query(f"sum by (correct) ({rate('mlops_feedback_total', MODEL)}) * 60", "{{correct}}"),
             )
         ),
+    ]
+
+
+def _model_quality_versions() -> list[Row | Panel]:
+    versions = ("Model versions in MLflow", MLFLOW)
+    return [
         Row("Versions"),
         stacked(
             graph(
@@ -482,31 +512,35 @@ def model_quality() -> Dashboard:
                 now=True,
             ),
         ),
+    ]
+
+
+def model_quality() -> Dashboard:
+    """Drift and accuracy of the versions in service."""
+    return dashboard(
+        "mlops-model-quality",
+        "Model quality",
+        "Whether what is asked and answered is still like training.",
+        *_model_quality_drift(),
+        *_model_quality_feedback(),
+        *_model_quality_versions(),
     )
 
 
-def platform() -> Dashboard:
-    """Pods, volumes and flow runs."""
-    targets = ("Prometheus' targets", ALERTS.replace("/alerts", "/targets"))
-    runs = ("Flow runs in Prefect", PREFECT)
-    alerts = ("Alerts", ALERTS)
-    flows = 'deployment=~".+/($model|promote|rollback)"'
+def _platform_at_a_glance() -> list[Row | Panel]:
     running = of("kube_pod_status_phase", 'phase=~"Pending|Running|Unknown"') + " == 1"
     ready = of("kube_pod_status_ready", 'condition="true"')
     cpu, memory = (
         f"{of('kube_pod_container_resource_requests', resource)} and on (namespace, pod) ({running})"
         for resource in ('resource="cpu"', 'resource="memory"')
     )
-    return dashboard(
-        "mlops-platform",
-        "Platform",
-        "What runs, what it asks for, and what Prefect made of its runs.",
+    return [
         Row("At a glance"),
         number(
             "Targets up",
             "Share of what Prometheus scrapes that answers. docs/operations.md#targetdown.",
             units.PercentUnit,
-            targets,
+            TARGETS,
             query(f"avg({of('up')})", "up", now=True),
             colors=thresholds((1, "green"), base="red"),
         ),
@@ -514,7 +548,7 @@ def platform() -> Dashboard:
             "Alerts that fire",
             "Each has a section in docs/operations.md.",
             units.Short,
-            alerts,
+            ALERT_LIST,
             query('count(ALERTS{alertstate="firing", alertname!="Watchdog"}) or vector(0)', "firing", now=True),
             colors=thresholds((1, "orange")),
         ),
@@ -522,7 +556,7 @@ def platform() -> Dashboard:
             "Pods that are ready",
             "Of those that should run on; Jobs that ended do not count.",
             units.PercentUnit,
-            targets,
+            TARGETS,
             query(f"avg({ready} and on (namespace, pod) ({running}))", "ready", now=True),
             colors=thresholds((1, "green"), base="orange"),
         ),
@@ -530,7 +564,7 @@ def platform() -> Dashboard:
             "Restarts",
             "Of containers, in the chosen time. `kubectl -n mlops describe pod` says why.",
             units.Short,
-            targets,
+            TARGETS,
             query(f"sum(increase({of('kube_pod_container_status_restarts_total')}[$__range]))", "restarts", now=True),
             colors=thresholds((1, "orange")),
         ),
@@ -538,23 +572,33 @@ def platform() -> Dashboard:
             "CPU requested",
             "Cores that are reserved for the pods that are there.",
             units.Short,
-            targets,
+            TARGETS,
             query(f"sum({cpu})", "cores", now=True),
         ),
         number(
             "Memory requested",
             "Memory that is reserved for the pods that are there.",
             units.BytesIEC,
-            targets,
+            TARGETS,
             query(f"sum({memory})", "memory", now=True),
         ),
+    ]
+
+
+def _platform_pods() -> list[Row | Panel]:
+    running = of("kube_pod_status_phase", 'phase=~"Pending|Running|Unknown"') + " == 1"
+    cpu, memory = (
+        f"{of('kube_pod_container_resource_requests', resource)} and on (namespace, pod) ({running})"
+        for resource in ('resource="cpu"', 'resource="memory"')
+    )
+    return [
         Row("Pods"),
         stacked(
             graph(
                 "Pods by phase",
                 "Trainings come and go as Jobs: they are Succeeded for the ten minutes that they are kept.",
                 units.Short,
-                targets,
+                TARGETS,
                 query(f"sum by (phase) ({of('kube_pod_status_phase')}) > 0", "{{phase}}"),
             )
         ),
@@ -562,14 +606,14 @@ def platform() -> Dashboard:
             "Restarts by pod",
             "Restarts of the pod's containers since it was made.",
             units.Short,
-            targets,
+            TARGETS,
             query(f"sum by (pod) ({of('kube_pod_container_status_restarts_total')})", "{{pod}}"),
         ),
         graph(
             "Deployments: missing replicas",
             "Wanted less available. For long above zero: `kubectl -n mlops get pods`.",
             units.Short,
-            targets,
+            TARGETS,
             query(
                 f"{of('kube_deployment_spec_replicas')} - {of('kube_deployment_status_replicas_available')}",
                 "{{deployment}}",
@@ -579,7 +623,7 @@ def platform() -> Dashboard:
             "CPU requested by pod",
             "Cores that are reserved for it.",
             units.Short,
-            targets,
+            TARGETS,
             query(f"sum by (pod) ({cpu})", "{{pod}}", now=True),
             width=8,
         ),
@@ -587,7 +631,7 @@ def platform() -> Dashboard:
             "Memory requested by pod",
             "Memory that is reserved for it.",
             units.BytesIEC,
-            targets,
+            TARGETS,
             query(f"sum by (pod) ({memory})", "{{pod}}", now=True),
             width=8,
         ),
@@ -595,16 +639,21 @@ def platform() -> Dashboard:
             "Memory in use",
             "Resident memory of the processes that say so in their metrics.",
             units.BytesIEC,
-            targets,
+            TARGETS,
             query(of("process_resident_memory_bytes"), "{{pod}}"),
         ),
+    ]
+
+
+def _platform_volumes() -> list[Row | Panel]:
+    return [
         Row("Volumes"),
         bars(
             "Volume claims: size",
             "What each claim asks for. The alert VolumeNearlyFull is about what is free:"
             " docs/operations.md#volumenearlyfull.",
             units.BytesIEC,
-            alerts,
+            ALERT_LIST,
             query(
                 f"sum by (persistentvolumeclaim) ({of('kube_persistentvolumeclaim_resource_requests_storage_bytes')})",
                 "{{persistentvolumeclaim}}",
@@ -615,10 +664,17 @@ def platform() -> Dashboard:
             "Volume claims: phase",
             "Bound is as it should be. Pending: no storage class serves the claim (global.storageClass).",
             units.Short,
-            targets,
+            TARGETS,
             f"sum by (persistentvolumeclaim, phase) ({of('kube_persistentvolumeclaim_status_phase')}) == 1",
             "claims",
         ),
+    ]
+
+
+def _platform_flow_runs() -> list[Row | Panel]:
+    runs = ("Flow runs in Prefect", PREFECT)
+    flows = 'deployment=~".+/($model|promote|rollback)"'
+    return [
         Row("Flow runs"),
         stacked(
             graph(
@@ -644,38 +700,42 @@ def platform() -> Dashboard:
             runs,
             query(f"time() - {of('mlops_deployment_last_success_timestamp_seconds', flows)}", "{{deployment}}"),
         ),
+    ]
+
+
+def platform() -> Dashboard:
+    """Pods, volumes and flow runs."""
+    return dashboard(
+        "mlops-platform",
+        "Platform",
+        "What runs, what it asks for, and what Prefect made of its runs.",
+        *_platform_at_a_glance(),
+        *_platform_pods(),
+        *_platform_volumes(),
+        *_platform_flow_runs(),
     )
 
 
-def loop() -> Dashboard:
-    """The time of each stage, from drift to a new version in service."""
-    runs = ("Trainings in Prefect", PREFECT)
-    alerts = ("Drift alerts", ALERTS)
-    versions = ("Registered versions", MLFLOW)
+def _loop_time_of_each_stage() -> list[Row | Panel]:
     succeeded = of_model(of("mlops_deployment_last_success_timestamp_seconds", TRAINING))
-    # When the last alert that asks for a retraining became true, in the chosen time.
     drifted = f'max by (model) (last_over_time(ALERTS_FOR_STATE{{action="retrain", {MODEL}}}[$__range]))'
-    # When each version was first seen by Prometheus, in the chosen time.
     serving = f"min_over_time(timestamp({of('mlops_model_info', MODEL)})[$__range:30s])"
     seen = f"max by (model) (min by (model, version) ({serving}))"
-    return dashboard(
-        "mlops-loop",
-        "Loop",
-        "Drift, alert, training, promotion, swap: how long each stage takes.",
+    return [
         Row("Time of each stage"),
         number(
             "Training",
             "Duration of the last training run that completed: load, fit, evaluate, register and promote. Its tasks"
             " are in Prefect.",
             units.Seconds,
-            runs,
+            TRAININGS,
             query(of("mlops_flow_run_duration_seconds", TRAINING), "{{deployment}}", now=True),
         ),
         number(
             "Promotion",
             "Duration of the last promotion that was a flow run of its own; a training's is in its own duration.",
             units.Seconds,
-            runs,
+            TRAININGS,
             query(of("mlops_flow_run_duration_seconds", 'deployment=~"promote/.+"'), "{{deployment}}", now=True),
         ),
         number(
@@ -683,7 +743,7 @@ def loop() -> Dashboard:
             "From the alert's condition becoming true to the end of the training that came after, in the chosen"
             " time. The alert's own `for` and Alertmanager's 10 s are in it.",
             units.Seconds,
-            alerts,
+            DRIFT_ALERTS,
             query(f"({succeeded} - on (model) group_left () {drifted}) > 0", "{{model}}", now=True),
         ),
         number(
@@ -691,14 +751,14 @@ def loop() -> Dashboard:
             "From the alert's condition becoming true to the first replica that answers with a newer version, in"
             " the chosen time, to within a scrape. Nothing where the gate refused it.",
             units.Seconds,
-            alerts,
+            DRIFT_ALERTS,
             query(f"({seen} - on (model) {drifted}) > 0", "{{model}}", now=True),
         ),
         number(
             "Age of the last success",
             "Since the last training that completed. docs/operations.md#trainingoverdue.",
             units.DurationSeconds,
-            runs,
+            TRAININGS,
             query(
                 f"time() - {of('mlops_deployment_last_success_timestamp_seconds', TRAINING)}",
                 "{{deployment}}",
@@ -709,20 +769,25 @@ def loop() -> Dashboard:
             "Age of the last failure",
             "Since the last training that failed. docs/operations.md#trainingfailed.",
             units.DurationSeconds,
-            runs,
+            TRAININGS,
             query(
                 f"time() - {of('mlops_deployment_last_failure_timestamp_seconds', TRAINING)}",
                 "{{deployment}}",
                 now=True,
             ),
         ),
+    ]
+
+
+def _loop_watch() -> list[Row | Panel]:
+    return [
         Row("Watch"),
         limited(
             graph(
                 "Highest drift",
                 "The largest index of any feature or of the predictions. docs/operations.md#featuredrift.",
                 units.Short,
-                alerts,
+                DRIFT_ALERTS,
                 query(f"max by (model) ({rule('mlops:feature_psi')})", "{{model}} features"),
                 query(f"max by (model) ({rule('mlops:prediction_psi')})", "{{model}} predictions"),
             ),
@@ -733,7 +798,7 @@ def loop() -> Dashboard:
                 "Alerts that ask for a retraining",
                 "Pending: the condition is true, but not for long enough. Firing: Alertmanager tells the retrainer.",
                 units.Short,
-                alerts,
+                DRIFT_ALERTS,
                 query(
                     f'count by (alertname, alertstate, model) (ALERTS{{action="retrain", {MODEL}}})',
                     "{{model}} {{alertname}} {{alertstate}}",
@@ -746,17 +811,23 @@ def loop() -> Dashboard:
                 "What the retrainer did with each alert it was told of: started a run, or not, as one is running"
                 " (running), the cooldown or the daily cap says no (cooldown, capped), or it may not (dry_run).",
                 units.Short,
-                runs,
+                TRAININGS,
                 query(f"sum by (model, outcome) ({of('mlops_retrain_total', MODEL)})", "{{model}} {{outcome}}"),
             )
         ),
+    ]
+
+
+def _loop_retrain_and_serve() -> list[Row | Panel]:
+    versions = ("Registered versions", MLFLOW)
+    return [
         Row("Retrain and serve"),
         stacked(
             graph(
                 "Training runs by state",
                 "Runs of the last seven days. docs/operations.md#trainingfailed.",
                 units.Short,
-                runs,
+                TRAININGS,
                 query(f"sum by (state) ({of('mlops_flow_runs', TRAINING)})", "{{state}}"),
             )
         ),
@@ -765,7 +836,7 @@ def loop() -> Dashboard:
             "For so long no alert starts another training. It doubles with each retraining that gave nothing"
             " better, up to retrainer.cooldownMax.",
             units.DurationSeconds,
-            runs,
+            TRAININGS,
             query(of("mlops_retrain_cooldown_seconds", MODEL), "{{model}}"),
         ),
         stacked(
@@ -778,6 +849,18 @@ def loop() -> Dashboard:
                 query(f"count by (model, version) ({of('mlops_model_info', MODEL)})", "{{model}} version {{version}}"),
             )
         ),
+    ]
+
+
+def loop() -> Dashboard:
+    """The time of each stage, from drift to a new version in service."""
+    return dashboard(
+        "mlops-loop",
+        "Loop",
+        "Drift, alert, training, promotion, swap: how long each stage takes.",
+        *_loop_time_of_each_stage(),
+        *_loop_watch(),
+        *_loop_retrain_and_serve(),
     )
 
 

@@ -2,19 +2,19 @@ from pathlib import Path
 
 import pytest
 
-from flows import model as models
+from flows.catalog import load_model, model_names
 from flows.model import ModelFileError
 
 
 def test_the_models_of_the_repository_are_found() -> None:
-    assert {"iris", "diabetes"} <= set(models.names())
-    assert models.get("iris").description.startswith("Iris")
+    assert {"iris", "diabetes"} <= set(model_names())
+    assert load_model("iris").description.startswith("Iris")
 
 
 @pytest.mark.parametrize("name", ["rose", "", "../iris", "iris.py", "IRIS"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     with pytest.raises(ModelFileError, match="diabetes, iris"):
-        models.get(name)
+        load_model(name)
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_a_bad_file_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "bad.py").write_text(text)
     monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
     with pytest.raises(ModelFileError, match=reason):
-        models.get("bad")
+        load_model("bad")

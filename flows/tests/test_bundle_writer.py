@@ -15,10 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
-from app.registry.bundle import read_bundle
-from app.registry.predictor import load_predictor
+from app.registry.bundle import Bundle, read_bundle
+from app.registry.predictor import load_predictor, plain_rows
 from app.vocabulary import Gate, Task
-from flows.register import RegistrationError, build_bundle
+from flows.bundle_writer import FittedModel, RegistrationError, build_bundle
 
 GATE = Gate("accuracy", threshold=0.5)
 
@@ -36,15 +36,13 @@ def frame() -> pd.DataFrame:
     )
 
 
-def _bundle(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Any:
-    build_bundle(
-        folder, estimator=estimator.fit(frame, labels), frame=frame, labels=labels, task=task, target="y", gate=GATE
-    )
+def _bundle(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Bundle:
+    build_bundle(folder, FittedModel(estimator.fit(frame, labels), frame, labels, task, "y", GATE))
     return read_bundle(folder)
 
 
-def _check(bundle: Any, estimator: Any, frame: pd.DataFrame) -> None:
-    served = load_predictor(bundle).predict(frame.astype(object).to_numpy().tolist())
+def _check(bundle: Bundle, estimator: Any, frame: pd.DataFrame) -> None:
+    served = load_predictor(bundle).predict(plain_rows(frame))
     expected = estimator.predict(frame)
     if bundle.task == "regression":
         np.testing.assert_allclose(served.labels, expected, rtol=1e-4, atol=1e-4)

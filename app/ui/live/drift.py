@@ -1,25 +1,32 @@
-"""Drift of what is asked from what was trained on, in words."""
+"""How far the rows of requests are from the training data, feature by feature, and what that means."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from app.registry.reference import psi
 
-MODERATE, STRONG = 0.1, 0.25
+Verdict = Literal["stable", "moderate", "strong", "too few", "unknown"]
+
+MODERATE, STRONG = 0.1, 0.25  # PSI from which on drift has these verdicts
 # Chance alone gives a PSI of about (buckets - 1) / rows: 0.18 for ten buckets and 50 rows, which would read as drift.
 MIN_ROWS = 200
 
 
 @dataclass(frozen=True)
 class Drift:
-    """psi: None where it cannot be told. verdict: stable, moderate, strong, too few, or unknown."""
+    """The drift of one feature.
+
+    psi: the population stability index, None where it cannot be computed; rows: how many it is of;
+    verdict: "too few" where there are not enough rows to judge, "unknown" where the numbers make no sense.
+    """
 
     feature: str
     psi: float | None
     rows: int
-    verdict: str
+    verdict: Verdict
 
 
 def judge(
@@ -34,7 +41,7 @@ def judge(
     Args:
         reference: share of the training rows per bucket.
         counts: rows per bucket, same length.
-        recorded: the PSI where somebody has worked it out, and so judged the rows to be enough.
+        recorded: the PSI that a recording rule has computed, for which the rows were enough then.
         min_rows: from how many rows on drift is judged.
     """
     rows = round(sum(counts))

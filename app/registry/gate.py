@@ -1,0 +1,231 @@
+"""The promotion gate: what a version is measured by before it may go into production.
+
+The checks compare what they are given and nothing else. `judge` gets it for them: the bundles, loaded as the API loads
+them, and the rows that training held out.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
+from app.registry.bundle import Bundle, BundleError, fetch_bundle
+from app.registry.gate_metrics import LOWER_IS_BETTER, at_least_as_good, better, evaluate
+from app.registry.predictor import Predictor, load_predictor, plain_rows
+from app.vocabulary import Check, Gate
+
+Metrics = dict[str, float]
+
+
+class Refused(Exception):
+    """A check refused the version. `check` is its name, the message has the values of both sides."""
+
+    def __init__(self, check: Check, reason: str) -> None:
+        super().__init__(reason)
+        self.check = check
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate makes of a version.
+
+    check: the one that refused it, "" when it passed all; reason: with the values of both sides.
+    metrics: those of the candidate and of production, as far as they were measured, such as candidate_accuracy.
+    """
+
+    check: Check | Literal[""]
+    reason: str
+    metrics: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A version that passed the checks `bundle` and `golden`."""
+
+    version: str
+    bundle: Bundle
+    predictor: Predictor
+
+    def measure(self, rows: pd.DataFrame) -> Metrics:
+        """Every metric of the model's task on these rows, which hold the features and the target."""
+        features = rows[[feature.name for feature in self.bundle.features]]
+        predictions = self.predictor.predict(plain_rows(features))
+        return evaluate(self.bundle.task, rows[self.bundle.target].tolist(), predictions.labels)
+
+
+# -- the checks ----------------------------------------------------------------------------------------------------
+
+
+def signature_differences(candidate: Bundle, production: Bundle) -> list[str]:
+    """What is different between the features of two versions, in the words of the check `signature`."""
+    new = {feature.name: feature.dtype for feature in candidate.features}
+    old = {feature.name: feature.dtype for feature in production.features}
+    return [
+        f"{name} is {new.get(name, 'missing')} here and {old.get(name, 'missing')} there"
+        for name in sorted(new.keys() | old.keys())
+        if new.get(name) != old.get(name)
+    ]
+
+
+def check_signature(candidate: Bundle, production: Bundle, version: str) -> None:
+    """Whether requests that production answers can be answered by the candidate.
+
+    Args:
+        version: the one in production, for the reason.
+
+    Raises:
+        Refused: features, their types or the task differ.
+    """
+    differences = signature_differences(candidate, production)
+    if candidate.task != production.task:
+        differences.append(f"the task is {candidate.task} here and {production.task} there")
+    if differences:
+        raise Refused(
+            "signature",
+            f"requests that version {version} answers would fail: {'; '.join(differences)}. "
+            "Promote with --allow-signature-change once every caller is ready",
+        )
+
+
+def check_threshold(gate: Gate, value: float) -> str:
+    """Whether the gate's metric reaches its threshold.
+
+    Returns:
+        why it passes, such as "accuracy 0.9737 passes the threshold 0.8500".
+
+    Raises:
+        Refused: it does not.
+    """
+    if not at_least_as_good(gate.metric, value, gate.threshold):
+        side = "above" if gate.metric in LOWER_IS_BETTER else "below"
+        raise Refused("threshold", f"{gate.metric} {value:.4f} is {side} the threshold {gate.threshold:.4f}")
+    return f"{gate.metric} {value:.4f} passes the threshold {gate.threshold:.4f}"
+
+
+def check_regression(gate: Gate, value: float, production: float, version: str) -> str:
+    """Whether the gate's metric is at most `gate.max_regression` worse than production's.
+
+    Args:
+        value, production: the metric of both on the same rows.
+        version: the one in production, for the reason.
+
+    Returns:
+        what it passes, such as "production's (version 3) 0.9737, allowed margin 0.0200".
+
+    Raises:
+        Refused: it is worse.
+    """
+    margin = gate.max_regression if gate.metric in LOWER_IS_BETTER else -gate.max_regression
+    comparison = f"production's (version {version}) {production:.4f}, allowed margin {gate.max_regression:.4f}"
+    if not at_least_as_good(gate.metric, value, production + margin):
+        raise Refused("regression", f"{gate.metric} {value:.4f} is worse than {comparison}")
+    return comparison
+
+
+def check_better(gate: Gate, value: float, production: float, version: str) -> str:
+    """Whether the gate's metric is better than production's, not merely as good.
+
+    Args, returns and raises as `check_regression`.
+    """
+    comparison = f"production's (version {version}) {production:.4f} on the same held-out rows"
+    if not better(gate.metric, value, production):
+        raise Refused("better", f"{gate.metric} {value:.4f} is not better than {comparison}: there is nothing to gain")
+    return f"is better than {comparison}"
+
+
+# -- what they compare -----------------------------------------------------------------------------------------------
+
+
+def cache_dir() -> Path:
+    """Where bundles are kept that were downloaded to be checked: MLOPS_CACHE_DIR, by default .mlops/cache."""
+    return Path(os.environ.get("MLOPS_CACHE_DIR", ".mlops/cache")) / "gate"
+
+
+def load_version(registry: MlflowClient, version: ModelVersion) -> LoadedVersion:
+    """Download, verify and load a version, as the API does.
+
+    Raises:
+        Refused: its files are missing or altered (`bundle`), or it answers the golden rows otherwise (`golden`).
+    """
+    try:
+        bundle = fetch_bundle(registry, version, cache_dir())
+    except BundleError as error:
+        raise Refused("bundle", str(error)) from error
+    try:
+        return LoadedVersion(version.version, bundle, load_predictor(bundle))
+    except BundleError as error:
+        raise Refused("golden", str(error)) from error
+
+
+def load_production(registry: MlflowClient, model: str, version: str | None) -> LoadedVersion | None:
+    """The version in production, or None where there is none that a candidate could be compared with."""
+    if version is None:
+        return None
+    try:
+        return load_version(registry, registry.version(model, version))
+    except (Refused, NotFound):
+        return None  # it is broken or gone: no reason to keep its successor out
+
+
+def held_out_rows(registry: MlflowClient, version: ModelVersion) -> pd.DataFrame:
+    """The rows that the version was not trained on, features and target.
+
+    Raises:
+        Refused: they are missing or damaged (`bundle`).
+    """
+    path = registry.bundle_path(version).rsplit("/", 1)[0] + "/evaluation/held_out.parquet"
+    try:
+        return pd.read_parquet(io.BytesIO(registry.read_artifact(path)))
+    except NotFound as error:
+        raise Refused("bundle", f"the held-out rows of version {version.version} are missing ({path})") from error
+    except (ValueError, OSError) as error:
+        raise Refused("bundle", f"the held-out rows of version {version.version} are damaged: {error}") from error
+
+
+def judge(
+    registry: MlflowClient,
+    candidate: ModelVersion,
+    current: str | None,
+    allow_signature_change: bool = False,
+    only_if_better: bool = False,
+) -> Verdict:
+    """Put a version through all checks, up to the one that refuses it.
+
+    Args:
+        current: the version in production, or None.
+        allow_signature_change: leave out `signature`.
+        only_if_better: `better` in place of `regression`.
+
+    Raises:
+        MlflowError: MLflow does not answer.
+    """
+    metrics: Metrics = {}
+    try:
+        loaded = load_version(registry, candidate)
+        production = load_production(registry, candidate.name, current)
+        if production and not allow_signature_change:
+            check_signature(loaded.bundle, production.bundle, production.version)
+        rows = held_out_rows(registry, candidate)
+        gate, measured = loaded.bundle.gate, loaded.measure(rows)
+        metrics |= {f"candidate_{name}": value for name, value in measured.items()}
+        reason = check_threshold(gate, measured[gate.metric])
+        if production is None or not _comparable(loaded.bundle, production.bundle):
+            return Verdict("", f"{reason}; nothing to compare it with is in production", metrics)
+        in_production = production.measure(rows)
+        metrics |= {f"production_{name}": value for name, value in in_production.items()}
+        check = check_better if only_if_better else check_regression
+        comparison = check(gate, measured[gate.metric], in_production[gate.metric], production.version)
+    except Refused as refusal:
+        return Verdict(refusal.check, str(refusal), metrics)
+    return Verdict("", f"{reason} and {comparison}", metrics)
+
+
+def _comparable(candidate: Bundle, production: Bundle) -> bool:
+    """Whether both can be measured on the same rows."""
+    return candidate.target == production.target and not signature_differences(candidate, production)

@@ -1,0 +1,53 @@
+"""The checks of the gate, from values alone; test_promotion.py has them with real versions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from app.registry.gate import Refused, check_better, check_regression, check_threshold
+from app.vocabulary import Gate
+
+ACCURACY = Gate("accuracy", threshold=0.85, max_regression=0.02)
+ERROR = Gate("rmse", threshold=70.0, max_regression=2.0)  # lower is better
+
+
+@pytest.mark.parametrize(("gate", "value"), [(ACCURACY, 0.85), (ACCURACY, 0.9), (ERROR, 70.0), (ERROR, 1.0)])
+def test_the_threshold_itself_is_good_enough(gate: Gate, value: float) -> None:
+    assert check_threshold(gate, value) == f"{gate.metric} {value:.4f} passes the threshold {gate.threshold:.4f}"
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "side"), [(ACCURACY, 0.849, "below"), (ERROR, 70.1, "above"), (ACCURACY, math.nan, "below")]
+)
+def test_a_value_on_the_wrong_side_of_the_threshold_is_refused(gate: Gate, value: float, side: str) -> None:
+    with pytest.raises(Refused, match=f"{value:.4f} is {side} the threshold") as refusal:
+        check_threshold(gate, value)
+    assert refusal.value.check == "threshold"
+
+
+@pytest.mark.parametrize(("gate", "value", "production"), [(ACCURACY, 0.93, 0.94), (ERROR, 61.5, 60.0)])
+def test_a_little_worse_than_production_passes_regression_and_not_better(
+    gate: Gate, value: float, production: float
+) -> None:
+    assert check_regression(gate, value, production, "3").startswith(f"production's (version 3) {production:.4f}")
+    with pytest.raises(Refused, match="nothing to gain") as refusal:
+        check_better(gate, value, production, "3")
+    assert refusal.value.check == "better"
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "production"),
+    [(ACCURACY, 0.91, 0.94), (ERROR, 62.5, 60.0), (ACCURACY, math.nan, 0.9), (ACCURACY, 0.9, math.nan)],
+)
+def test_more_than_the_margin_worse_than_production_is_refused(gate: Gate, value: float, production: float) -> None:
+    with pytest.raises(Refused, match="is worse than production's") as refusal:
+        check_regression(gate, value, production, "3")
+    assert refusal.value.check == "regression"
+
+
+@pytest.mark.parametrize(("gate", "value", "production"), [(ACCURACY, 0.95, 0.94), (ERROR, 59.0, 60.0)])
+def test_better_than_production_passes_both(gate: Gate, value: float, production: float) -> None:
+    assert check_regression(gate, value, production, "3")
+    assert "is better than production's" in check_better(gate, value, production, "3")

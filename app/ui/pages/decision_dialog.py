@@ -1,0 +1,182 @@
+"""Promote and roll back, on the page Models: the buttons, the dialog that confirms, and the message afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import streamlit as st
+
+from app.clients.errors import ServiceError
+from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowError, Unauthorized
+from app.registry.ledger import Decision
+from app.registry.promotion import promote, rollback
+from app.runtime.settings import MlflowSettings
+from app.ui.elements import show_error
+from app.ui.formatting import escape_markdown
+from app.ui.mlflow_errors import readable_mlflow_errors
+from app.ui.pages.model_overview import ModelOverview
+from app.ui.settings import UiSettings
+
+PENDING, LAST = "decision to confirm", "last decision"  # keys of the visitor's session
+CAUSE = "the page Models"  # in the ledger
+
+
+@dataclass(frozen=True)
+class PendingDecision:
+    """What a visitor is about to decide. version: to promote, None for a rollback; production: the version there."""
+
+    action: Literal["promote", "rollback"]
+    model: str
+    version: str | None
+    production: str | None
+
+
+def show_last_decision(model: str) -> None:
+    """Show what came of the decision that the visitor has just made about the model, once."""
+    decision: Decision | None = st.session_state.pop(LAST, None)  # by the next click it may be old news
+    if decision is None or decision.model != model:
+        return
+    version, reason = escape_markdown(decision.version), escape_markdown(decision.reason)
+    if decision.outcome == "promoted":
+        st.success(f"Version {version} is in production: {reason}.", icon=":material/check:")
+    elif decision.refused:
+        what = f"Version {version} was" if decision.version else "That was"
+        check = escape_markdown(decision.check)
+        st.error(f"{what} refused by the check **{check}**: {reason}.", icon=":material/block:")
+    else:
+        st.info(f"Nothing to do: {reason}.", icon=":material/info:")
+
+
+def show_decision_buttons(overview: ModelOverview) -> None:
+    """Show the buttons that promote a version or roll production back, and the dialog that they open."""
+    name, aliases = overview.name, overview.aliases
+    production = aliases.get(PRODUCTION)
+    candidates = [version.version for version in overview.versions if version.version != production]
+    start = candidates.index(aliases[CHALLENGER]) if aliases.get(CHALLENGER) in candidates else 0
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        version = st.selectbox(
+            "Version to promote",
+            candidates,
+            index=start if candidates else None,
+            format_func=lambda number: f"version {number}",
+            key=f"candidate {name} {production} {candidates}",
+            placeholder="there is no other version",
+            width=220,
+        )
+        promoting = st.button("Promote", type="primary", icon=":material/arrow_upward:", disabled=version is None)
+        returning = st.button("Roll back", icon=":material/undo:", disabled=production is None)
+    if promoting:
+        st.session_state[PENDING] = PendingDecision("promote", name, version, production)
+    elif returning:
+        st.session_state[PENDING] = PendingDecision("rollback", name, None, production)
+    pending: PendingDecision | None = st.session_state.get(PENDING)
+    if pending and pending.model == name:
+        title = f"Promote version {pending.version} of {name}" if pending.version else f"Roll back {name}"
+        st.dialog(title, on_dismiss=_forget_pending)(_confirm)(pending)
+
+
+def _forget_pending() -> None:
+    st.session_state.pop(PENDING, None)
+
+
+def _confirm(pending: PendingDecision) -> None:
+    """The content of the dialog."""
+    st.markdown(_explanation(pending))
+    who = st.text_input("Your name", key="who", persist_state="session")
+    why = st.text_input("Why", key="why", placeholder="for the promotion history")
+    allow_signature_change = pending.action == "promote" and st.checkbox(
+        "Allow a changed signature", help="Requests with today's features will then fail: every caller must be ready."
+    )
+    account = _ask_for_account()
+    left, right = st.columns(2)
+    label = "Yes, promote" if pending.action == "promote" else "Yes, roll back"
+    confirmed = left.button(label, type="primary", width="stretch", key="confirm")
+    if right.button("Cancel", width="stretch", key="cancel"):
+        _forget_pending()
+        st.rerun()
+    if not confirmed:
+        return
+    if not who.strip():
+        st.error("Fill in your name: the promotion history keeps who decided.", icon=":material/error:")
+        return
+    try:
+        decision = _decide(pending, account, who.strip(), why.strip(), allow_signature_change)
+    except ServiceError as error:
+        show_error(error)
+        return
+    st.session_state[LAST] = decision
+    _forget_pending()
+    st.rerun()
+
+
+def _explanation(pending: PendingDecision) -> str:
+    production = escape_markdown(pending.production or "none")
+    if pending.action == "promote":
+        return (
+            f"Version {escape_markdown(pending.version)} is checked first: its files, its answers, its signature, and "
+            f"its metric on the held-out rows against production (version {production}). It goes into production "
+            "only if it passes."
+        )
+    return (
+        f"Production leaves version {production} and returns to the version before. That version's files and answers "
+        "are checked first."
+    )
+
+
+def _decide(
+    pending: PendingDecision, account: tuple[str, str] | None, who: str, why: str, allow_signature_change: bool
+) -> Decision:
+    """Promote or roll back, and say who decided. Raises ServiceError."""
+    try:
+        with st.spinner("Checking the version"), readable_mlflow_errors(), _deciding_client(account) as registry:
+            if pending.action == "rollback":
+                return rollback(registry, pending.model, who=who, why=why, cause=CAUSE)
+            return promote(
+                registry,
+                pending.model,
+                pending.version,
+                who=who,
+                why=why,
+                cause=CAUSE,
+                allow_signature_change=allow_signature_change,
+            )
+    except ServiceError as error:
+        if account and isinstance(error.__cause__, Unauthorized):
+            raise _account_refused(account[0]) from error
+        raise
+    except OSError as error:
+        raise ServiceError(
+            f"The version's files could not be stored for the checks: {error}.",
+            "Set MLOPS_CACHE_DIR to a folder that can be written.",
+        ) from error
+
+
+def _ask_for_account() -> tuple[str, str] | None:
+    """User and password of an account that may decide; None where MLflow asks for no account."""
+    if not MlflowSettings().mlflow_tracking_username:
+        return None
+    left, right = st.columns(2)
+    user = left.text_input("MLflow account", value="admin", key="account")
+    password = right.text_input("Password", type="password", key="password")
+    return user, password
+
+
+def _deciding_client(account: tuple[str, str] | None) -> MlflowClient:
+    if account is None:
+        return MlflowClient()
+    if not all(account):
+        raise MlflowError("fill in account and password: the account of this page may only read")
+    return MlflowClient(username=account[0], password=account[1])
+
+
+def _account_refused(user: str) -> ServiceError:
+    """The error for an account that MLflow refuses: the visitor who typed it can set no variables of this process."""
+    cure = "Try the password again. The account `admin` may decide; whoever runs this platform has its password."
+    namespace, _, secret = UiSettings().admin_secret.partition("/")
+    if secret:
+        command = (
+            f"kubectl -n {namespace} get secret {secret} -o jsonpath='{{.data.mlflow-admin-password}}' | base64 -d"
+        )
+        cure += f" In the cluster, this command prints it: `{command}`"
+    return ServiceError(f"MLflow refused the account {user} with this password, or it may not decide.", cure)

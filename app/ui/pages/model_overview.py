@@ -1,0 +1,118 @@
+"""What the page Models shows about one model, read from MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import streamlit as st
+import yaml
+from pydantic import TypeAdapter
+
+from app.clients.errors import ServiceError
+from app.clients.mlflow import PRODUCTION, MlflowClient, ModelVersion, NotFound, RegisteredModel
+from app.registry.bundle import BundleError
+from app.registry.ledger import Decision
+from app.registry.promotion import history
+from app.ui.mlflow_errors import readable_mlflow_errors
+from app.vocabulary import Gate
+
+
+@dataclass
+class ModelOverview:
+    """A registered model. What could not be read is missing here, and `errors` say why.
+
+    versions: newest first.
+    metrics: by version, of the run that registered it.
+    decisions: newest first; None where they could not be read.
+    gate: of the version in production, or else of the newest; None where it could not be read.
+    """
+
+    name: str
+    aliases: dict[str, str]
+    versions: list[ModelVersion] = field(default_factory=list)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    decisions: list[Decision] | None = None
+    gate: Gate | None = None
+    errors: list[ServiceError] = field(default_factory=list)
+
+    def version_at(self, alias: str) -> ModelVersion | None:
+        """The version that an alias points at."""
+        return next((version for version in self.versions if version.version == self.aliases.get(alias)), None)
+
+    def last_comparison(self, version: ModelVersion | None) -> Decision | None:
+        """The last time that the version was measured against what is in production now, on the same rows."""
+        production = self.version_at(PRODUCTION)
+        for decision in self.decisions or []:
+            if (
+                version
+                and production
+                and (decision.version, decision.previous)
+                == (
+                    version.version,
+                    production.version,
+                )
+            ):
+                return decision
+        return None
+
+
+def read_model(registry: MlflowClient, model: RegisteredModel) -> ModelOverview:
+    """Read what MLflow knows about a model; a part that cannot be read leaves the others."""
+    overview = ModelOverview(model.name, model.aliases)
+    try:
+        with readable_mlflow_errors():
+            overview.versions = registry.versions(model.name)
+    except ServiceError as error:
+        overview.errors.append(ServiceError(f"The versions are missing. {error.what}", error.cure))
+    _read_metrics(registry, overview)
+    try:
+        with readable_mlflow_errors():
+            overview.decisions = history(registry, model.name)
+    except ServiceError as error:
+        overview.errors.append(ServiceError(f"The promotion history is missing. {error.what}", error.cure))
+    gated = overview.version_at(PRODUCTION) or next(iter(overview.versions), None)
+    if gated:
+        overview.gate = _gate_or_none(registry, gated)
+    return overview
+
+
+def _read_metrics(registry: MlflowClient, overview: ModelOverview) -> None:
+    """The metrics of the runs that registered the versions; a deleted run has none."""
+    if not overview.versions:
+        return
+    try:
+        with readable_mlflow_errors():
+            # training logs to the experiment named after the model: one request for all of them
+            runs = {run.run_id: run for run in registry.search_runs(overview.name, {})}
+            for version in overview.versions:
+                try:
+                    run = runs.get(version.run_id) or registry.run(version.run_id)
+                except NotFound:
+                    continue
+                overview.metrics[version.version] = run.metrics
+    except ServiceError as error:
+        overview.errors.append(ServiceError(f"The metrics are missing. {error.what}", error.cure))
+
+
+def _gate_or_none(registry: MlflowClient, version: ModelVersion) -> Gate | None:
+    try:
+        with readable_mlflow_errors():
+            return _cached_gate(registry, version)
+    except (BundleError, ServiceError):
+        return None  # without it one caption is missing, and the order of the metrics is another
+
+
+@st.cache_data(
+    show_spinner=False, max_entries=500, hash_funcs={MlflowClient: lambda registry: registry.uri, ModelVersion: repr}
+)
+def _cached_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
+    return read_gate(registry, version)
+
+
+def read_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
+    """The gate that a version was registered with. Raises BundleError or MlflowError."""
+    content = registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel")
+    try:
+        return TypeAdapter(Gate).validate_python(yaml.safe_load(content)["metadata"]["gate"])
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise BundleError(f"the MLmodel file of version {version.version} is damaged or has no gate") from error

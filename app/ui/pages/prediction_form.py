@@ -1,0 +1,92 @@
+"""The form of the page Predict: one field for each feature of the model's signature."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import streamlit as st
+
+from app.contract import FeatureInfo, ModelInfo
+from app.registry.reference import OTHER
+from app.ui.formatting import escape_label
+from app.vocabulary import INTEGER, NUMERIC
+
+MAX_WHOLE = 2**53 - 1  # what a browser's number can hold
+
+
+def ask_for_row(info: ModelInfo) -> dict[str, Any] | None:
+    """Show the form.
+
+    Returns:
+        the values by feature, None for an empty field, once the visitor has sent the form; None until then.
+    """
+    # another signature is another form; the same one keeps what was typed when a new version comes in
+    signature = hashlib.sha256(repr([(f.name, f.dtype) for f in info.features]).encode()).hexdigest()[:8]
+    prefix = f"{info.name} {signature}"
+    with st.form(f"form {prefix}", border=True):
+        row: dict[str, Any] = {}
+        for i, feature in enumerate(info.features):
+            if i % 2 == 0:  # a row at a time, so that the tab key follows the signature
+                columns = st.columns(2)
+            with columns[i % 2]:
+                row[feature.name] = _field(feature, f"{prefix} {feature.name}")
+        submitted = st.form_submit_button("Predict", type="primary", width="stretch")
+    return row if submitted else None
+
+
+def warn_of_unseen(feature: FeatureInfo, value: Any) -> str:
+    """A warning about a value that was not in the training data; "" for one that may have been."""
+    if feature.min is not None and feature.max is not None and not isinstance(value, str):
+        # the field shows the range rounded, so what it shows must count as inside
+        slack = 0.0 if feature.dtype in INTEGER else 0.5 * 10.0 ** -decimals(feature.min, feature.max)
+        if feature.min - slack <= value <= feature.max + slack:
+            return ""
+        return f"{feature.name} is {value:.6g}, but ranged from {feature.min:.6g} to {feature.max:.6g} in training"
+    categories = feature.categories
+    # the last share is that of all rarer categories: where it is not 0, an unlisted value may have been among them
+    if categories and str(value) not in categories and not (feature.shares and feature.shares[-1] > 0):
+        return f"{feature.name} is {value!r}, which was not in the training data"
+    return ""
+
+
+def decimals(low: float | None, high: float | None) -> int:
+    """How many decimals show a value of this range to about three digits."""
+    width = (high or 0.0) - (low or 0.0)
+    if not math.isfinite(width) or width <= 0:
+        return 2
+    return max(1, min(10, 2 - math.floor(math.log10(width))))
+
+
+def _field(feature: FeatureInfo, key: str) -> Any:
+    if feature.dtype == "boolean":
+        commonest = (feature.categories or ["False"])[0]
+        label = escape_label(feature.name)
+        return st.checkbox(label, value=commonest == "True", key=key, help="True or false")
+    return _number_field(feature, key) if feature.dtype in NUMERIC else _text_field(feature, key)
+
+
+def _text_field(feature: FeatureInfo, key: str) -> str | None:
+    label = escape_label(feature.name)
+    categories = [name for name in feature.categories or [] if name != OTHER]
+    if not categories:
+        return st.text_input(label, key=key, help="Text")
+    about = "Text. These were in the training data, the commonest first; others may be typed."
+    return st.selectbox(label, categories, key=key, help=about, accept_new_options=True)
+
+
+def _number_field(feature: FeatureInfo, key: str) -> float | None:
+    label, about = escape_label(feature.name), f"A number ({feature.dtype})"
+    low, high = feature.min, feature.max
+    start = feature.median if feature.median is not None else 0.0
+    whole = feature.dtype in INTEGER
+    places = 0 if whole else decimals(low, high)
+    if low is not None and high is not None:
+        label += f" ({low:,.{places}f} to {high:,.{places}f})"
+        about = f"Training data: {low:.6g} to {high:.6g}, median {start:.6g} ({feature.dtype})"
+    if whole:
+        value = max(-MAX_WHOLE, min(MAX_WHOLE, round(start)))
+        return st.number_input(label, value=value, step=1, key=key, help=about)
+    step = 10.0 ** (1 - places)
+    return st.number_input(label, value=round(start, places), step=step, format=f"%.{places}f", key=key, help=about)

@@ -1,0 +1,146 @@
+"""Writes the bundle of a fitted estimator; `app.registry.bundle` says what is in it, and reads it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnx
+import pandas as pd
+from mlflow.models import ModelSignature, infer_signature
+from skops import io as skops
+
+from app.registry.bundle import read_bundle, write_sums
+from app.registry.predictor import estimator_predictions, load_predictor, plain_rows
+from app.registry.reference import categorical_reference, numeric_reference
+from app.vocabulary import ColumnReference, Dtype, Feature, Gate, GoldenRows, Reference, Task
+from flows.model import Model
+from flows.onnx_export import export
+
+GOLDEN_ROWS = 32
+PARITY_ROWS = 10_000
+REQUIREMENTS = [f"{name}=={version(name)}" for name in ("onnx", "onnxruntime", "numpy", "pandas")]
+
+
+class RegistrationError(Exception):
+    """The estimator cannot be served, so it is not registered."""
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A fitted estimator, and what serving and the gate must know of it.
+
+    features: what it was fitted on, shape (n_rows, n_features): the source of the reference statistics.
+    labels: the target of these rows, shape (n_rows,).
+    target: the name of the predicted column.
+    example: one row of features, shape (1, n_features), shown to users; by default the first of `features`.
+    """
+
+    estimator: Any
+    features: pd.DataFrame
+    labels: pd.Series
+    task: Task
+    target: str
+    gate: Gate
+    example: pd.DataFrame | None = None
+
+    @classmethod
+    def of(cls, model: Model, estimator: Any, rows: pd.DataFrame, example: pd.DataFrame | None = None) -> FittedModel:
+        """The estimator as one of this model, fitted on rows that hold the features and the target."""
+        features, labels = rows.drop(columns=model.target), rows[model.target]
+        return cls(estimator, features, labels, model.task, model.target, model.gate, example)
+
+
+def build_bundle(folder: Path, fitted: FittedModel) -> str:
+    """Write the bundle of a fitted estimator into an empty or missing folder, and try it as the API would.
+
+    Returns:
+        the sum of SHA256SUMS, hex.
+
+    Raises:
+        RegistrationError: the estimator can be served neither through ONNX nor through skops.
+    """
+    signature = _signature(fitted)
+    features = [Feature(item["name"], item["type"]) for item in signature.inputs.to_dict()]
+    sample = fitted.features.sample(min(PARITY_ROWS, len(fitted.features)), random_state=0)
+    model, reason = export(fitted.estimator, features, sample, fitted.task)
+    _write_model(folder, model, signature, _metadata(fitted, "onnx" if model else "skops", reason))
+    skops.dump(fitted.estimator, folder / "estimator.skops")
+
+    example = fitted.features.head(1) if fitted.example is None else fitted.example
+    golden = pd.concat([example, sample.head(GOLDEN_ROWS - 1)], ignore_index=True)
+    _write_json(folder / "reference.json", asdict(_reference(fitted, features)))
+    _write_json(folder / "golden.json", asdict(_golden_rows(fitted.estimator, golden)))
+    _write_json(folder / "input_example.json", {"columns": list(fitted.features.columns), "data": plain_rows(example)})
+    digest = write_sums(folder)
+    try:
+        load_predictor(read_bundle(folder, digest))
+    except Exception as error:
+        raise RegistrationError(f"the version would not be served: {error}") from error
+    return digest
+
+
+def _signature(fitted: FittedModel) -> ModelSignature:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whole numbers cannot hold NaN: it is refused anyway
+        return infer_signature(fitted.features, np.asarray(fitted.estimator.predict(fitted.features.head(5))))
+
+
+def _metadata(fitted: FittedModel, serving: str, reason: str) -> dict[str, Any]:
+    """What the file MLmodel says of the model, beside its signature."""
+    return {
+        "task": fitted.task,
+        "target": fitted.target,
+        "classes": np.asarray(fitted.estimator.classes_).tolist() if fitted.task == "classification" else [],
+        "serving": serving,
+        "serving_reason": reason,
+        "gate": asdict(fitted.gate),
+    }
+
+
+def _write_model(
+    folder: Path, model: onnx.ModelProto | None, signature: ModelSignature, metadata: dict[str, Any]
+) -> None:
+    """Write MLmodel, and the ONNX model where there is one."""
+    if model is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        mlflow.models.Model(signature=signature, metadata=metadata).save(folder / "MLmodel")
+        return
+    mlflow.onnx.save_model(
+        model,
+        folder,
+        signature=signature,
+        metadata=metadata,
+        onnx_execution_providers=["CPUExecutionProvider"],
+        pip_requirements=REQUIREMENTS,  # given, or MLflow starts a Python process to find them out
+    )
+
+
+def _reference(fitted: FittedModel, features: list[Feature]) -> Reference:
+    return Reference(
+        features={
+            feature.name: _column_reference(fitted.features[feature.name], feature.dtype) for feature in features
+        },
+        prediction=_column_reference(fitted.labels, "string" if fitted.task == "classification" else "double"),
+    )
+
+
+def _column_reference(column: pd.Series, dtype: Dtype) -> ColumnReference:
+    if dtype in ("string", "boolean"):
+        return categorical_reference(column.to_numpy(), dtype)
+    return numeric_reference(column.to_numpy(), dtype)
+
+
+def _golden_rows(estimator: Any, rows: pd.DataFrame) -> GoldenRows:
+    predictions = estimator_predictions(estimator, rows)
+    return GoldenRows(plain_rows(rows), predictions.labels, predictions.probabilities)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, allow_nan=False))

@@ -1,0 +1,59 @@
+"""Finds model files and loads what they define."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from flows.model import Model, ModelFileError
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+MODELS = Path(__file__).parent / "models"
+
+
+def folders() -> list[Path]:
+    """The folders that model files are looked for in: flows/models, and those of MLOPS_MODELS_PATH (like PATH)."""
+    more = os.environ.get("MLOPS_MODELS_PATH", "")
+    return [MODELS, *(Path(part) for part in more.split(os.pathsep) if part)]
+
+
+def model_names() -> list[str]:
+    """The names of all model files, sorted."""
+    return sorted({p.stem for folder in folders() for p in folder.glob("*.py") if not p.stem.startswith("_")})
+
+
+def load_model(name: str) -> Model:
+    """The model that the file `name`.py defines.
+
+    Raises:
+        ModelFileError: there is no such file, it cannot be imported, or it defines no `model`.
+    """
+    path = next((p for folder in folders() if (p := folder / f"{name}.py").is_file()), None)
+    if path is None or not NAME.fullmatch(name):
+        searched, known = ", ".join(map(str, folders())), ", ".join(model_names())
+        raise ModelFileError(f"there is no model {name!r}; known are: {known} (looked in {searched})")
+    module = _import(path)
+    model = getattr(module, "model", None)
+    if not isinstance(model, Model):
+        raise ModelFileError(f"{path} defines no `model = Model(...)`")
+    values = {**model.__dict__, "name": name, "description": (module.__doc__ or name).strip()}
+    return Model(**values)
+
+
+def _import(path: Path) -> ModuleType:
+    """Run the file anew, so that a changed one is seen."""
+    name = f"flows.models.{path.stem}" if path.parent == MODELS else f"mlops_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ModelFileError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
