@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.asgi import read_body, send_json
 from app.api.errors import Refusal, invalid
-from app.api.metrics import Tally
+from app.api.meter import Tally
 from app.api.prediction_id import Signer
 from app.api.served_model import NoPrediction, ServedModel
 from app.api.served_models import ServedModels

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 
+from app.api.errors import Refusal
 from app.api.served_models import RETRY_AFTER
 from app.api.state import NOT_SERVED, Shared
 from app.contract import Alive, Ready
@@ -22,5 +23,5 @@ async def readyz(shared: Shared) -> Ready:
     """200 when the default model (any, where there is no default) is loaded."""
     models = shared.models
     if not models.ready:
-        raise HTTPException(503, models.why_unavailable(models.default_model), RETRY_AFTER)
+        raise Refusal(503, models.why_unavailable(models.default_model), RETRY_AFTER)
     return Ready(status="ready", models={name: served.version for name, served in sorted(models.current.items())})

@@ -11,14 +11,15 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
-from starlette.responses import RedirectResponse
+from starlette.responses import RedirectResponse, Response
 
 from app.api import feedback, health, invocations, model_info, open_inference, openapi, predict
 from app.api.bundle_cache import BundleCache
 from app.api.direct_routes import DirectRoutes
+from app.api.errors import Refusal
 from app.api.feedback import Feedback
 from app.api.feedback_committer import Committer
 from app.api.following import Follower
@@ -61,6 +62,7 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     # FastAPI's own telemetry is off: the platform reads Prometheus' metrics, and telemetry would slow each request
     telemetry: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
     app = FastAPIOffline(redoc_url=None, title="Model API", version="1", lifespan=lifespan, telemetry=telemetry)
+    app.add_exception_handler(Refusal, _refuse)
     app.state.shared = State(models, follower, metrics)
     direct = [
         *predict.routes(Predict(models, signer, pool)),
@@ -77,3 +79,10 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     app.add_middleware(DirectRoutes, routes=direct, count=metrics.instrument(app))
     openapi.install(app, models)
     return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """The answer of FastAPI's routes to a request that they refuse."""
+    assert isinstance(error, Refusal)
+    body = open_inference.infer_refusal_body(error) if request.url.path.startswith("/v2/") else error.body()
+    return Response(body, error.status, error.headers, "application/json")

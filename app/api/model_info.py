@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 
-from app.api.errors import Refusal
 from app.api.served_models import ServedModels
 from app.api.state import INVALID, NOT_SERVED, Shared
 from app.contract import FeatureInfo, ModelInfo, ModelList, ModelSummary
@@ -18,12 +17,9 @@ def model_info(models: ServedModels, name: str | None) -> ModelInfo:
     """All about one model, the default one for None.
 
     Raises:
-        HTTPException: it is not served.
+        Refusal: it is not served.
     """
-    try:
-        served = models.get(name)
-    except Refusal as refusal:
-        raise HTTPException(refusal.status, refusal.detail, refusal.headers) from refusal
+    served = models.get(name)
     bundle = served.bundle
     return ModelInfo(
         name=served.name,

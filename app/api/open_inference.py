@@ -52,8 +52,8 @@ class Infer(PredictionEndpoint):
         return find_version(self.models, **scope["path_params"])
 
     def refusal_body(self, refusal: Refusal) -> bytes:
-        """As `contract.InferRefused`."""
-        return _refusal_body(refusal)
+        """As `contract.InferRefused` or `InferInvalid`."""
+        return infer_refusal_body(refusal)
 
     def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
         """As `PredictionEndpoint.reply`: the body is an `InferRequest`."""
@@ -132,11 +132,8 @@ def find_version(models: ServedModels, name: str, version: str | None = None) ->
     return served
 
 
-def _refused(refusal: Refusal) -> Response:
-    return Response(_refusal_body(refusal), refusal.status, refusal.headers, "application/json")
-
-
-def _refusal_body(refusal: Refusal) -> bytes:
+def infer_refusal_body(refusal: Refusal) -> bytes:
+    """What a refused request below /v2 is answered, as JSON."""
     return json.dumps({"error": refusal.message, "detail": refusal.detail}).encode()
 
 
@@ -160,14 +157,11 @@ async def ready(shared: Shared, response: Response) -> ServerReady:
     return ServerReady(ready=is_ready)
 
 
-@router.get("/models/{name}", responses=REFUSED, response_model=ModelMetadata)
-@router.get("/models/{name}/versions/{version}", responses=REFUSED, response_model=ModelMetadata)
-async def metadata(shared: Shared, name: str, version: str | None = None) -> ModelMetadata | Response:
+@router.get("/models/{name}", responses=REFUSED)
+@router.get("/models/{name}/versions/{version}", responses=REFUSED)
+async def metadata(shared: Shared, name: str, version: str | None = None) -> ModelMetadata:
     """Inputs and outputs of a model."""
-    try:
-        served = find_version(shared.models, name, version)
-    except Refusal as refusal:
-        return _refused(refusal)
+    served = find_version(shared.models, name, version)
     return ModelMetadata(
         name=served.name,
         versions=[served.version],
@@ -196,14 +190,11 @@ def _output_metadata(served: ServedModel) -> list[TensorMetadata]:
     return [*outputs, TensorMetadata(name="prediction_id", datatype="BYTES", shape=[-1])]
 
 
-@router.get("/models/{name}/ready", responses=REFUSED, response_model=ModelReady)
-@router.get("/models/{name}/versions/{version}/ready", responses=REFUSED, response_model=ModelReady)
-async def model_ready(shared: Shared, name: str, version: str | None = None) -> ModelReady | Response:
+@router.get("/models/{name}/ready", responses=REFUSED)
+@router.get("/models/{name}/versions/{version}/ready", responses=REFUSED)
+async def model_ready(shared: Shared, name: str, version: str | None = None) -> ModelReady:
     """200 when the model is loaded."""
-    try:
-        served = find_version(shared.models, name, version)
-    except Refusal as refusal:
-        return _refused(refusal)
+    served = find_version(shared.models, name, version)
     return ModelReady(name=served.name, ready=True)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.api.metrics import Meter, Metrics
+from app.api.meter import Meter
+from app.api.metrics import Metrics
 from app.api.row_schema import RowSchema
 from app.registry.bundle import Bundle
 from app.registry.predictor import Predictions, Predictor, load_predictor
