@@ -29,9 +29,10 @@ up: cluster images  ## a kind cluster with everything on it: ends with a predict
 	  --kube-context kind-mlops --wait --timeout 10m $$options $(ARGS)
 	@$(PYTHON) -B -m images.predict
 
-test: $(READY) lint  ## every test that needs no cluster (and helm and promtool, which it builds where there are none)
+test: $(READY) lint  ## every test that needs no cluster (and helm and Prometheus, which it builds where there are none)
 	@$(CLUSTER) tool helm
 	@$(CLUSTER) tool promtool
+	@$(CLUSTER) tool prometheus
 	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-k8s: $(READY)  ## every test that needs the cluster

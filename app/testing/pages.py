@@ -60,7 +60,7 @@ def prometheus(folder: Path, config: str, *, rules: str = "", history: str = "")
     """
     for program in ("prometheus", "promtool"):
         assert shutil.which(program), (
-            f"{program} is not installed, and this needs a real one: apt-get install --no-install-recommends prometheus"
+            f"{program} is not on PATH, and this needs a real one: `make test` builds it, in .tools/bin"
         )
     (folder / "prometheus.yml").write_text(config)
     (folder / "rules.yml").write_text(rules)

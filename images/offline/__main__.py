@@ -79,7 +79,7 @@ def make_program(tool: tools.Tool, cache: Path | None, steps: Steps, log: Log) -
 def add_tools(steps: Steps, offline: bool, cache: Path | None) -> None:
     """A step for each program that is missing. What people call themselves is taken from PATH when it is new enough."""
     every = tools.load()
-    names = [name for name in every if (offline and name not in tools.TEST_TOOLS) or name in tools.USER_TOOLS]
+    names = [name for name in every if (offline and name != "promtool") or name in tools.USER_TOOLS]
     if offline:
         names.remove("kubectl")  # hyperkube is that too
     for name in names:
@@ -89,7 +89,7 @@ def add_tools(steps: Steps, offline: bool, cache: Path | None) -> None:
             partial(make_program, tool, cache, steps),
             after=["packages"] if cache and not shutil.which("zstd") else [],
             kind="" if cache and not tools.refused(tool, cache) else "go",
-            there=partial(_have, tool),
+            there=partial(_have, tool) if name in tools.USER_TOOLS else tool.built,
         )
     if offline and not every["kubectl"].on_path():
         steps.add(

@@ -16,7 +16,7 @@ from images.offline.paths import BIN, KEYS, OFFLINE, TEMPORARY
 from images.offline.steps import Log, output
 
 SUMS = OFFLINE / "tools.sha256"
-TEST_TOOLS = ("promtool",)  # which `make test` needs, and no cluster
+TEST_TOOLS = ("prometheus", "promtool")  # what `make test` needs besides
 USER_TOOLS = ("kind", "kubectl", "helm", "skaffold")  # what people call themselves
 FLAGS = ["-trimpath", "-buildvcs=false", "-mod=readonly"]
 # GOGC: the compiler collects less often, a fifth faster for 1 GiB more. kube-router is in no checksum database, its
@@ -36,6 +36,9 @@ class Tool:
     stamp: tuple[str, ...] = ()
     flags: str = ""
     compile: str = ""
+    tags: str = ""
+    prepare: str = ""
+    needs: tuple[str, ...] = ()
     minimum: str = ""
 
     @property
@@ -48,7 +51,8 @@ class Tool:
 
     @property
     def key(self) -> str:
-        return content.key(self.package, self.version, self.ldflags, self.compile, content.files(self.folder))
+        asked = [word for word in (self.tags, self.prepare) if word]
+        return content.key(self.package, self.version, self.ldflags, self.compile, content.files(self.folder), *asked)
 
     @property
     def path(self) -> Path:
@@ -65,7 +69,9 @@ class Tool:
         found = shutil.which(self.name, path=os.pathsep.join(folders)) if self.minimum else None
         if not found:
             return ""
-        arguments = {"kubectl": ["version", "--client"], "promtool": ["--version"]}.get(self.name, ["version"])
+        arguments = ["--version"] if self.name in TEST_TOOLS else ["version"]
+        if self.name == "kubectl":
+            arguments.append("--client")
         return found if version(output(found, *arguments)) >= version(self.minimum) else ""
 
 
@@ -138,9 +144,34 @@ def build(tool: Tool, log: Log) -> None:
     temporary = TEMPORARY / tool.name
     go = go_command()
     compiler = f"-gcflags=all=-dwarf=false {tool.compile}"  # the linker drops debug information anyway
-    command: list[str | Path] = [go, "build", *FLAGS, compiler, "-ldflags", tool.ldflags, "-o", temporary, tool.package]
-    log.run(command, cwd=tool.folder, env=ENV, retries=2)
+    flags = [*FLAGS, compiler, "-tags", tool.tags, "-ldflags", tool.ldflags]
+    if tool.prepare:
+        flags.append(_prepare(tool, go, log))
+    log.run([go, "build", *flags, "-o", temporary, tool.package], cwd=tool.folder, env=ENV, retries=2)
     _install(tool, temporary)
+
+
+def _prepare(tool: Tool, go: str, log: Log) -> str:
+    """Have a program's script add to a copy of its module. Returns the flag that makes go build from that copy.
+
+    What the copy has in common with Go's module cache is compiled once for both.
+    """
+    for command in tool.needs:
+        if not shutil.which(command):
+            host.install(command, why=f"{command}, to build {tool.name}")
+    list_module = ["list", "-mod=readonly", "-tags", tool.tags, "-f", "{{.Module.Path}} {{.Module.Dir}}", tool.package]
+    log.run([go, *list_module], cwd=tool.folder, env=ENV, retries=2)  # this fetches it, too
+    module, source = output(go, list_module[0], "-C", tool.folder, *list_module[1:]).split()
+    copy = TEMPORARY / f"{tool.name}-sources"
+    shutil.copytree(source, copy, copy_function=shutil.copyfile)
+    for folder, _, _ in os.walk(copy):
+        os.chmod(folder, 0o700)  # the module cache is read-only
+    log.run(["bash", tool.folder / tool.prepare], cwd=copy, retries=1)
+    for ending in ("mod", "sum"):
+        shutil.copy(tool.folder / f"go.{ending}", TEMPORARY / f"{tool.name}.{ending}")
+    modfile = TEMPORARY / f"{tool.name}.mod"
+    log.run([go, "mod", "edit", f"-replace={module}={copy}", modfile])
+    return f"-modfile={modfile}"
 
 
 def link_kubectl() -> None:

@@ -32,7 +32,7 @@ KUBELET = {"kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacit
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run promtool. Fails where there is none."""
     program = shutil.which("promtool")
-    assert program, "promtool is needed: `make test` builds it, Debian has it in the package prometheus"
+    assert program, "promtool is needed: `make test` builds it, in .tools/bin"
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 

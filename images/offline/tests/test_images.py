@@ -55,8 +55,8 @@ def test_a_changed_program_rebuilds_what_holds_it(copied: Path) -> None:
 
 def test_a_changed_base_rebuilds_what_stands_on_it(copied: Path) -> None:
     before = _keys()
-    _append(copied / "stand-ins/prometheus-packages/Dockerfile", "LABEL changed=1\n")
-    assert _changed(before) == {"prometheus-packages", "prometheus", "alertmanager"}
+    _append(copied / "stand-ins/net/Dockerfile", "LABEL changed=1\n")
+    assert _changed(before) == {"net", "kubernetes", "kube-router", "node"}
 
 
 def test_another_archive_rebuilds_all_that_has_packages(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from images.offline import content, paths, tools
+from images.offline.steps import Log
 
 
 @pytest.fixture
@@ -68,6 +70,29 @@ def test_an_unlisted_or_missing_archive_is_not_taken(tool: tools.Tool, tmp_path:
     assert "does not have" in tools.from_cache(tool, cache)
 
 
+def test_a_script_adds_to_a_copy_of_the_sources(tool: tools.Tool, tmp_path: Path) -> None:
+    if not shutil.which("go"):
+        pytest.skip("go is not installed")
+    made = dataclasses.replace(tool, name="made", package="example.com/made", prepare="pages.sh")
+    files = {
+        "go.mod": "module mlops/made\ngo 1.21\nrequire example.com/made v0.0.0\nreplace example.com/made => ./made\n",
+        "go.sum": "",
+        "pages.sh": "echo built >pages/index",
+        "made/go.mod": "module example.com/made\ngo 1.21\n",
+        "made/main.go": 'package main\nimport "example.com/made/pages"\nfunc main() { print(pages.Index) }\n',
+        "made/pages/pages.go": 'package pages\nimport _ "embed"\n//go:embed index\nvar Index string\n',
+    }
+    for name, text in files.items():
+        (made.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (made.folder / name).write_text(text)
+    before = made.key
+    tools.build(made, Log(tmp_path / "log"))
+    assert subprocess.run([made.path], capture_output=True, check=True).stderr == b"built\n"
+    assert made.key == before, "what the script made is beside its sources"
+    (made.folder / "pages.sh").write_text("echo changed >pages/index")
+    assert not made.built()
+
+
 @pytest.mark.parametrize("name", ["go.mod", "main.go"])
 def test_changed_sources_are_built_again(tool: tools.Tool, tmp_path: Path, name: str) -> None:
     tools.from_cache(tool, _cache(tmp_path / "cache", tool))
@@ -101,7 +126,10 @@ def test_every_program_is_pinned() -> None:
         assert "require" not in module or (tool.folder / "go.sum").stat().st_size > 0, tool.name
         if "/" in tool.package and not tool.package.startswith("."):
             version = tool.version.removeprefix("v")
-            assert any(f"v{major}{version[1:]}" in module for major in (version[0], "0", "1", "2")), tool.name
+            major, minor, patch = version.split(".")
+            wanted = [f"v{number}.{minor}.{patch}" for number in (major, "0", "1", "2")]
+            wanted.append(f"v0.{major}{minor:0>2}.{patch}")  # Prometheus 3.16.0 is v0.316.0 as a module
+            assert any(one in module for one in wanted), tool.name
 
 
 def test_listed_sums_belong_to_todays_sources() -> None:
