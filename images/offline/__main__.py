@@ -1,8 +1,7 @@
-"""`make cluster` and `make down`: a kind cluster from a container registry, or from package registries alone.
+"""`make cluster`, `make up` and `make down`: a kind cluster from a container registry, or from package registries alone.
 
-up      a running cluster; skips what is there
+up      a running cluster; skips what is there. --platform: and the platform on it, with what follows -- for helm
 down    removes the cluster and stops the engine that `up` started; --all: images and programs too
-options what `make up` tells helm about the cluster there: which parts of the chart it has no image for
 tool    one program of tools.toml that people call themselves (helm), into .tools/bin where PATH has none
 pack    compresses the programs of .tools/bin into a folder that TOOL_CACHE can name, and lists their sums
 """
@@ -21,10 +20,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from images import build, registry
+from images import up as platform
 from images.offline import cluster, host, images, tools
 from images.offline.paths import BIN, LOGS, ROOT, TEMPORARY, TOOLS
 from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals
 
+METRICS = "metrics-server"
 CHOICES = {"auto": None, "": None, "1": True, "0": False}
 
 
@@ -145,8 +147,27 @@ def choose_path(found: cluster.Mark | None, choice: bool | None) -> bool:
     return True
 
 
-def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None, offline: bool) -> None:
-    """Steps for the cluster itself, the images that are loaded into it, and metrics-server."""
+def add_registry(steps: Steps, config: cluster.Config, made: str, offline: bool) -> None:
+    """Steps for the registry, and in the offline case for the images that are pushed to it. `made` makes the cluster."""
+    steps.add(
+        "registry",
+        lambda _: registry.start(),
+        after=[images.load()[registry.IMAGE].step] if offline else ["container engine"],
+        there=registry.answers,
+    )
+    steps.add(
+        "registry for the nodes",
+        partial(cluster.add_registry, config),
+        after=["registry", made],
+        there=partial(cluster.has_registry, config),
+    )
+    if offline:
+        pushed = {image.name: image.step for image in images.load().values() if image.push}
+        build.add_pushes(steps, pushed, after=["registry"])
+
+
+def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None, offline: bool) -> str:
+    """Steps for the cluster itself, its registry, and metrics-server. Returns the name of the first."""
     name = f"cluster {config.name} ({config.nodes} node{'s'[: config.nodes > 1]})"
     kubectl = "program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl")
     needed = [program("kind"), kubectl, *([images.node_image().step] if offline else [])]
@@ -155,30 +176,32 @@ def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None
         steps.add(name, repair, after=needed, there=partial(cluster.healthy, config))
     else:
         steps.add(name, partial(cluster.create, config, offline), after=needed)
+    add_registry(steps, config, name, offline)
     if offline:
-        for group in images.load_groups():
-            steps.add(
-                f"loading {', '.join(image.folder for image in group)}",
-                partial(cluster.load_images, config, group),
-                after=[name, *(image.step for image in group)],
-                kind="docker",
-                there=partial(cluster.has_images, config, group),
-            )
         steps.add(
             "crictl on the nodes",
             partial(cluster.add_crictl, config),
             after=[name, program("crictl")],
             there=partial(cluster.has_crictl, config),
         )
+    return name
+
+
+def add_metrics_server(steps: Steps, config: cluster.Config, made: str, offline: bool) -> None:
+    """The last step, as only HorizontalPodAutoscalers wait for it."""
+    pushed = [f"push {image.name}" for image in images.load().values() if offline and image.folder == METRICS]
     steps.add(
         "metrics-server",
         partial(cluster.install_metrics_server, config),
-        after=[name, *(["loading metrics-server"] if offline else [])],
+        after=["registry for the nodes", made, *pushed],
     )
 
 
-def up(config_path: Path) -> None:
-    """A running cluster with metrics-server, and in the offline case with all images that the charts refer to."""
+def up(config_path: Path, with_platform: bool, for_helm: list[str]) -> None:
+    """A running cluster with metrics-server, and in the offline case with all images that the charts refer to.
+
+    with_platform: and the platform installed on it; for_helm are further options for that.
+    """
     config, choice, cache = cluster.read_config(config_path), wanted(), tool_cache()
     steps = Steps(LOGS)
     if host.engine_installed() and not host.engine_answers():
@@ -200,12 +223,21 @@ def up(config_path: Path) -> None:
     add_tools(steps, offline, cache)
     if offline:
         add_images(steps)
-    add_cluster(steps, config, found, offline)
+    made = add_cluster(steps, config, found, offline)
+    if with_platform:
+        base = [images.debian().step] if offline else ["container engine"]
+        pushed = [f"push {i.name}" for i in images.load().values() if offline and i.push and i.folder != METRICS]
+        needed = [made, *pushed, *([program("helm")] if program("helm") in steps.steps else [])]
+        platform.add(steps, config.context, options(offline) + for_helm, base, needed)
+    add_metrics_server(steps, config, made, offline)
     steps.run()
 
     if found and found.offline and found.image != images.node_image().key:
         print("       the node image has changed since: `make down`, then `make cluster` takes the new one")
     took = f"{steps.seconds():.0f} s ({steps.skipped} steps had nothing to do)"
+    if with_platform:
+        print(f"       ready after {took}")
+        return
     print(f"\nThe cluster {config.name} is ready after {took}. Try it:")
     if BIN.exists():
         print(f'  export PATH="{BIN}:$PATH"')
@@ -232,6 +264,8 @@ def remove(config: cluster.Config, everything: bool) -> None:
     if cluster.containers(config.name):
         cluster.remove(config.name)
         print(f"Removed the cluster {config.name}")
+    if registry.remove(content=everything):
+        print("Removed its registry" + ("" if everything else "; what was pushed to it is kept for the next one"))
     if everything:
         names = [name for name in images.load() if name in images.keys_present()]
         if names:
@@ -242,12 +276,11 @@ def remove(config: cluster.Config, everything: bool) -> None:
         print("Stopped the container engine that `make cluster` started")
 
 
-def options(config: cluster.Config) -> list[str]:
-    """Options for helm: on an offline cluster, parts whose images are on no list of ours are left out; says so."""
-    found = cluster.mark(config.name)
-    if not found or not found.offline or any("/grafana/grafana:" in name for name in images.load()):
+def options(offline: bool) -> list[str]:
+    """Options for helm: parts whose images are on no list of ours are left out of an offline cluster; says so."""
+    if not offline or any("/grafana/grafana:" in name for name in images.load()):
         return []
-    print("No container registry answered, and no package has Grafana's image: installing without it", file=sys.stderr)
+    print("       no container registry, and no package has Grafana's image: installing without it", flush=True)
     return ["--set=grafana.enabled=false"]
 
 
@@ -279,20 +312,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m images.offline", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("command", choices=["up", "down", "options", "tool", "pack"])
+    parser.add_argument("command", choices=["up", "down", "tool", "pack"])
     parser.add_argument("folder", nargs="?", type=Path, help="tool: its name; pack: where to")
     parser.add_argument("--config", type=Path, default=ROOT / "kind-config.yaml")
     parser.add_argument("--all", action="store_true")
-    arguments = parser.parse_args()
+    parser.add_argument("--platform", action="store_true")
+    words, for_helm = sys.argv[1:], []
+    if "--" in words:
+        words, for_helm = words[: words.index("--")], words[words.index("--") + 1 :]
+    arguments = parser.parse_args(words)
     stop_on_signals()
     os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
     try:
-        if arguments.command == "options":
-            print(" ".join(options(cluster.read_config(arguments.config))))
-            return
         with only_one():
             if arguments.command == "up":
-                up(arguments.config)
+                up(arguments.config, arguments.platform, for_helm)
             elif arguments.command == "down":
                 down(arguments.config, arguments.all)
             elif arguments.command == "tool":
