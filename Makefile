@@ -79,6 +79,7 @@ lock: $(READY)  ## compile requirements/ from pyproject.toml
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	    $$([[ " $(ALONE) " = *" $$group "* ]] || echo -c requirements/dev.txt) --group $$group -o requirements/$$group.txt pyproject.toml || exit 1; \
 	done
+	@$(BIN)/python -B -m images.locks
 
 clean:  ## remove .venv and the demo's data, not the cluster
 	rm -rf $(VENV) .mlops

@@ -1,6 +1,6 @@
 """The platform's own images, images/<name>/Dockerfile, as mlops/<name>:<version>.
 
-build   builds them; --cluster: and pushes them to the kind cluster's registry, where it runs, and restarts what uses them
+build   builds them; --cluster: and pushes them to the kind cluster's registry, and restarts what uses them
 push    builds them and pushes them to a registry of yours, for `global.imageRegistry`
 sizes   the table of the README
 """
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Taken from the caller's environment by what installs packages; they are in no layer of the result.
 PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 # What the others stand on, or are built with: nobody runs these. `install` is a stage of python's Dockerfile.
-PARENTS = {"python": "python", "install": "python", "common": "common"}
+PARENTS = {"python": "python", "install": "python", "common": "common", "tracking": "tracking"}
 # Built when asked for, from another's Dockerfile with other arguments.
 VARIANTS = {"api-skops": ("api", {"LOCK": "api-skops", "PARENT": "common"})}
 
@@ -92,7 +92,16 @@ def commit() -> str:
 
 def build(name: str, also: Iterable[str], log: Log) -> None:
     """Build one image; `also` are further tags for it. Raises Failure with the end of what the build printed."""
-    words = ["docker", "buildx", "build", "--provenance=false", "--load", "--progress=plain", "-f", str(dockerfile(name))]
+    words = [
+        "docker",
+        "buildx",
+        "build",
+        "--provenance=false",
+        "--load",
+        "--progress=plain",
+        "-f",
+        str(dockerfile(name)),
+    ]
     if name in PARENTS:
         words += ["--target", name] if PARENTS[name] == "python" else []
     for parent in parents(name):
@@ -118,22 +127,34 @@ def add_builds(steps: Steps, chosen: Iterable[str], after: Iterable[str] = (), a
         )
 
 
-def add_pushes(steps: Steps, references: dict[str, str], after: Iterable[str] = ()) -> list[str]:
-    """A step for each image that is pushed to the cluster's registry (reference -> the step that builds it); their names.
+def add_pushes(steps: Steps, chosen: Iterable[str], after: Iterable[str] = (), also: Iterable[str] = ()) -> list[str]:
+    """A step for each image that brings it to the cluster's registry, under `also` if given; the references there.
 
-    Nodes that have another build of it pull the new one, and what runs it is restarted.
+    After what it stands on, as layers that two pushes have in common would be compressed twice.
     """
-    added = []
-    for reference, built in references.items():
-        added.append(f"push {reference}")
+    chosen, pushed = list(chosen), []
+    for name in with_parents(chosen):
+        if name == "install":
+            continue
+        references = list(also) if also and name in chosen else [tag(name)]
         steps.add(
-            added[-1],
-            lambda _, reference=reference: registry.push(reference),
-            after=[built, *after],
+            f"push {tag(name)}",
+            partial(_push, references),
+            after=[f"image {tag(name)}", *(f"push {tag(parent)}" for parent in parents(name)[:1]), *after],
             kind="image",
-            there=partial(registry.has, reference),
+            there=partial(_pushed, references),
         )
-    return added
+        pushed += references
+    return pushed
+
+
+def _push(references: list[str], _: Log) -> None:
+    for reference in references:
+        registry.push(reference)
+
+
+def _pushed(references: list[str]) -> bool:
+    return all(map(registry.has, references))
 
 
 def restart(references: Iterable[str]) -> list[str]:
@@ -161,13 +182,9 @@ def make(chosen: list[str], also: list[str], to_cluster: bool) -> None:
     """Build the chosen images; bring them into the cluster."""
     steps = Steps(LOGS)
     add_builds(steps, chosen, also=also)
-    references = {reference: f"image {tag(name)}" for name in chosen for reference in also or [tag(name)]}
-    pushing = to_cluster and registry.answers()
-    if pushing:
-        add_pushes(steps, references)
+    pushed = add_pushes(steps, chosen, also=also) if to_cluster and registry.answers() else []
     steps.run()
-    if pushing:
-        roll(references)
+    roll(pushed)
     print(f"  images: {steps.seconds():.0f} s")
 
 
@@ -176,14 +193,15 @@ def push(to: str) -> None:
     steps = Steps(LOGS)
     chosen = [*names(), *VARIANTS]
     add_builds(steps, chosen)
+    before: list[str] = []  # one after the other: they have layers in common
     for name in chosen:
         target = f"{to.rstrip('/')}/{tag(name)}"
         steps.add(
             f"push {target}",
             lambda _, name=name, target=target: registry.push(tag(name), target),
-            after=[f"image {tag(name)}"],
-            kind="image",
+            after=[f"image {tag(name)}", *before],
         )
+        before = [f"push {target}"]
     steps.run()
     print(f"Install with --set global.imageRegistry={to.rstrip('/')}")
 

@@ -1,7 +1,7 @@
 """The kind cluster's registry: a container in its network, as kind documents it.
 
-What is pushed to it, the nodes pull under the name that charts know it by: they ask this registry first, and where it does
-not have an image, the one that the name says. So only layers that changed travel.
+What is pushed to it, the nodes pull under the name that charts know it by: they ask this registry first, and where it
+does not have an image, the one that the name says. So only layers that changed travel.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def start() -> None:
 
 def connect() -> None:
     """Put the registry into the network of the cluster's nodes."""
-    networks = run(["docker", "inspect", "-f", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", NAME])
-    if NETWORK not in networks.split():
+    networks = json.loads(run(["docker", "inspect", "-f", "{{json .NetworkSettings.Networks}}", NAME]))
+    if NETWORK not in networks:
         run(["docker", "network", "connect", NETWORK, NAME])
 
 
@@ -120,7 +120,7 @@ def remove(content: bool) -> bool:
 def manifest(reference: str) -> Manifest | None:
     """What the registry has under a name; None where it has nothing, or does not answer."""
     url = f"http://{ADDRESS}/v2/{repository(reference)}/manifests/{reference.rpartition(':')[2]}"
-    request = urllib.request.Request(url, headers={"Accept": MANIFEST})  # noqa: S310
+    request = urllib.request.Request(url, headers={"Accept": MANIFEST})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
             return Manifest(answer.headers["Docker-Content-Digest"], json.load(answer)["config"]["digest"])

@@ -15,25 +15,20 @@ from images.offline.steps import Failure, Log, Steps
 INSTALL = ["helm", "upgrade", "--install", "mlops", "charts/platform", "--namespace", "mlops", "--create-namespace"]
 PATH = "/predict?sepal_length=5.1&sepal_width=3.5&petal_length=1.4&petal_width=0.2"
 SECONDS = 60.0
+IMAGES = "images of the nodes"
 
 
-def add(steps: Steps, context: str, for_helm: list[str], after_base: Iterable[str], after_cluster: Iterable[str]) -> None:
-    """Steps for the platform.
+def add_images(steps: Steps, chosen: list[str], after: Iterable[str]) -> None:
+    """Steps for images of the platform, built and in the cluster's registry; `after` is for the first."""
+    build.add_builds(steps, chosen, after=after)
+    pushed = build.add_pushes(steps, chosen, after=["registry"])
+    waited = [f"push {tag(name)}" for name in chosen]
+    steps.add(IMAGES, lambda _: build.roll(pushed), after=[*waited, "registry for the nodes"])
 
-    context: kubectl's, of the cluster.
-    for_helm: further options.
-    after_base: what the images' own base waits for.
-    after_cluster: what the installation waits for besides the platform's images.
-    """
-    chosen = build.names()
-    build.add_builds(steps, chosen, after=after_base)
-    pushes = build.add_pushes(steps, {tag(name): f"image {tag(name)}" for name in chosen}, after=["registry"])
-    steps.add(
-        "images of the nodes",
-        lambda _: build.roll([tag(name) for name in chosen]),
-        after=[*pushes, "registry for the nodes"],
-    )
-    steps.add("helm", partial(install, context, for_helm), after=["images of the nodes", *after_cluster])
+
+def add(steps: Steps, context: str, options: list[str], after: Iterable[str]) -> None:
+    """Steps for the platform, with these options for helm, in the cluster that is kubectl's context."""
+    steps.add("helm", partial(install, context, options), after=[IMAGES, *after])
     steps.add("prediction", lambda _: predict(), after=["helm"])
 
 

@@ -1,4 +1,4 @@
-"""`make cluster`, `make up` and `make down`: a kind cluster from a container registry, or from package registries alone.
+"""`make cluster`, `make up` and `make down`: a kind cluster, from a container registry or from package registries.
 
 up      a running cluster; skips what is there. --platform: and the platform on it, with what follows -- for helm
 down    removes the cluster and stops the engine that `up` started; --all: images and programs too
@@ -26,7 +26,6 @@ from images.offline import cluster, host, images, tools
 from images.offline.paths import BIN, LOGS, ROOT, TEMPORARY, TOOLS
 from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals
 
-METRICS = "metrics-server"
 CHOICES = {"auto": None, "": None, "1": True, "0": False}
 
 
@@ -148,7 +147,7 @@ def choose_path(found: cluster.Mark | None, choice: bool | None) -> bool:
 
 
 def add_registry(steps: Steps, config: cluster.Config, made: str, offline: bool) -> None:
-    """Steps for the registry, and in the offline case for the images that are pushed to it. `made` makes the cluster."""
+    """Steps for the registry; `made` is the one that makes the cluster."""
     steps.add(
         "registry",
         lambda _: registry.start(),
@@ -161,13 +160,24 @@ def add_registry(steps: Steps, config: cluster.Config, made: str, offline: bool)
         after=["registry", made],
         there=partial(cluster.has_registry, config),
     )
-    if offline:
-        pushed = {image.name: image.step for image in images.load().values() if image.push}
-        build.add_pushes(steps, pushed, after=["registry"])
+
+
+def add_pushes(steps: Steps, offline: bool, late: bool) -> list[str]:
+    """A step for each image of the list that charts refer to, or for those that nothing waits for; their names."""
+    chosen = [image for image in images.load().values() if offline and image.push and image.late == late]
+    for image in chosen:
+        steps.add(
+            f"push {image.name}",
+            lambda _, name=image.name: registry.push(name),
+            after=[image.step, "registry"],
+            kind="image",
+            there=partial(registry.has, image.name),
+        )
+    return [f"push {image.name}" for image in chosen]
 
 
 def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None, offline: bool) -> str:
-    """Steps for the cluster itself, its registry, and metrics-server. Returns the name of the first."""
+    """The step for the cluster itself; its name."""
     name = f"cluster {config.name} ({config.nodes} node{'s'[: config.nodes > 1]})"
     kubectl = "program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl")
     needed = [program("kind"), kubectl, *([images.node_image().step] if offline else [])]
@@ -176,25 +186,24 @@ def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None
         steps.add(name, repair, after=needed, there=partial(cluster.healthy, config))
     else:
         steps.add(name, partial(cluster.create, config, offline), after=needed)
-    add_registry(steps, config, name, offline)
+    return name
+
+
+def add_late(steps: Steps, config: cluster.Config, made: str, offline: bool) -> None:
+    """What no prediction waits for: metrics-server, which HorizontalPodAutoscalers ask, and what is off by default."""
+    pushes = add_pushes(steps, offline, late=True)
+    steps.add(
+        "metrics-server",
+        partial(cluster.install_metrics_server, config),
+        after=["registry for the nodes", *pushes],
+    )
     if offline:
         steps.add(
             "crictl on the nodes",
             partial(cluster.add_crictl, config),
-            after=[name, program("crictl")],
+            after=[made, program("crictl")],
             there=partial(cluster.has_crictl, config),
         )
-    return name
-
-
-def add_metrics_server(steps: Steps, config: cluster.Config, made: str, offline: bool) -> None:
-    """The last step, as only HorizontalPodAutoscalers wait for it."""
-    pushed = [f"push {image.name}" for image in images.load().values() if offline and image.folder == METRICS]
-    steps.add(
-        "metrics-server",
-        partial(cluster.install_metrics_server, config),
-        after=["registry for the nodes", made, *pushed],
-    )
 
 
 def up(config_path: Path, with_platform: bool, for_helm: list[str]) -> None:
@@ -224,12 +233,13 @@ def up(config_path: Path, with_platform: bool, for_helm: list[str]) -> None:
     if offline:
         add_images(steps)
     made = add_cluster(steps, config, found, offline)
+    add_registry(steps, config, made, offline)
+    chosen = ["python", *(build.names() if with_platform else [])]  # python: of the pods of tests, too
+    platform.add_images(steps, chosen, [images.debian().step] if offline else ["container engine"])
+    pushes = add_pushes(steps, offline, late=False)
     if with_platform:
-        base = [images.debian().step] if offline else ["container engine"]
-        pushed = [f"push {i.name}" for i in images.load().values() if offline and i.push and i.folder != METRICS]
-        needed = [made, *pushed, *([program("helm")] if program("helm") in steps.steps else [])]
-        platform.add(steps, config.context, options(offline) + for_helm, base, needed)
-    add_metrics_server(steps, config, made, offline)
+        platform.add(steps, config.context, options(offline) + for_helm, [*pushes, program("helm")])
+    add_late(steps, config, made, offline)
     steps.run()
 
     if found and found.offline and found.image != images.node_image().key:

@@ -82,10 +82,12 @@ def cgroup_version() -> str:
 def kind_config(config: Config, offline: bool, cgroups: str) -> str:
     """The configuration for kind: the file's, and what containerd and kubelet need on this host.
 
-    On cgroup v1 both use cgroupfs: there systemd freezes a container to set its limits, and runc now and then fails with
-    "unable to freeze" when many start at once. Our node image has containerd's configuration version 3, kind's version 2.
+    On cgroup v1 both use cgroupfs: systemd freezes a container there to set its limits, and runc now and then fails
+    with "unable to freeze" when many start at once. Our node image has containerd's configuration version 3, kind's 2.
     """
-    text = config.path.read_text()
+    # images are built meanwhile: kubeadm's minute for the API server's first answer is not enough for two cores
+    patience = "kind: InitConfiguration\ntimeouts: {kubernetesAPICall: 4m}"
+    text = _with(config.path.read_text(), "kubeadmConfigPatches", patience)
     runtime = "io.containerd.cri.v1.runtime" if offline else "io.containerd.grpc.v1.cri"
     if not offline:  # our node image has it
         text = _with(text, "containerdConfigPatches", f'[plugins."{runtime}".registry]\n  config_path = "{CERTS}"')
@@ -263,7 +265,7 @@ def has_crictl(config: Config) -> bool:
 
 
 def add_crictl(config: Config, log: Log) -> None:
-    """crictl onto every node, for people and for `kind load`. Nothing here calls it, so that nothing waits for its build."""
+    """crictl onto every node, for people and for `kind load`; nothing waits for its build."""
     for node in containers(config.name):
         log.run(["docker", "cp", BIN / "crictl", f"{node}:/usr/local/bin/crictl"])
 

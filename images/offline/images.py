@@ -37,6 +37,7 @@ class Image:
     tools: tuple[str, ...] = ()
     node: bool = False
     push: bool = False
+    late: bool = False
 
     @property
     def source(self) -> Path:

@@ -11,7 +11,9 @@ import pytest
 from kubernetes import client, utils
 from kubernetes.client.exceptions import ApiException
 
-IMAGE = "docker.io/library/python:3.13.5-slim"
+from images import build
+
+IMAGE = build.tag("python")
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -59,11 +61,12 @@ class Namespace:
         memory: str = "128Mi",
         claim: str = "",
         security: dict[str, Any] | None = None,
+        image: str = IMAGE,
     ) -> None:
         """Create a pod that runs a command once; /data is the claim's volume."""
         container: dict[str, Any] = {
             "name": "main",
-            "image": IMAGE,
+            "image": image,
             "imagePullPolicy": "IfNotPresent",
             "command": command,
             "resources": {"limits": {"memory": memory}},
