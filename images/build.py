@@ -127,12 +127,15 @@ def add_builds(steps: Steps, chosen: Iterable[str], after: Iterable[str] = (), a
         )
 
 
-def add_pushes(steps: Steps, chosen: Iterable[str], after: Iterable[str] = (), also: Iterable[str] = ()) -> list[str]:
-    """A step for each image that brings it to the cluster's registry, under `also` if given; the references there.
+def add_pushes(
+    steps: Steps, chosen: Iterable[str], after: Iterable[str] = (), also: Iterable[str] = ()
+) -> dict[str, str]:
+    """A step for each image that brings it to the cluster's registry; the chosen ones' references there -> its name.
 
-    After what it stands on, as layers that two pushes have in common would be compressed twice.
+    After what it stands on, as layers that two pushes have in common would be compressed twice. also: names in place of
+    the usual one.
     """
-    chosen, pushed = list(chosen), []
+    chosen, pushed = list(chosen), {}
     for name in with_parents(chosen):
         if name == "install":
             continue
@@ -144,7 +147,8 @@ def add_pushes(steps: Steps, chosen: Iterable[str], after: Iterable[str] = (), a
             kind="image",
             there=partial(_pushed, references),
         )
-        pushed += references
+        if name in chosen:
+            pushed |= dict.fromkeys(references, f"push {tag(name)}")
     return pushed
 
 
@@ -155,6 +159,27 @@ def _push(references: list[str], _: Log) -> None:
 
 def _pushed(references: list[str]) -> bool:
     return all(map(registry.has, references))
+
+
+def add_pulls(steps: Steps, references: dict[str, str], after: Iterable[str], replaced: list[str]) -> list[str]:
+    """A step for each image (-> the step that pushes it) that brings it onto the nodes; their names.
+
+    replaced: gets those of which a node had another build.
+    """
+
+    def pull(reference: str) -> None:
+        if registry.pull(reference):
+            replaced.append(reference)
+
+    for reference, pushed in references.items():
+        steps.add(
+            f"pull {reference}",
+            lambda _, reference=reference: pull(reference),
+            after=[pushed, *after],
+            kind="pull",
+            there=lambda reference=reference: not registry.stale(reference),
+        )
+    return [f"pull {reference}" for reference in references]
 
 
 def restart(references: Iterable[str]) -> list[str]:
@@ -171,20 +196,21 @@ def restart(references: Iterable[str]) -> list[str]:
     return restarted
 
 
-def roll(references: Iterable[str]) -> None:
-    """Nodes pull what they have another build of, and what runs there is restarted. Raises Failure."""
-    changed = [reference for reference in references if registry.refresh(reference)]
-    if restarted := restart(changed) if changed else []:
-        print(f"       restarted {', '.join(restarted)}: there is another build of {', '.join(changed)}", flush=True)
+def roll(replaced: Iterable[str]) -> None:
+    """Restart what runs these, and say so."""
+    if replaced and (restarted := restart(replaced)):
+        print(f"       restarted {', '.join(restarted)}: another build of {', '.join(replaced)}", flush=True)
 
 
 def make(chosen: list[str], also: list[str], to_cluster: bool) -> None:
     """Build the chosen images; bring them into the cluster."""
     steps = Steps(LOGS)
     add_builds(steps, chosen, also=also)
-    pushed = add_pushes(steps, chosen, also=also) if to_cluster and registry.answers() else []
+    replaced: list[str] = []
+    if to_cluster and registry.answers():
+        add_pulls(steps, add_pushes(steps, chosen, also=also), [], replaced)
     steps.run()
-    roll(pushed)
+    roll(replaced)
     print(f"  images: {steps.seconds():.0f} s")
 
 

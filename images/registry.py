@@ -147,18 +147,38 @@ def nodes() -> list[str]:
     return run(["docker", "ps", "-q", "--filter", label, "--format", "{{.Names}}"]).split()
 
 
-def refresh(reference: str) -> bool:
-    """Nodes that have another image under this name pull the registry's. Others will when a pod needs it.
-
-    Says whether one did: then what runs there is to be restarted.
-    """
+def stale(reference: str) -> dict[str, bool]:
+    """The nodes that have not what the registry has under this name -> whether they have another image of that name."""
     wanted = manifest(reference)
-    name = f"docker.io/{repository(reference)}:{reference.rpartition(':')[2]}"
-    changed = False
-    for node in nodes():
-        ctr = ["docker", "exec", node, "ctr", "--namespace=k8s.io", "images"]
-        listed = run([*ctr, "ls", f"name=={name}"]).splitlines()[1:]
-        if wanted and listed and wanted.digest not in listed[0]:
-            run([*ctr, "pull", "--hosts-dir=/etc/containerd/certs.d", name])
-            changed = True
-    return changed
+    found = {}
+    for node in nodes() if wanted else []:
+        listed = run([*_ctr(node), "ls", f"name=={_full(reference)}"]).splitlines()[1:]
+        if wanted and not (listed and wanted.digest in listed[0]):
+            found[node] = bool(listed)
+    return found
+
+
+def pull(reference: str) -> bool:
+    """Bring what the registry has under this name onto every node.
+
+    Says whether one had another image of that name: then what runs there is to be restarted.
+    """
+    replaced = False
+    for node, other in stale(reference).items():
+        run([*_ctr(node), "pull", "--hosts-dir=/etc/containerd/certs.d", _full(reference)])
+        replaced = replaced or other
+    return replaced
+
+
+def _ctr(node: str) -> list[str]:
+    return ["docker", "exec", node, "ctr", "--namespace=k8s.io", "images"]
+
+
+def _full(reference: str) -> str:
+    """As containerd lists it: with the registry's name."""
+    first = reference.partition("/")[0]
+    return (
+        reference
+        if "." in first or ":" in first
+        else f"docker.io/{repository(reference)}:{reference.rpartition(':')[2]}"
+    )

@@ -9,26 +9,27 @@ from collections.abc import Iterable
 from functools import partial
 
 from images import build
-from images.build import ROOT, tag
+from images.build import ROOT
 from images.offline.steps import Failure, Log, Steps
 
 INSTALL = ["helm", "upgrade", "--install", "mlops", "charts/platform", "--namespace", "mlops", "--create-namespace"]
 PATH = "/predict?sepal_length=5.1&sepal_width=3.5&petal_length=1.4&petal_width=0.2"
 SECONDS = 60.0
-IMAGES = "images of the nodes"
 
 
-def add_images(steps: Steps, chosen: list[str], after: Iterable[str]) -> None:
-    """Steps for images of the platform, built and in the cluster's registry; `after` is for the first."""
+def add_images(steps: Steps, chosen: list[str], after: Iterable[str]) -> str:
+    """Steps for images of the platform, from the build to the nodes; `after` is for the first. The last one's name."""
     build.add_builds(steps, chosen, after=after)
-    pushed = build.add_pushes(steps, chosen, after=["registry"])
-    waited = [f"push {tag(name)}" for name in chosen]
-    steps.add(IMAGES, lambda _: build.roll(pushed), after=[*waited, "registry for the nodes"])
+    pushes = build.add_pushes(steps, chosen, after=["registry"])
+    replaced: list[str] = []
+    pulls = build.add_pulls(steps, pushes, ["registry for the nodes"], replaced)
+    steps.add("images in use", lambda _: build.roll(replaced), after=pulls)
+    return "images in use"
 
 
 def add(steps: Steps, context: str, options: list[str], after: Iterable[str]) -> None:
     """Steps for the platform, with these options for helm, in the cluster that is kubectl's context."""
-    steps.add("helm", partial(install, context, options), after=[IMAGES, *after])
+    steps.add("helm", partial(install, context, options), after=after)
     steps.add("prediction", lambda _: predict(), after=["helm"])
 
 

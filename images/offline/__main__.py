@@ -162,8 +162,8 @@ def add_registry(steps: Steps, config: cluster.Config, made: str, offline: bool)
     )
 
 
-def add_pushes(steps: Steps, offline: bool, late: bool) -> list[str]:
-    """A step for each image of the list that charts refer to, or for those that nothing waits for; their names."""
+def add_listed(steps: Steps, offline: bool, late: bool) -> list[str]:
+    """Steps for images that charts refer to: onto the nodes, late ones to the registry alone. The names of the last."""
     chosen = [image for image in images.load().values() if offline and image.push and image.late == late]
     for image in chosen:
         steps.add(
@@ -173,7 +173,8 @@ def add_pushes(steps: Steps, offline: bool, late: bool) -> list[str]:
             kind="image",
             there=partial(registry.has, image.name),
         )
-    return [f"push {image.name}" for image in chosen]
+    pushes = {image.name: f"push {image.name}" for image in chosen}
+    return list(pushes.values()) if late else build.add_pulls(steps, pushes, ["registry for the nodes"], [])
 
 
 def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None, offline: bool) -> str:
@@ -191,7 +192,7 @@ def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None
 
 def add_late(steps: Steps, config: cluster.Config, made: str, offline: bool) -> None:
     """What no prediction waits for: metrics-server, which HorizontalPodAutoscalers ask, and what is off by default."""
-    pushes = add_pushes(steps, offline, late=True)
+    pushes = add_listed(steps, offline, late=True)
     steps.add(
         "metrics-server",
         partial(cluster.install_metrics_server, config),
@@ -235,10 +236,10 @@ def up(config_path: Path, with_platform: bool, for_helm: list[str]) -> None:
     made = add_cluster(steps, config, found, offline)
     add_registry(steps, config, made, offline)
     chosen = ["python", *(build.names() if with_platform else [])]  # python: of the pods of tests, too
-    platform.add_images(steps, chosen, [images.debian().step] if offline else ["container engine"])
-    pushes = add_pushes(steps, offline, late=False)
+    in_use = platform.add_images(steps, chosen, [images.debian().step] if offline else ["container engine"])
+    listed = add_listed(steps, offline, late=False)
     if with_platform:
-        platform.add(steps, config.context, options(offline) + for_helm, [*pushes, program("helm")])
+        platform.add(steps, config.context, options(offline) + for_helm, [in_use, *listed, program("helm")])
     add_late(steps, config, made, offline)
     steps.run()
 

@@ -167,7 +167,7 @@ def registry_answers() -> bool:
 def check_room(config: Config, disk: int) -> None:
     """Raises Failure when a new cluster has no room: `disk` GiB, ports."""
     host.check_disk(disk)
-    for address, port in config.ports:
+    for address, port in (*config.ports, *([] if registry.answers() else [("127.0.0.1", registry.PORT)])):
         host.check_port(address, port)
 
 

@@ -107,7 +107,7 @@ def test_a_name_with_another_build_is_pulled_again(namespace: Namespace) -> None
         command = ["docker", "buildx", "build", "--provenance=false", "--load", "-t", image, "-"]
         registry.run(command, dockerfile)
         registry.push(image)
-        assert registry.refresh(image) == (build == "two")
+        assert registry.pull(image) == (build == "two")
         namespace.pod(build, ask, image=image)
         assert namespace.finished(build) == "Succeeded"
         assert namespace.logs(build).strip() == build
