@@ -23,11 +23,8 @@ demo: $(READY)  ## the loop on this machine: train, promote, serve, see (ONCE=1:
 # What `kubectl`, `helm` and the like are called by: those that `make cluster` made, where there are none on PATH.
 TOOLS := PATH="$(CURDIR)/.tools/bin:$$PATH"
 
-up: cluster images  ## a kind cluster with everything on it: ends with a prediction
-	@options=$$($(CLUSTER) options --config $(KIND_CONFIG)) && \
-	  $(TOOLS) helm upgrade --install mlops charts/platform --namespace mlops --create-namespace \
-	  --kube-context kind-mlops --wait --timeout 10m $$options $(ARGS)
-	@$(PYTHON) -B -m images.predict
+up:  ## a kind cluster with everything on it: ends with a prediction
+	@$(CLUSTER) up --config $(KIND_CONFIG) --platform -- $(ARGS)
 
 test: $(READY) lint  ## every test that needs no cluster (and helm and Prometheus, which it builds where there are none)
 	@$(CLUSTER) tool helm
@@ -48,8 +45,8 @@ CLUSTER := $(PYTHON) -B -m images.offline
 cluster:  ## a kind cluster (OFFLINE=auto|0|1, TOOL_CACHE=DIR, KIND_CONFIG=kind-config-multinode.yaml)
 	@$(CLUSTER) up --config $(KIND_CONFIG)
 
-images:  ## the platform's images (IMAGES=api-skops: that one); onto the kind cluster's nodes where it runs
-	@$(TOOLS) $(PYTHON) -B -m images.build build --load $(IMAGES)
+images:  ## the platform's images (IMAGES=api-skops: that one); where the kind cluster runs, what uses them restarts
+	@$(TOOLS) $(PYTHON) -B -m images.build build --cluster $(IMAGES)
 
 push:  ## push the images: REGISTRY=registry.example.com/team, then helm install --set global.imageRegistry=...
 	@$(PYTHON) -B -m images.build push $(REGISTRY)
@@ -83,6 +80,7 @@ lock: $(READY)  ## compile requirements/ from pyproject.toml
 	  $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	    $$([[ " $(ALONE) " = *" $$group "* ]] || echo -c requirements/dev.txt) --group $$group -o requirements/$$group.txt pyproject.toml || exit 1; \
 	done
+	@$(BIN)/python -B -m images.locks
 
 clean:  ## remove .venv and the demo's data, not the cluster
 	rm -rf $(VENV) .mlops

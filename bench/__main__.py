@@ -1,7 +1,7 @@
 """`make bench`: the figures of the README, measured here in one run.
 
-`make bench ARGS=--demo` adds the demo's, `make bench ARGS=--platform` those of a platform that it installs on the kind
-cluster.
+`make bench ARGS=--demo` adds the demo's, `make bench ARGS=--platform` those of the platform of `make up`;
+`ARGS='--platform --fresh'` takes that down first, with all that is stored in it, and measures how it comes up.
 """
 
 from __future__ import annotations
@@ -190,14 +190,17 @@ def main() -> None:
     """Measure what the options name, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", action="store_true", help="also time `make demo` on a fresh clone")
-    parser.add_argument("--platform", action="store_true", help="also install and measure the platform on kind")
+    parser.add_argument("--platform", action="store_true", help="also measure the platform of `make up`")
+    parser.add_argument(
+        "--fresh", action="store_true", help="with --platform: take it down first, with all of its data"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(Path(scratch))
         if options.demo:
             bench.demo()
         if options.platform:
-            platform.measure(bench.add, bench.folder)
+            platform.measure(bench.add, bench.folder, options.fresh)
         server = bench.start_mlflow()
         try:
             onnx, plain = bench.register()

@@ -1,19 +1,22 @@
-"""The platform on the kind cluster, for `make bench ARGS=--platform`: install, idle memory, skaffold dev."""
+"""The platform on the kind cluster, for `make bench ARGS=--platform`: `make up`, images, idle memory, skaffold dev."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from app.runtime.waiting import wait_until
+from images import build
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACE = "mlops"
@@ -21,41 +24,93 @@ KUBECTL = ["kubectl", "--context", "kind-mlops", "--namespace", NAMESPACE]
 HELM = ["helm", "--kube-context", "kind-mlops", "--namespace", NAMESPACE]
 INGRESS = "http://127.0.0.1:8080"
 API = {"Host": "api.localhost:8080"}  # Python's resolver does not know *.localhost
-ROW = "sepal_length=5.1&sepal_width=3.5&petal_length=1.4&petal_width=0.2"
+RESULTS = ROOT / "bench" / "results" / "platform.json"
+FLOW = ROOT / "flows" / "train.py"
+STEP = re.compile(r"^ *\d+:\d\d  (.+): (\d+) s$")  # what the steps of `make up` print
 SETTLE = 60  # seconds after the last Job until the platform counts as idle
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 EDITED, BEFORE, AFTER = "app/api/main.py", 'title="Model API"', 'title="Model API, edited"'
 
 
-def measure(add: Callable[[str, str, str], None], folder: Path) -> None:
-    """Install the platform and measure it. The images must be on the nodes: `make cluster images`.
+def measure(add: Callable[[str, str, str], None], folder: Path, fresh: bool) -> None:
+    """Measure the platform of `make up`, and write the figures to bench/results/platform.json.
+
+    fresh: take the cluster, its images and programs down first and measure how they come up: what is stored in the
+    cluster is gone, and it takes minutes.
 
     Raises:
-        SystemExit: there is no cluster, or the platform is installed already: the measurement would end its data.
+        SystemExit: there is no platform to be measured, or a command fails.
     """
-    if subprocess.run([*KUBECTL, "get", "namespace", NAMESPACE], capture_output=True, check=False).returncode == 0:
+    figures: list[dict[str, str]] = []
+
+    def tell(what: str, figure: str, goal: str) -> None:
+        figures.append({"what": what, "measured": figure, "goal": goal})
+        add(what, figure, goal)
+
+    if fresh:
+        run(["make", "down", "ALL=1"])
+        first = up()
+        tell("make up on a fresh machine, to the prediction", f"{first.seconds:.0f} s", "480 s")
+        tell("of it, helm to everything ready", f"{first.steps['helm']} s", "")
+    elif subprocess.run([*HELM, "status", "mlops"], capture_output=True, check=False).returncode:
         raise SystemExit(
-            f"the namespace {NAMESPACE} is there; the bench installs anew. To delete it and all of its data:\n"
-            f"  kubectl --context kind-mlops delete namespace {NAMESPACE}"
+            "there is no platform to be measured: `make up` first, or `make bench ARGS='--platform --fresh'`"
         )
-    add("helm install to first prediction", f"{install():.0f} s", "240 s")
-    add("whole platform idle, memory", f"{idle() / 2**30:.2f} GiB", "2.5 GiB")
-    add("skaffold dev, edit to served", f"{edit(folder):.1f} s", "10 s")
+    tell("make up again, to the prediction", f"{up().seconds:.0f} s", "15 s")
+    changed, image = change()
+    tell("a changed line of a flow, make up to it running", f"{changed:.0f} s", "30 s")
+    tell("of it, the changed image built and on the node", f"{image} s", "5 s")
+    total = sum(own for *_, own in build.own_bytes(build.names()))
+    tell("all images, each layer once", f"{total / 1e9:.2f} GB", "1.6 GB")
+    tell("whole platform idle, memory", f"{idle() / 2**30:.2f} GiB", "2.5 GiB")
+    tell("skaffold dev, edit to served", f"{edit(folder):.1f} s", "10 s")
+    up()  # as it was
+    load = f"{os.getloadavg()[2]:.1f} in the last quarter of an hour, the bench included"
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"cores": os.cpu_count(), "load": load, "figures": figures}, indent=2) + "\n")
 
 
-def install() -> float:
-    """Seconds from `helm install` to the first prediction."""
+@dataclass(frozen=True)
+class Up:
+    """One run of `make up`: seconds to the prediction, and those of its steps."""
+
+    seconds: float
+    steps: dict[str, int]
+
+
+def up() -> Up:
     begun = time.monotonic()
-    # Grafana's image is not everywhere, and no prediction waits for it
-    run([*HELM, "install", "mlops", "charts/platform", "--create-namespace", "--set=grafana.enabled=false"])
-    wait(lambda: prediction() == "setosa", "a prediction", 600)
-    return time.monotonic() - begun
+    seconds, steps, printed = 0.0, {}, []
+    with subprocess.Popen(
+        ["make", "up"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            printed.append(line)
+            if step := STEP.match(line):
+                steps[step[1]] = int(step[2])
+            if '"prediction": "setosa"' in line:
+                seconds = time.monotonic() - begun
+    if process.returncode or not seconds:
+        raise SystemExit("make up failed:\n" + "".join(printed[-40:]))
+    return Up(seconds, steps)
 
 
-def prediction() -> str:
-    """What the API answers for one flower; "" while it does not."""
-    answer = httpx.get(f"{INGRESS}/predict?{ROW}", headers=API)
-    return str(answer.json().get("prediction", "")) if answer.is_success else ""
+def change() -> tuple[float, int]:
+    """Change a line of a flow, `make up`: seconds until the worker has it, and until its image was on the node."""
+    original = FLOW.read_text()
+    line = f"# bench {time.time()}"
+    begun = time.monotonic()
+    try:
+        FLOW.write_text(f"{original}{line}\n")
+        steps = up().steps
+        worker = [*KUBECTL, "exec", "deployment/mlops-prefect-worker", "--", "tail", "-n1", "/srv/flows/train.py"]
+        wait(lambda: line in run(worker), "the changed line in the worker", 60)
+        seconds = time.monotonic() - begun
+    finally:
+        FLOW.write_text(original)
+    image = f"mlops/flows:{build.version()}"
+    return seconds, sum(steps.get(f"{step} {image}", 0) for step in ("image", "push", "pull"))
 
 
 def idle() -> float:

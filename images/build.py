@@ -1,43 +1,40 @@
-"""`make images` and `make push`: the platform's own images, images/<name>/Dockerfile, as mlops/<name>:<version>.
+"""The platform's own images, images/<name>/Dockerfile, as mlops/<name>:<version>.
 
-build   builds them; --load: and brings them onto the nodes of the kind cluster, if it runs
-push    builds them, tags and pushes them to a registry, for `global.imageRegistry`
+build   builds them; --cluster: and pushes them to the kind cluster's registry, and restarts what uses them
+push    builds them and pushes them to a registry of yours, for `global.imageRegistry`
 sizes   the table of the README
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
-import tarfile
-import time
 import tomllib
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO
+
+from images import registry
+from images.offline.paths import LOGS
+from images.offline.steps import Failure, Log, Steps, stop_on_signals
+from images.registry import CLUSTER, run
 
 ROOT = Path(__file__).resolve().parents[1]
-CLUSTER = "mlops"
-BASE = "python:3.13.5-slim"
-# Taken from the caller's environment by the build stages; they are in no layer of the result.
-PASSED = ("PIP_INDEX_URL", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-
-
-class BuildError(Exception):
-    """A command failed; the message says which, and what it printed."""
-
-
-VARIANTS = {"api-skops": "api"}  # images from another's Dockerfile, with their own lock; built when asked for
+# Taken from the caller's environment by what installs packages; they are in no layer of the result.
+PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+# What the others stand on, or are built with: nobody runs these. `install` is a stage of python's Dockerfile.
+PARENTS = {"python": "python", "install": "python", "common": "common", "tracking": "tracking"}
+# Built when asked for, from another's Dockerfile with other arguments.
+VARIANTS = {"api-skops": ("api", {"LOCK": "api-skops", "PARENT": "common"})}
 
 
 def names() -> list[str]:
     """The images of an installation, by the folders that have a Dockerfile here."""
-    return sorted(path.parent.name for path in (ROOT / "images").glob("*/Dockerfile"))
+    return sorted({path.parent.name for path in (ROOT / "images").glob("*/Dockerfile")} - set(PARENTS))
 
 
 def version() -> str:
@@ -49,12 +46,41 @@ def tag(name: str) -> str:
     return f"mlops/{name}:{version()}"
 
 
-def run(command: list[str]) -> str:
-    """What the command printed. Raises BuildError when it fails."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"{' '.join(command)}\n{done.stdout}{done.stderr}".rstrip())
-    return done.stdout.strip()
+def dockerfile(name: str) -> Path:
+    folder = PARENTS.get(name) or VARIANTS.get(name, (name,))[0]
+    return ROOT / "images" / folder / "Dockerfile"
+
+
+def arguments(name: str) -> dict[str, str]:
+    """The build's arguments, without those of the caller's environment."""
+    given = {"MLOPS_GIT_SHA": commit()} if name == "flows" else {}
+    return VARIANTS[name][1] if name in VARIANTS else given
+
+
+def parents(name: str) -> list[str]:
+    """The images of ours that one is built from, the one that it stands on first."""
+    if name == "python":
+        return []
+    if name == "install":
+        return ["python"]
+    named = re.findall(r"^FROM mlops/(\S+)|\bfrom=mlops/(\S+?),", dockerfile(name).read_text(), re.MULTILINE)
+    default = re.search(r"^ARG PARENT=(\S+)", dockerfile(name).read_text(), re.MULTILINE)
+    parent = arguments(name).get("PARENT", default[1] if default else "")
+    return [word.replace("$PARENT", parent) for pair in named for word in pair if word]
+
+
+def with_parents(chosen: Iterable[str]) -> list[str]:
+    """The images and all that they stand on, parents first."""
+    ordered: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        for parent in parents(name):
+            visit(parent)
+        ordered[name] = None
+
+    for name in chosen:
+        visit(name)
+    return list(ordered)
 
 
 def commit() -> str:
@@ -64,88 +90,99 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def build(name: str, also: Iterable[str] = ()) -> None:
-    """Build one image; `also` are further tags for it."""
-    tags = [word for reference in (tag(name), *also) for word in ("-t", reference)]
-    arguments = [word for key in PASSED if key in os.environ for word in ("--build-arg", key)]
-    if name == "flows":
-        arguments += ["--build-arg", f"MLOPS_GIT_SHA={commit()}"]
-    if name in VARIANTS:
-        arguments += ["--build-arg", f"LOCK={name}"]
-    dockerfile = f"images/{VARIANTS.get(name, name)}/Dockerfile"
-    command = ["docker", "buildx", "build", "--provenance=false", "--load", "-f", dockerfile]
-    run([*command, *arguments, *tags, "."])
+def build(name: str, also: Iterable[str], log: Log) -> None:
+    """Build one image; `also` are further tags for it. Raises Failure with the end of what the build printed."""
+    words = [
+        "docker",
+        "buildx",
+        "build",
+        "--provenance=false",
+        "--load",
+        "--progress=plain",
+        "-f",
+        str(dockerfile(name)),
+    ]
+    if name in PARENTS:
+        words += ["--target", name] if PARENTS[name] == "python" else []
+    for parent in parents(name):
+        words += ["--build-context", f"mlops/{parent}=docker-image://{tag(parent)}"]
+    for key in PASSED:
+        words += ["--build-arg", key] if key in os.environ else []
+    for key, value in arguments(name).items():
+        words += ["--build-arg", f"{key}={value}"]
+    for reference in (tag(name), *also):
+        words += ["-t", reference]
+    log.run([*words, "."], cwd=ROOT)
 
 
-def nodes() -> list[str]:
-    """The nodes of the kind cluster, where it runs on this machine."""
-    label = f"label=io.x-k8s.kind.cluster={CLUSTER}"
-    return run(["docker", "ps", "-q", "--filter", label, "--format", "{{.Names}}"]).split()
+def add_builds(steps: Steps, chosen: Iterable[str], after: Iterable[str] = (), also: Iterable[str] = ()) -> None:
+    """A step for each image and what it stands on."""
+    chosen = list(chosen)
+    for name in with_parents(chosen):
+        steps.add(
+            f"image {tag(name)}",
+            partial(build, name, also if name in chosen else ()),
+            after=[*after, *(f"image {tag(parent)}" for parent in parents(name))],
+            kind="image",
+        )
 
 
-def image_id(reference: str) -> str:
-    """The engine's id of an image: the digest of its configuration, which containerd lists too."""
-    return run(["docker", "image", "inspect", "-f", "{{.Id}}", reference])
+def add_pushes(
+    steps: Steps, chosen: Iterable[str], after: Iterable[str] = (), also: Iterable[str] = ()
+) -> dict[str, str]:
+    """A step for each image that brings it to the cluster's registry; the chosen ones' references there -> its name.
 
-
-def has(node: str, reference: str) -> bool:
-    listed = run(["docker", "exec", node, "crictl", "inspecti", "-q", "-o", "json", reference])
-    return bool(json.loads(listed)["status"]["id"] == image_id(reference))
-
-
-def load(references: list[str]) -> list[str]:
-    """Bring images onto every node; returns those that were not there.
-
-    As `kind load docker-image`, but without a file in between and without the layers that a node has: after a change of
-    code that is a few kilobytes instead of a gigabyte.
+    After what it stands on, as layers that two pushes have in common would be compressed twice. also: names in place of
+    the usual one.
     """
-    loaded = []
-    for node in nodes():
-        missing = [reference for reference in references if not _is_there(node, reference)]
-        if missing:
-            _send(node, missing)
-            loaded += missing
-    return sorted(set(loaded))
+    chosen, pushed = list(chosen), {}
+    for name in with_parents(chosen):
+        if name == "install":
+            continue
+        references = list(also) if also and name in chosen else [tag(name)]
+        steps.add(
+            f"push {tag(name)}",
+            partial(_push, references),
+            after=[f"image {tag(name)}", *(f"push {tag(parent)}" for parent in parents(name)[:1]), *after],
+            kind="image",
+            there=partial(_pushed, references),
+        )
+        if name in chosen:
+            pushed |= dict.fromkeys(references, f"push {tag(name)}")
+    return pushed
 
 
-def _is_there(node: str, reference: str) -> bool:
-    try:
-        return has(node, reference)
-    except BuildError:
-        return False  # crictl fails where the name is unknown
+def _push(references: list[str], _: Log) -> None:
+    for reference in references:
+        registry.push(reference)
 
 
-def _send(node: str, references: list[str]) -> None:
-    ctr = ["docker", "exec", "-i", node, "ctr", "--namespace=k8s.io"]
-    there = set(run([*ctr, "content", "ls", "-q"]).replace("sha256:", "").split())
-    importing = [*ctr, "images", "import", "--all-platforms", "--digests", "--snapshotter=overlayfs", "-"]
-    with (
-        subprocess.Popen(["docker", "save", *references], stdout=subprocess.PIPE) as saved,
-        subprocess.Popen(
-            importing, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        ) as imported,
-    ):
-        assert saved.stdout
-        assert imported.stdin
-        with contextlib.suppress(BrokenPipeError):  # what ctr printed says why
-            _copy_without(saved.stdout, imported.stdin, there)
-        imported.stdin.close()
-        assert imported.stdout
-        printed = imported.stdout.read().decode(errors="replace")
-    if saved.returncode or imported.returncode:
-        raise BuildError(f"loading {', '.join(references)} onto {node} failed:\n{printed}")
+def _pushed(references: list[str]) -> bool:
+    return all(map(registry.has, references))
 
 
-def _copy_without(source: IO[bytes], target: IO[bytes], digests: set[str]) -> None:
-    """Copy a tar stream of an OCI layout but for these blobs."""
-    with tarfile.open(fileobj=source, mode="r|") as old, tarfile.open(fileobj=target, mode="w|") as new:
-        for member in old:
-            if member.name == "manifest.json" or Path(member.name).name in digests:
-                continue  # without manifest.json it is read as an OCI layout, in which blobs may be missing
-            new.addfile(member, old.extractfile(member) if member.isreg() else None)
+def add_pulls(steps: Steps, references: dict[str, str], after: Iterable[str], replaced: list[str]) -> list[str]:
+    """A step for each image (-> the step that pushes it) that brings it onto the nodes; their names.
+
+    replaced: gets those of which a node had another build.
+    """
+
+    def pull(reference: str) -> None:
+        if registry.pull(reference):
+            replaced.append(reference)
+
+    for reference, pushed in references.items():
+        steps.add(
+            f"pull {reference}",
+            lambda _, reference=reference: pull(reference),
+            after=[pushed, *after],
+            kind="pull",
+            there=lambda reference=reference: not registry.stale(reference),
+        )
+    return [f"pull {reference}" for reference in references]
 
 
-def restart(references: list[str]) -> list[str]:
+def restart(references: Iterable[str]) -> list[str]:
     """Restart what runs an image whose name was given to another build; returns the names."""
     kubectl = ["kubectl", "--context", f"kind-{CLUSTER}"]
     selector = ["--selector", "app.kubernetes.io/part-of=mlops"]
@@ -159,50 +196,68 @@ def restart(references: list[str]) -> list[str]:
     return restarted
 
 
+def roll(replaced: Iterable[str]) -> None:
+    """Restart what runs these, and say so."""
+    if replaced and (restarted := restart(replaced)):
+        print(f"       restarted {', '.join(restarted)}: another build of {', '.join(replaced)}", flush=True)
+
+
+def make(chosen: list[str], also: list[str], to_cluster: bool) -> None:
+    """Build the chosen images; bring them into the cluster."""
+    steps = Steps(LOGS)
+    add_builds(steps, chosen, also=also)
+    replaced: list[str] = []
+    if to_cluster and registry.answers():
+        add_pulls(steps, add_pushes(steps, chosen, also=also), [], replaced)
+    steps.run()
+    roll(replaced)
+    print(f"  images: {steps.seconds():.0f} s")
+
+
+def push(to: str) -> None:
+    """Build all images and push them to a registry."""
+    steps = Steps(LOGS)
+    chosen = [*names(), *VARIANTS]
+    add_builds(steps, chosen)
+    before: list[str] = []  # one after the other: they have layers in common
+    for name in chosen:
+        target = f"{to.rstrip('/')}/{tag(name)}"
+        steps.add(
+            f"push {target}",
+            lambda _, name=name, target=target: registry.push(tag(name), target),
+            after=[f"image {tag(name)}", *before],
+        )
+        before = [f"push {target}"]
+    steps.run()
+    print(f"Install with --set global.imageRegistry={to.rstrip('/')}")
+
+
 def size(reference: str) -> int:
     """Bytes of all layers, unpacked."""
     return int(run(["docker", "image", "inspect", "-f", "{{.Size}}", reference]))
 
 
+def own_bytes(chosen: Iterable[str]) -> Iterator[tuple[str, int, int]]:
+    """For each image and what it stands on: its name, its size, and the bytes that it adds to its parent."""
+    for name in with_parents(chosen):
+        if name == "install":
+            continue
+        parent = next(iter(parents(name)), "")
+        whole = size(tag(name))
+        yield tag(name), whole, whole - (size(tag(parent)) if parent else 0)
+
+
 def sizes() -> str:
-    """The table of the README, MB of 10^6 bytes, unpacked."""
-    base = size(BASE)
-    found = {tag(name): size(tag(name)) / 1e6 for name in [*names(), *VARIANTS]}
-    rows = [f"| `{reference}` | {mb:.0f} MB | {mb - base / 1e6:.0f} MB |" for reference, mb in found.items()]
-    return "\n".join(["| image | size | above the Python base |", "|---|---|---|", *rows])
+    """The table of the README, MB of 10^6 bytes, unpacked; the sum counts each layer once."""
+    found = list(own_bytes(names()))
+    rows = [f"| `{reference}` | {whole / 1e6:.0f} MB | {own / 1e6:.0f} MB |" for reference, whole, own in found]
+    extra = [f"| `{tag(name)}`, on demand | {size(tag(name)) / 1e6:.0f} MB | |" for name in VARIANTS if has(tag(name))]
+    total = f"| all, each layer once | | {sum(own for *_, own in found) / 1e6:.0f} MB |"
+    return "\n".join(["| image | size | of it its own |", "|---|---|---|", *rows, total, *extra])
 
 
-def make(chosen: list[str], also: list[str], to_cluster: bool) -> None:
-    """Build the chosen images, two at a time, and load them."""
-    begun = time.monotonic()
-
-    def one(name: str) -> None:
-        started = time.monotonic()
-        build(name, also)
-        print(f"  built {tag(name)}: {time.monotonic() - started:.0f} s", flush=True)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, chosen))
-    if to_cluster:
-        started = time.monotonic()
-        references = also or [tag(name) for name in chosen]
-        loaded = load(references)
-        what = ", ".join(loaded) if loaded else "they are there"
-        print(f"  onto the cluster's nodes: {what}: {time.monotonic() - started:.0f} s")
-        if restarted := restart(loaded) if loaded else []:
-            print(f"  restarted {', '.join(restarted)}")
-    print(f"  images: {time.monotonic() - begun:.0f} s")
-
-
-def push(registry: str) -> None:
-    """Push the images under the registry's name. Raises BuildError when it refuses."""
-    for name in [*names(), *VARIANTS]:
-        build(name)
-        there = f"{registry.rstrip('/')}/{tag(name)}"
-        run(["docker", "tag", tag(name), there])
-        run(["docker", "push", there])
-        print(f"  pushed {there}")
-    print(f"Install with --set global.imageRegistry={registry.rstrip('/')}")
+def has(reference: str) -> bool:
+    return bool(run(["docker", "image", "ls", "-q", reference]))
 
 
 def main() -> None:
@@ -211,22 +266,24 @@ def main() -> None:
     )
     parser.add_argument("command", choices=["build", "push", "sizes"])
     parser.add_argument("names", nargs="*", help="build: images, by default all; push: the registry")
-    parser.add_argument("--load", action="store_true", help="onto the nodes of the kind cluster")
+    parser.add_argument("--cluster", action="store_true", help="push them to the kind cluster's registry")
     parser.add_argument("--tag", action="append", default=[], help="build: a further tag, as skaffold asks for")
-    arguments = parser.parse_intermixed_args()
-    unknown = set(arguments.names) - {*names(), *VARIANTS} if arguments.command == "build" else set()
+    options = parser.parse_intermixed_args()
+    known = [*names(), *VARIANTS, *PARENTS]
+    unknown = set(options.names) - set(known) if options.command == "build" else set()
     if unknown:
-        parser.error(f"there is no image {', '.join(sorted(unknown))}; known are: {', '.join([*names(), *VARIANTS])}")
+        parser.error(f"there is no image {', '.join(sorted(unknown))}; known are: {', '.join(known)}")
+    stop_on_signals()
     try:
-        if arguments.command == "build":
-            make(arguments.names or names(), arguments.tag, arguments.load)
-        elif arguments.command == "push":
-            if len(arguments.names) != 1:
+        if options.command == "build":
+            make(options.names or names(), options.tag, options.cluster)
+        elif options.command == "push":
+            if len(options.names) != 1:
                 parser.error("push wants a registry: make push REGISTRY=registry.example.com/team")
-            push(arguments.names[0])
+            push(options.names[0])
         else:
             print(sizes())
-    except BuildError as error:
+    except Failure as error:
         sys.exit(str(error))
 
 

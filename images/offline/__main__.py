@@ -1,8 +1,7 @@
-"""`make cluster` and `make down`: a kind cluster from a container registry, or from package registries alone.
+"""`make cluster`, `make up` and `make down`: a kind cluster, from a container registry or from package registries.
 
-up      a running cluster; skips what is there
+up      a running cluster; skips what is there. --platform: and the platform on it, with what follows -- for helm
 down    removes the cluster and stops the engine that `up` started; --all: images and programs too
-options what `make up` tells helm about the cluster there: which parts of the chart it has no image for
 tool    one program of tools.toml that people call themselves (helm), into .tools/bin where PATH has none
 pack    compresses the programs of .tools/bin into a folder that TOOL_CACHE can name, and lists their sums
 """
@@ -21,6 +20,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from images import build, registry
+from images import up as platform
 from images.offline import cluster, host, images, tools
 from images.offline.paths import BIN, LOGS, ROOT, TEMPORARY, TOOLS
 from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals
@@ -145,8 +146,39 @@ def choose_path(found: cluster.Mark | None, choice: bool | None) -> bool:
     return True
 
 
-def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None, offline: bool) -> None:
-    """Steps for the cluster itself, the images that are loaded into it, and metrics-server."""
+def add_registry(steps: Steps, config: cluster.Config, made: str, offline: bool) -> None:
+    """Steps for the registry; `made` is the one that makes the cluster."""
+    steps.add(
+        "registry",
+        lambda _: registry.start(),
+        after=[images.load()[registry.IMAGE].step] if offline else ["container engine"],
+        there=registry.answers,
+    )
+    steps.add(
+        "registry for the nodes",
+        partial(cluster.add_registry, config),
+        after=["registry", made],
+        there=partial(cluster.has_registry, config),
+    )
+
+
+def add_listed(steps: Steps, offline: bool, late: bool) -> list[str]:
+    """Steps for images that charts refer to: onto the nodes, late ones to the registry alone. The names of the last."""
+    chosen = [image for image in images.load().values() if offline and image.push and image.late == late]
+    for image in chosen:
+        steps.add(
+            f"push {image.name}",
+            lambda _, name=image.name: registry.push(name),
+            after=[image.step, "registry"],
+            kind="image",
+            there=partial(registry.has, image.name),
+        )
+    pushes = {image.name: f"push {image.name}" for image in chosen}
+    return list(pushes.values()) if late else build.add_pulls(steps, pushes, ["registry for the nodes"], [])
+
+
+def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None, offline: bool) -> str:
+    """The step for the cluster itself; its name."""
     name = f"cluster {config.name} ({config.nodes} node{'s'[: config.nodes > 1]})"
     kubectl = "program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl")
     needed = [program("kind"), kubectl, *([images.node_image().step] if offline else [])]
@@ -155,30 +187,31 @@ def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None
         steps.add(name, repair, after=needed, there=partial(cluster.healthy, config))
     else:
         steps.add(name, partial(cluster.create, config, offline), after=needed)
-    if offline:
-        for group in images.load_groups():
-            steps.add(
-                f"loading {', '.join(image.folder for image in group)}",
-                partial(cluster.load_images, config, group),
-                after=[name, *(image.step for image in group)],
-                kind="docker",
-                there=partial(cluster.has_images, config, group),
-            )
-        steps.add(
-            "crictl on the nodes",
-            partial(cluster.add_crictl, config),
-            after=[name, program("crictl")],
-            there=partial(cluster.has_crictl, config),
-        )
+    return name
+
+
+def add_late(steps: Steps, config: cluster.Config, made: str, offline: bool) -> None:
+    """What no prediction waits for: metrics-server, which HorizontalPodAutoscalers ask, and what is off by default."""
+    pushes = add_listed(steps, offline, late=True)
     steps.add(
         "metrics-server",
         partial(cluster.install_metrics_server, config),
-        after=[name, *(["loading metrics-server"] if offline else [])],
+        after=["registry for the nodes", *pushes],
     )
+    if offline:
+        steps.add(
+            "crictl on the nodes",
+            partial(cluster.add_crictl, config),
+            after=[made, program("crictl")],
+            there=partial(cluster.has_crictl, config),
+        )
 
 
-def up(config_path: Path) -> None:
-    """A running cluster with metrics-server, and in the offline case with all images that the charts refer to."""
+def up(config_path: Path, with_platform: bool, for_helm: list[str]) -> None:
+    """A running cluster with metrics-server, and in the offline case with all images that the charts refer to.
+
+    with_platform: and the platform installed on it; for_helm are further options for that.
+    """
     config, choice, cache = cluster.read_config(config_path), wanted(), tool_cache()
     steps = Steps(LOGS)
     if host.engine_installed() and not host.engine_answers():
@@ -200,12 +233,22 @@ def up(config_path: Path) -> None:
     add_tools(steps, offline, cache)
     if offline:
         add_images(steps)
-    add_cluster(steps, config, found, offline)
+    made = add_cluster(steps, config, found, offline)
+    add_registry(steps, config, made, offline)
+    chosen = ["python", *(build.names() if with_platform else [])]  # python: of the pods of tests, too
+    in_use = platform.add_images(steps, chosen, [images.debian().step] if offline else ["container engine"])
+    listed = add_listed(steps, offline, late=False)
+    if with_platform:
+        platform.add(steps, config.context, options(offline) + for_helm, [in_use, *listed, program("helm")])
+    add_late(steps, config, made, offline)
     steps.run()
 
     if found and found.offline and found.image != images.node_image().key:
         print("       the node image has changed since: `make down`, then `make cluster` takes the new one")
     took = f"{steps.seconds():.0f} s ({steps.skipped} steps had nothing to do)"
+    if with_platform:
+        print(f"       ready after {took}")
+        return
     print(f"\nThe cluster {config.name} is ready after {took}. Try it:")
     if BIN.exists():
         print(f'  export PATH="{BIN}:$PATH"')
@@ -232,6 +275,8 @@ def remove(config: cluster.Config, everything: bool) -> None:
     if cluster.containers(config.name):
         cluster.remove(config.name)
         print(f"Removed the cluster {config.name}")
+    if registry.remove(content=everything):
+        print("Removed its registry" + ("" if everything else "; what was pushed to it is kept for the next one"))
     if everything:
         names = [name for name in images.load() if name in images.keys_present()]
         if names:
@@ -242,12 +287,11 @@ def remove(config: cluster.Config, everything: bool) -> None:
         print("Stopped the container engine that `make cluster` started")
 
 
-def options(config: cluster.Config) -> list[str]:
-    """Options for helm: on an offline cluster, parts whose images are on no list of ours are left out; says so."""
-    found = cluster.mark(config.name)
-    if not found or not found.offline or any("/grafana/grafana:" in name for name in images.load()):
+def options(offline: bool) -> list[str]:
+    """Options for helm: parts whose images are on no list of ours are left out of an offline cluster; says so."""
+    if not offline or any("/grafana/grafana:" in name for name in images.load()):
         return []
-    print("No container registry answered, and no package has Grafana's image: installing without it", file=sys.stderr)
+    print("       no container registry, and no package has Grafana's image: installing without it", flush=True)
     return ["--set=grafana.enabled=false"]
 
 
@@ -279,20 +323,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m images.offline", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("command", choices=["up", "down", "options", "tool", "pack"])
+    parser.add_argument("command", choices=["up", "down", "tool", "pack"])
     parser.add_argument("folder", nargs="?", type=Path, help="tool: its name; pack: where to")
     parser.add_argument("--config", type=Path, default=ROOT / "kind-config.yaml")
     parser.add_argument("--all", action="store_true")
-    arguments = parser.parse_args()
+    parser.add_argument("--platform", action="store_true")
+    words, for_helm = sys.argv[1:], []
+    if "--" in words:
+        words, for_helm = words[: words.index("--")], words[words.index("--") + 1 :]
+    arguments = parser.parse_args(words)
     stop_on_signals()
     os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"
     try:
-        if arguments.command == "options":
-            print(" ".join(options(cluster.read_config(arguments.config))))
-            return
         with only_one():
             if arguments.command == "up":
-                up(arguments.config)
+                up(arguments.config, arguments.platform, for_helm)
             elif arguments.command == "down":
                 down(arguments.config, arguments.all)
             elif arguments.command == "tool":

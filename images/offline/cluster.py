@@ -6,17 +6,20 @@ import hashlib
 import json
 import re
 import subprocess
+import textwrap
 import time
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from images import registry
 from images.offline import host, images
 from images.offline.paths import BIN, OFFLINE, STATE
 from images.offline.steps import Failure, Log, output
 
 MARK = "/kind/mlops.json"  # in the control plane's file system; written when the cluster was complete
+CERTS = "/etc/containerd/certs.d"  # where containerd looks for registries, one folder each
 READY = 180  # seconds that a started cluster has to become ready
 PROBE = "https://registry-1.docker.io/v2/"
 
@@ -69,6 +72,37 @@ def read_config(path: Path) -> Config:
         ports=tuple(ports),
         digest=hashlib.sha256(text.encode()).hexdigest(),
     )
+
+
+def cgroup_version() -> str:
+    """The engine's host's: "1" or "2"."""
+    return output("docker", "info", "--format", "{{.CgroupVersion}}")
+
+
+def kind_config(config: Config, offline: bool, cgroups: str) -> str:
+    """The configuration for kind: the file's, and what containerd and kubelet need on this host.
+
+    On cgroup v1 both use cgroupfs: systemd freezes a container there to set its limits, and runc now and then fails
+    with "unable to freeze" when many start at once. Our node image has containerd's configuration version 3, kind's 2.
+    """
+    # images are built meanwhile: kubeadm's minute for the API server's first answer is not enough for two cores
+    patience = "kind: InitConfiguration\ntimeouts: {kubernetesAPICall: 4m}"
+    text = _with(config.path.read_text(), "kubeadmConfigPatches", patience)
+    runtime = "io.containerd.cri.v1.runtime" if offline else "io.containerd.grpc.v1.cri"
+    if not offline:  # our node image has it
+        text = _with(text, "containerdConfigPatches", f'[plugins."{runtime}".registry]\n  config_path = "{CERTS}"')
+    if cgroups == "1":
+        options = f'[plugins."{runtime}".containerd.runtimes.runc.options]\n  SystemdCgroup = false'
+        text = _with(text, "containerdConfigPatches", options)
+        text = _with(text, "kubeadmConfigPatches", "kind: KubeletConfiguration\ncgroupDriver: cgroupfs")
+    return text
+
+
+def _with(text: str, patches: str, patch: str) -> str:
+    """A kind configuration with one more of its patches."""
+    entry = f"{patches}:\n- |\n{textwrap.indent(patch, '  ')}\n"
+    replaced, found = re.subn(rf"^{patches}:\n", lambda _: entry, text, count=1, flags=re.MULTILINE)
+    return replaced if found else f"{text.rstrip()}\n{entry}"
 
 
 def containers(name: str) -> dict[str, str]:
@@ -133,7 +167,7 @@ def registry_answers() -> bool:
 def check_room(config: Config, disk: int) -> None:
     """Raises Failure when a new cluster has no room: `disk` GiB, ports."""
     host.check_disk(disk)
-    for address, port in config.ports:
+    for address, port in (*config.ports, *([] if registry.answers() else [("127.0.0.1", registry.PORT)])):
         host.check_port(address, port)
 
 
@@ -142,7 +176,9 @@ def create(config: Config, offline: bool, log: Log) -> None:
     STATE.mkdir(parents=True, exist_ok=True)
     _unfinished(config.name).touch()
     image = ["--image", images.node_image().name] if offline else []
-    command: list[str | Path] = ["kind", "create", "cluster", "--config", config.path, "--wait", f"{READY}s", *image]
+    generated = STATE / config.path.name
+    generated.write_text(kind_config(config, offline, cgroup_version()))
+    command: list[str | Path] = ["kind", "create", "cluster", "--config", generated, "--wait", f"{READY}s", *image]
     try:
         log.run(command)
     except Failure as failure:
@@ -205,23 +241,23 @@ def remove(name: str) -> None:
     _unfinished(name).unlink(missing_ok=True)
 
 
-def has_images(config: Config, group: list[images.Image]) -> bool:
-    """Does every node have these very builds?"""
-    look = "; ".join(f"cat /kind/loaded/{i.folder}; ctr -n k8s.io images ls -q name=={i.name}" for i in group)
-    expected = [line for image in group for line in (image.key, image.name)]
-    return all(
-        output("docker", "exec", node, "sh", "-c", look).splitlines() == expected for node in containers(config.name)
+def has_registry(config: Config) -> bool:
+    """Does the registry answer, and do all nodes ask it first?"""
+    look = ["grep", "-q", registry.NAME, f"{CERTS}/_default/hosts.toml"]
+    return registry.answers() and all(
+        subprocess.run(["docker", "exec", node, *look], capture_output=True, check=False).returncode == 0
+        for node in containers(config.name)
     )
 
 
-def load_images(config: Config, group: list[images.Image], log: Log) -> None:
-    """Stand-ins onto every node. As `kind load docker-image`, which writes them to a file first."""
-    load = "ctr -n k8s.io images import --all-platforms --digests --snapshotter=overlayfs -"
-    notes = " && ".join(["mkdir -p /kind/loaded", *(f"echo {i.key} > /kind/loaded/{i.folder}" for i in group)])
-    names = " ".join(image.name for image in group)
+def add_registry(config: Config, log: Log) -> None:
+    """Bring the registry into the cluster's network and tell the nodes of it, and people's tools by a ConfigMap."""
+    registry.connect()
     for node in containers(config.name):
-        pipe = f"docker save {names} | docker exec -i {node} sh -c '{load} && {notes}'"
-        log.run(["bash", "-o", "pipefail", "-c", pipe], retries=1)
+        registry.tell(node)
+    file = STATE / "local-registry-hosting.yaml"
+    file.write_text(registry.FOR_PEOPLE)
+    log.run([*kubectl(config), "apply", "-f", file], retries=2)
 
 
 def has_crictl(config: Config) -> bool:
@@ -229,7 +265,7 @@ def has_crictl(config: Config) -> bool:
 
 
 def add_crictl(config: Config, log: Log) -> None:
-    """crictl onto every node: `kind load` asks it what is there. The node image does not wait for its build."""
+    """crictl onto every node, for people and for `kind load`; nothing waits for its build."""
     for node in containers(config.name):
         log.run(["docker", "cp", BIN / "crictl", f"{node}:/usr/local/bin/crictl"])
 

@@ -36,7 +36,8 @@ class Image:
     suite: str = ""
     tools: tuple[str, ...] = ()
     node: bool = False
-    load: bool = False
+    push: bool = False
+    late: bool = False
 
     @property
     def source(self) -> Path:
@@ -87,11 +88,9 @@ def inner_images(image: Image) -> list[str]:
     return [other.name for other in load().values() if other.node] if image.folder == "node" else []
 
 
-def load_groups() -> list[list[Image]]:
-    """The images to be loaded; those that share layers of packages together, so that these are sent once."""
-    loaded = [image for image in load().values() if image.load]
-    layered = [image for image in loaded if image.bases and not image.tools]
-    return [[image] for image in loaded if image not in layered] + ([layered] if layered else [])
+def debian() -> Image:
+    """What the platform's own images start from."""
+    return next(image for image in load().values() if image.suite)
 
 
 def node_image() -> Image:

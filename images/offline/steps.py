@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # How many steps of a kind run at once. A Go build uses all cores by itself.
-SLOTS = {"go": 1, "docker": 2, "": 4}
+SLOTS = {"go": 1, "docker": 2, "image": 2, "pull": 3, "": 4}
 STILL_EVERY = 20.0  # seconds between two lines of progress
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import sys
-import tarfile
 import tomllib
 
 import pytest
 
-from images import build
+from images import build, locks, registry
 from images.build import ROOT
+
+LOCKS = {"prefect": "flows", "common": "common", "tracking": "tracking"}  # where it is not the image's name
 
 
 def test_one_version_for_package_charts_and_images() -> None:
@@ -22,24 +22,60 @@ def test_one_version_for_package_charts_and_images() -> None:
         assert found == {"version": version, "appVersion": version}, chart
 
 
-@pytest.mark.parametrize("name", [*build.names(), *build.VARIANTS])
+@pytest.mark.parametrize("name", [*build.names(), *build.VARIANTS, "common", "tracking"])
 def test_an_image_is_built_from_a_hashed_lock_and_runs_as_nobody(name: str) -> None:
-    text = (ROOT / "images" / build.VARIANTS.get(name, name) / "Dockerfile").read_text()
-    lock = ROOT / "requirements" / f"{name}.txt"
-    assert f"requirements/{name}.txt" in text.replace("$LOCK", name)
-    assert "--require-hashes" in text
-    assert lock.read_text().count("--hash=sha256:") > 20
-    assert "USER 10001:10001" in text
-    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {build.BASE}
-    last_stage = text.split("FROM")[-1]
-    assert last_stage.index("COPY --from=build") < last_stage.index("COPY app/") if "COPY app/" in text else True
-    assert "pip" not in last_stage
+    text = build.dockerfile(name).read_text()
+    assert text.rfind("USER 10001:10001") > text.rfind("USER 0:0") or name == "flows"
+    assert build.with_parents([name])[0] == "python"
+    if name == "flows":
+        assert "install" not in build.parents(name)  # code alone
+        return
+    lock = LOCKS.get(name, name)
+    assert f"source=requirements/{lock}.txt" in text.replace("$LOCK", name)
+    assert (ROOT / "requirements" / f"{lock}.txt").read_text().count("--hash=sha256:") > 20
+    if "COPY app/" in text:
+        assert text.index("/opt/install/install") < text.index("COPY app/"), "changed code would install packages anew"
+
+
+def test_only_what_is_hashed_is_installed_and_pip_stays_behind() -> None:
+    """uv checks the hashes; what installs is mounted, so that no image has it."""
+    assert "--require-hashes" in (ROOT / "images/python/install").read_text()
+    runtime, install = (ROOT / "images/python/Dockerfile").read_text().split("AS install")
+    assert "python3-pip" not in runtime
+    assert "python3-pip" in install
+    for name in [*build.names(), "common", "tracking"]:
+        assert "pip" not in build.dockerfile(name).read_text().replace("PIP_INDEX_URL", ""), name
+
+
+def test_debian_is_what_the_images_of_this_machine_start_from() -> None:
+    listed = tomllib.loads((ROOT / "images/offline/images.toml").read_text())
+    first = re.findall(r"^FROM (\S+)", build.dockerfile("python").read_text(), re.MULTILINE)
+    assert [name for name, entry in listed.items() if "suite" in entry] == first[:1]
+
+
+@pytest.mark.parametrize("name", locks.SHARED)
+def test_what_locks_have_in_common_is_up_to_date(name: str) -> None:
+    text = (locks.REQUIREMENTS / f"{name}.txt").read_text()
+    assert text == locks.expected(name), (
+        f"requirements/{name}.txt is not what the other locks have in common: make lock"
+    )
+    assert len(locks.packages(text)) > 30
+
+
+def test_a_package_is_shared_when_version_marker_and_hashes_are_the_same() -> None:
+    one = "a==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n    # via b\nb==2 ; x \\\n    --hash=sha256:3\n"
+    assert locks.shared([one, one]) == one.replace("    # via b\n", "")
+    other = one.replace("a==1", "a==2").replace("b==2 ; x", "b==2")
+    assert locks.shared([one, other]) == ""
+    assert locks.shared([one, one.replace("sha256:3", "sha256:4")]).startswith("a==1")
+    assert "b==2" not in locks.shared([one, one.replace("sha256:3", "sha256:4")])
 
 
 def test_the_api_image_leaves_out_what_only_the_slow_path_needs() -> None:
     lock = (ROOT / "requirements" / "api.txt").read_text()
     for package in ("scikit-learn", "pandas", "scipy", "mlflow", "prefect"):
         assert not re.search(rf"^{package}==", lock, re.MULTILINE), package
+    assert build.with_parents(["api"]) == ["python", "install", "api"]
 
 
 def test_every_dependency_group_has_a_lock() -> None:
@@ -48,32 +84,26 @@ def test_every_dependency_group_has_a_lock() -> None:
         assert (ROOT / "requirements" / f"{group}.txt").is_file(), f"make lock: {group}"
 
 
-def test_layers_that_a_node_has_are_not_sent_again() -> None:
-    layers = {"aa": b"there", "bb": b"new", "index": b"{}"}
-    source = io.BytesIO()
-    with tarfile.open(fileobj=source, mode="w") as tar:
-        for name, path in {"aa": "blobs/sha256/aa", "bb": "blobs/sha256/bb", "index": "index.json"}.items():
-            info = tarfile.TarInfo(path)
-            info.size = len(layers[name])
-            tar.addfile(info, io.BytesIO(layers[name]))
-        info = tarfile.TarInfo("manifest.json")
-        tar.addfile(info, io.BytesIO())
-    source.seek(0)
-    target = io.BytesIO()
-    build._copy_without(source, target, {"aa"})
-    target.seek(0)
-    with tarfile.open(fileobj=target) as tar:
-        assert tar.getnames() == ["blobs/sha256/bb", "index.json"]
-        file = tar.extractfile("blobs/sha256/bb")
-        assert file
-        assert file.read() == b"new"
+@pytest.mark.parametrize(
+    ("reference", "path"),
+    [
+        ("mlops/api:0.1.0", "mlops/api"),
+        ("docker.io/library/traefik:v3", "library/traefik"),
+        ("postgres:17.11", "library/postgres"),
+        ("quay.io/prometheus/prometheus:v3.1.0", "prometheus/prometheus"),
+        ("localhost:5000/a/b:1", "a/b"),
+    ],
+)
+def test_an_image_is_pushed_under_the_path_that_nodes_ask_for(reference: str, path: str) -> None:
+    assert registry.repository(reference) == path
+    assert registry.local(reference) == f"localhost:5001/{path}:{reference.rpartition(':')[2]}"
 
 
 def test_an_unknown_image_is_refused_by_name() -> None:
     command = [sys.executable, "-m", "images.build", "build", "grafana"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "there is no image grafana; known are: api, flows, mlflow, ui" in done.stderr
+    assert "there is no image grafana; known are: api, flows, mlflow, prefect, ui" in done.stderr
 
 
 def test_push_wants_a_registry() -> None:

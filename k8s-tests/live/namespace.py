@@ -11,8 +11,9 @@ from kubernetes import client, utils
 from kubernetes.client.exceptions import ApiException
 
 from app.runtime.waiting import wait_until
+from images import build
 
-IMAGE = "docker.io/library/python:3.13.5-slim"
+IMAGE = build.tag("python")
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -68,6 +69,7 @@ class Namespace:
         memory: str = "128Mi",
         claim: str = "",
         security: dict[str, Any] | None = None,
+        image: str = IMAGE,
     ) -> None:
         """Create a pod that runs a command once.
 
@@ -79,7 +81,7 @@ class Namespace:
         """
         container: dict[str, Any] = {
             "name": "main",
-            "image": IMAGE,
+            "image": image,
             "imagePullPolicy": "IfNotPresent",
             "command": command,
             "resources": {"limits": {"memory": memory}},

@@ -138,12 +138,11 @@ def reached(platform: Platform) -> Iterator[dict[str, set[str]]]:
             # never ready: a Service must not send it requests that are meant for the real pods
             "readinessProbe": {"exec": {"command": ["false"]}},
         }
-        # of many containers that start at once, runc cannot freeze the cgroup of one now and then
-        spec = {"containers": [container], "restartPolicy": "OnFailure", "enableServiceLinks": False}
+        spec = {"containers": [container], "restartPolicy": "Never", "enableServiceLinks": False}
         platform.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec})
     try:
         for name in names.values():
-            platform.finished(name)
+            assert platform.finished(name) == "Succeeded", platform.logs(name)
         yield {source: set(json.loads(platform.logs(name))) for source, name in names.items()}
     finally:
         for name in names.values():

@@ -14,7 +14,7 @@ from network import selects
 from pod_security import violations
 from prefect.client.schemas import FlowRun
 from prefect.client.schemas.objects import Flow
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from profiles import PROFILES
 
@@ -24,9 +24,10 @@ PASSWORD = "admin:0123456789"  # noqa: S105
 def made(manifests: list[Manifest], **variables: Any) -> Manifest:
     """The Job of a flow run, as prefect-kubernetes prepares it from the chart's template."""
     template = json.loads(named(manifests, "ConfigMap", "mlops-prefect-worker")["data"]["base-job-template.json"])
-    with temporary_settings(
-        {PREFECT_API_AUTH_STRING: PASSWORD, PREFECT_API_URL: "http://mlops-prefect-server:4200/api"}
-    ):
+    worker = named(manifests, "Deployment", "mlops-prefect-worker")["spec"]["template"]["spec"]["containers"][0]
+    env = {variable["name"]: variable.get("value") for variable in worker["env"]}
+    settings = {PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_UI_URL: env["PREFECT_UI_URL"]}
+    with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD, **settings}):
         configuration = asyncio.run(KubernetesWorkerJobConfiguration.from_template_and_values(template, variables))
         flow = Flow(id=uuid4(), name="train")
         configuration.prepare_for_flow_run(FlowRun(id=uuid4(), name="brave-run", flow_id=flow.id), None, flow)

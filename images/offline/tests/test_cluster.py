@@ -9,9 +9,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app.testing.docs import ROOT
 from images.offline import cluster, host, paths
@@ -115,31 +117,38 @@ def test_a_cluster_of_that_name_is_left_alone(
         cluster.find(config, None)
 
 
-@pytest.mark.parametrize(
-    ("made", "expected"),
-    [
-        (None, []),
-        (cluster.Mark(False, "", ""), []),
-        (cluster.Mark(True, "", ""), ["--set=grafana.enabled=false"]),
-    ],
-)
+@pytest.mark.parametrize(("offline", "expected"), [(False, []), (True, ["--set=grafana.enabled=false"])])
 def test_an_offline_cluster_gets_no_grafana_and_is_told_so(
-    made: cluster.Mark | None,
-    expected: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    offline: bool, expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cluster, "mark", lambda _: made)
-    assert options(cluster.read_config(ROOT / "kind-config.yaml")) == expected
-    assert ("installing without it" in capsys.readouterr().err) == bool(expected)
+    assert options(offline) == expected
+    assert ("installing without it" in capsys.readouterr().out) == bool(expected)
 
 
-def test_the_options_are_all_that_is_printed(tmp_path: Path) -> None:
-    """They go to helm. Here, for a cluster that an engine does not know."""
-    (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "docker").chmod(0o755)
-    result = _run("options", PATH=str(tmp_path))
-    assert (result.returncode, result.stdout.strip()) == (0, ""), result.stderr
+@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize("file", ["kind-config.yaml", "kind-config-multinode.yaml"])
+def test_cgroupfs_is_for_cgroup_v1_alone(file: str, offline: bool) -> None:
+    config = cluster.read_config(ROOT / file)
+    one, two = (yaml.safe_load(cluster.kind_config(config, offline, version)) for version in "12")
+    kubelet = {"kind": "KubeletConfiguration", "cgroupDriver": "cgroupfs"}
+    assert kubelet in [yaml.safe_load(patch) for patch in one["kubeadmConfigPatches"]]
+    assert kubelet not in [yaml.safe_load(patch) for patch in two["kubeadmConfigPatches"]]
+    runtime = "io.containerd.cri.v1.runtime" if offline else "io.containerd.grpc.v1.cri"
+    patches = [tomllib.loads(patch)["plugins"][runtime] for patch in one["containerdConfigPatches"]]
+    driver = {"containerd": {"runtimes": {"runc": {"options": {"SystemdCgroup": False}}}}}
+    assert driver in patches
+    assert "SystemdCgroup" not in str(two)
+    written = yaml.safe_load(config.path.read_text())
+    assert (one["nodes"], one["name"]) == (two["nodes"], two["name"]) == (written["nodes"], written["name"])
+
+
+def test_nodes_of_both_kinds_look_for_registries_where_they_are_told() -> None:
+    """Our node image has it in its configuration, kind's is told."""
+    config = cluster.read_config(ROOT / "kind-config.yaml")
+    ours = tomllib.loads((paths.OFFLINE / "node/root/etc/containerd/config.toml").read_text())
+    assert ours["plugins"]["io.containerd.cri.v1.images"]["registry"]["config_path"] == cluster.CERTS
+    patch = yaml.safe_load(cluster.kind_config(config, False, "2"))["containerdConfigPatches"][0]
+    assert tomllib.loads(patch)["plugins"]["io.containerd.grpc.v1.cri"]["registry"]["config_path"] == cluster.CERTS
 
 
 def test_a_half_made_cluster_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_a_changed_base_rebuilds_what_stands_on_it(copied: Path) -> None:
 def test_another_archive_rebuilds_all_that_has_packages(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _keys()
     monkeypatch.setenv("DEBIAN_MIRROR", "http://other.invalid/debian")
-    assert {"debian:trixie-slim", "python", "postgres", "node"} <= _changed(before)
+    assert {images.debian().name, "net", "postgres", "node"} <= _changed(before)
 
 
 def test_every_entry_can_be_built() -> None:
@@ -88,7 +88,7 @@ def test_nothing_is_pulled() -> None:
 def test_tags_are_exact() -> None:
     for name in images.load():
         tag = name.rpartition(":")[2]
-        assert tag in ("trixie-slim", "trixie") or re.search(r"\d+\.\d+", tag), f"{name} moves"
+        assert tag == "trixie" or re.search(r"\d+\.\d+|\d{8}", tag), f"{name} moves"
 
 
 def test_tags_are_the_versions_of_the_programs() -> None:
