@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import streamlit as st
-import yaml
-from pydantic import TypeAdapter
 
 from app.clients.errors import ServiceError
 from app.clients.mlflow import PRODUCTION, MlflowClient, ModelVersion, NotFound, RegisteredModel
-from app.registry.bundle import BundleError
+from app.registry.bundle import BundleError, read_gate
 from app.registry.ledger import Decision
 from app.registry.promotion import history
 from app.ui.mlflow_errors import readable_mlflow_errors
@@ -107,12 +105,3 @@ def _gate_or_none(registry: MlflowClient, version: ModelVersion) -> Gate | None:
 )
 def _cached_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
     return read_gate(registry, version)
-
-
-def read_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
-    """The gate that a version was registered with. Raises BundleError or MlflowError."""
-    content = registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel")
-    try:
-        return TypeAdapter(Gate).validate_python(yaml.safe_load(content)["metadata"]["gate"])
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise BundleError(f"the MLmodel file of version {version.version} is damaged or has no gate") from error
