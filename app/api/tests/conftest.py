@@ -17,8 +17,9 @@ from sklearn.preprocessing import OneHotEncoder
 
 from app.api.main import create_app
 from app.clients.mlflow import PRODUCTION, MlflowClient
-from app.runtime.processes import Server, free_port
-from app.testing.model_api import KEY, Example, absent_mlflow, bundle_of, cache_bundle, mixed_rows, settings
+from app.runtime.processes import Server
+from app.testing.api_server import api_server
+from app.testing.model_api import Example, absent_mlflow, bundle_of, cache_bundle, mixed_rows, settings
 
 
 @pytest.fixture(scope="session")
@@ -124,16 +125,7 @@ def process(mlflow_server: Server, mlflow: MlflowClient, tmp_path: Path) -> Iter
     servers: list[Server] = []
 
     def start(**env: str) -> Server:
-        port = free_port()
-        values = {
-            "MLFLOW_TRACKING_URI": mlflow_server.uri,
-            "MLOPS_PORT": str(port),
-            "MLOPS_CACHE_DIR": str(tmp_path / "cache"),
-            "MLOPS_POLL_SECONDS": "0.2",
-            "MLOPS_FEEDBACK_KEY": KEY,
-            **env,
-        }
-        server = Server("api", ["app.api"], f"http://127.0.0.1:{port}", "/livez", values, tmp_path)
+        server = api_server(mlflow_server.uri, tmp_path, **env)
         server.start()
         servers.append(server)
         return server
