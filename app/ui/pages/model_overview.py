@@ -8,7 +8,7 @@ import streamlit as st
 
 from app.clients.errors import ServiceError
 from app.clients.mlflow import PRODUCTION, MlflowClient, ModelVersion, NotFound, RegisteredModel
-from app.registry.bundle import BundleError, read_gate
+from app.registry.bundle import read_gate
 from app.registry.ledger import Decision
 from app.registry.promotion import history
 from app.ui.mlflow_errors import readable_mlflow_errors
