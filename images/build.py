@@ -20,7 +20,7 @@ from pathlib import Path
 
 from images import registry
 from images.offline.paths import LOGS
-from images.offline.steps import Failure, Log, Steps, stop_on_signals
+from images.offline.steps import Failure, Log, Steps, stop_on_signals, unlogged
 from images.registry import CLUSTER, run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,17 +167,20 @@ def add_pulls(steps: Steps, references: dict[str, str], after: Iterable[str], re
     replaced: gets those of which a node had another build.
     """
 
-    def pull(reference: str) -> None:
+    def pull(reference: str, _: Log) -> None:
         if registry.pull(reference):
             replaced.append(reference)
+
+    def is_current(reference: str) -> bool:
+        return not registry.stale(reference)
 
     for reference, pushed in references.items():
         steps.add(
             f"pull {reference}",
-            lambda _, reference=reference: pull(reference),
+            partial(pull, reference),
             after=[pushed, *after],
             kind="pull",
-            there=lambda reference=reference: not registry.stale(reference),
+            there=partial(is_current, reference),
         )
     return [f"pull {reference}" for reference in references]
 
@@ -224,7 +227,7 @@ def push(to: str) -> None:
         target = f"{to.rstrip('/')}/{tag(name)}"
         steps.add(
             f"push {target}",
-            lambda _, name=name, target=target: registry.push(tag(name), target),
+            unlogged(registry.push, tag(name), target),
             after=[f"image {tag(name)}", *before],
         )
         before = [f"push {target}"]

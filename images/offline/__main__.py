@@ -24,7 +24,7 @@ from images import build, registry
 from images import up as platform
 from images.offline import cluster, host, images, tools
 from images.offline.paths import BIN, LOGS, ROOT, TEMPORARY, TOOLS
-from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals
+from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals, unlogged
 
 CHOICES = {"auto": None, "": None, "1": True, "0": False}
 
@@ -168,7 +168,7 @@ def add_listed(steps: Steps, offline: bool, late: bool) -> list[str]:
     for image in chosen:
         steps.add(
             f"push {image.name}",
-            lambda _, name=image.name: registry.push(name),
+            unlogged(registry.push, image.name),
             after=[image.step, "registry"],
             kind="image",
             there=partial(registry.has, image.name),

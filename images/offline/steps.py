@@ -115,6 +115,11 @@ class Step:
     there: Callable[[], bool] = field(default=lambda: False)
 
 
+def unlogged(function: Callable[..., object], *arguments: object) -> Callable[[Log], object]:
+    """A step's action that calls the function with these arguments and has nothing to write into a log."""
+    return lambda _: function(*arguments)
+
+
 class Steps:
     """Runs its steps in the order of their prerequisites; among those that can run, the first added goes first."""
 
@@ -132,6 +137,14 @@ class Steps:
         kind: str = "",
         there: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Add a step.
+
+        Args:
+            action: what is done, with the step's log.
+            after: names of the steps that must be done first.
+            kind: of steps of one kind only a few run at the same time.
+            there: whether there is nothing to do.
+        """
         self.steps[name] = Step(name, action, tuple(after), kind, there)
 
     def seconds(self) -> float:
@@ -139,6 +152,7 @@ class Steps:
         return time.monotonic() - self.begun
 
     def say(self, text: str) -> None:
+        """Print a line with the time since the beginning."""
         seconds = int(self.seconds())
         print(f"{seconds // 60:3d}:{seconds % 60:02d}  {text}", flush=True)
 
