@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An MLflow server, one for all tests of this process."""
     folder = tmp_path_factory.mktemp("mlflow")
     port = free_port()
     command, env = processes.mlflow_server(port, folder)
@@ -47,6 +48,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Prefect server, one for all tests of this process."""
     folder = tmp_path_factory.mktemp("prefect")
     port = free_port()
     command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -76,6 +78,7 @@ def quiet_environment() -> None:
 
 @pytest.fixture(scope="session")
 def iris() -> Model:
+    """The definition of flows/models/iris.py."""
     return load_model("iris")
 
 
@@ -87,12 +90,14 @@ def iris_rows(iris: Model) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="session")
 def iris_fitted(iris: Model, iris_rows: tuple[pd.DataFrame, pd.DataFrame]) -> Any:
+    """Iris' estimator, fitted on the training rows."""
     rows = iris_rows[0]
     return iris.estimator(42).fit(rows.drop(columns="species"), rows["species"])
 
 
 @pytest.fixture(scope="session")
 def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris: Model, iris_rows: Any, iris_fitted: Any) -> Path:
+    """The folder of a bundle of Iris. Tests do not change it: `bundle_copy` is for that."""
     folder = tmp_path_factory.mktemp("bundle") / "model"
     build_bundle(folder, FittedModel.of(iris, iris_fitted, iris_rows[0]))
     return folder
@@ -100,6 +105,7 @@ def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris: Model, iris_rows
 
 @pytest.fixture
 def bundle_copy(iris_bundle: Path, tmp_path: Path) -> Path:
+    """A bundle of Iris that a test may change."""
     return shutil.copytree(iris_bundle, tmp_path / "bundle")
 
 

@@ -79,6 +79,7 @@ class Up:
 
 
 def up() -> Up:
+    """Run `make up`. Raises SystemExit with the end of its output when it fails."""
     begun = time.monotonic()
     seconds, steps, printed = 0.0, {}, []
     with subprocess.Popen(

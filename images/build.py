@@ -43,10 +43,12 @@ def version() -> str:
 
 
 def tag(name: str) -> str:
+    """The name by which the charts ask for an image."""
     return f"mlops/{name}:{version()}"
 
 
 def dockerfile(name: str) -> Path:
+    """The file an image is built from: its own folder's, or that of the image it is a variant of."""
     folder = PARENTS.get(name) or VARIANTS.get(name, (name,))[0]
     return ROOT / "images" / folder / "Dockerfile"
 
@@ -135,7 +137,8 @@ def add_pushes(
     After what it stands on, as layers that two pushes have in common would be compressed twice. also: names in place of
     the usual one.
     """
-    chosen, pushed = list(chosen), {}
+    chosen = list(chosen)
+    pushed: dict[str, str] = {}
     for name in with_parents(chosen):
         if name == "install":
             continue
@@ -260,10 +263,12 @@ def sizes() -> str:
 
 
 def has(reference: str) -> bool:
+    """Whether the engine has an image of this name."""
     return bool(run(["docker", "image", "ls", "-q", reference]))
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m images.build", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -75,6 +75,7 @@ def state() -> str:
 
 
 def answers() -> bool:
+    """Whether the cluster's registry answers."""
     try:
         with urllib.request.urlopen(f"http://{ADDRESS}/v2/", timeout=5) as answer:
             return bool(answer.status == 200)

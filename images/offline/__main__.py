@@ -320,6 +320,7 @@ def pack(folder: Path) -> None:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m images.offline", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -36,6 +36,7 @@ class Config:
 
     @property
     def context(self) -> str:
+        """The name of the cluster's context in kubectl's configuration."""
         return f"kind-{self.name}"
 
 
@@ -115,6 +116,7 @@ def containers(name: str) -> dict[str, str]:
 
 
 def control_plane(name: str) -> str:
+    """The name of the cluster's first node."""
     return f"{name}-control-plane"
 
 
@@ -203,6 +205,7 @@ def healthy(config: Config) -> bool:
 
 
 def kubectl(config: Config) -> list[str]:
+    """The beginning of a kubectl command for the cluster."""
     return ["kubectl", "--context", config.context, "--request-timeout=20s"]
 
 
@@ -261,6 +264,7 @@ def add_registry(config: Config, log: Log) -> None:
 
 
 def has_crictl(config: Config) -> bool:
+    """Whether every node has crictl."""
     return all(output("docker", "exec", node, "which", "crictl") for node in containers(config.name))
 
 

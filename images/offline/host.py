@@ -30,6 +30,7 @@ def os_release() -> dict[str, str]:
 
 
 def is_debian() -> bool:
+    """Whether this machine runs Debian itself, not a derivative."""
     return os_release().get("ID") == "debian"
 
 
@@ -94,6 +95,7 @@ def install(*packages: str, why: str) -> None:
 
 
 def engine_answers() -> bool:
+    """Whether a container engine answers now."""
     return bool(output("docker", "version", "--format", "{{.Server.Version}}"))
 
 

@@ -41,6 +41,7 @@ class Image:
 
     @property
     def source(self) -> Path:
+        """The folder of its Dockerfile."""
         return OFFLINE / ("node" if self.folder == "node" else f"stand-ins/{self.folder}")
 
     @property
@@ -53,6 +54,7 @@ class Image:
 
     @property
     def key(self) -> str:
+        """The hash of all that it is built from."""
         return _key(self.name)
 
     @property
@@ -94,6 +96,7 @@ def debian() -> Image:
 
 
 def node_image() -> Image:
+    """The image of the kind nodes."""
     return next(image for image in load().values() if image.folder == "node")
 
 

@@ -197,5 +197,6 @@ class Steps:
 
 
 def fail(failure: Failure) -> None:
+    """Print what failed and end the process with exit code 1."""
     print(f"\n{failure}", file=sys.stderr)
     raise SystemExit(1)

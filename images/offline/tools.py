@@ -43,19 +43,23 @@ class Tool:
 
     @property
     def folder(self) -> Path:
+        """The folder with its go.mod and go.sum."""
         return OFFLINE / "go" / (self.module or self.name)
 
     @property
     def ldflags(self) -> str:
+        """The linker's flags: no symbols, and the version that the program tells."""
         return " ".join(["-s -w", *(f"-X {variable}={self.version}" for variable in self.stamp), self.flags]).strip()
 
     @property
     def key(self) -> str:
+        """The hash of all that it is built from."""
         asked = [word for word in (self.tags, self.prepare) if word]
         return content.key(self.package, self.version, self.ldflags, self.compile, content.files(self.folder), *asked)
 
     @property
     def path(self) -> Path:
+        """Where the built program is."""
         return BIN / self.name
 
     def built(self) -> bool:
