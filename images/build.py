@@ -20,14 +20,14 @@ from pathlib import Path
 
 from images import registry
 from images.offline.paths import LOGS
-from images.offline.steps import Failure, Log, Steps, stop_on_signals, unlogged
+from images.offline.steps import Failure, Log, Steps, stop_on_signals
 from images.registry import CLUSTER, run
 
 ROOT = Path(__file__).resolve().parents[1]
 # Taken from the caller's environment by what installs packages; they are in no layer of the result.
 PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-# What the others stand on, or are built with: nobody runs these. `install` is a stage of python's Dockerfile.
-PARENTS = {"python": "python", "install": "python", "common": "common", "tracking": "tracking"}
+# What the others stand on, or are built with: nobody runs these.
+PARENTS = ("python", "install", "common", "tracking")
 # Built when asked for, from another's Dockerfile with other arguments.
 VARIANTS = {"api-skops": ("api", {"LOCK": "api-skops", "PARENT": "common"})}
 
@@ -49,8 +49,7 @@ def tag(name: str) -> str:
 
 def dockerfile(name: str) -> Path:
     """The file an image is built from: its own folder's, or that of the image it is a variant of."""
-    folder = PARENTS.get(name) or VARIANTS.get(name, (name,))[0]
-    return ROOT / "images" / folder / "Dockerfile"
+    return ROOT / "images" / VARIANTS.get(name, (name,))[0] / "Dockerfile"
 
 
 def arguments(name: str) -> dict[str, str]:
@@ -61,10 +60,6 @@ def arguments(name: str) -> dict[str, str]:
 
 def parents(name: str) -> list[str]:
     """The images of ours that one is built from, the one that it stands on first."""
-    if name == "python":
-        return []
-    if name == "install":
-        return ["python"]
     named = re.findall(r"^FROM mlops/(\S+)|\bfrom=mlops/(\S+?),", dockerfile(name).read_text(), re.MULTILINE)
     default = re.search(r"^ARG PARENT=(\S+)", dockerfile(name).read_text(), re.MULTILINE)
     parent = arguments(name).get("PARENT", default[1] if default else "")
@@ -104,8 +99,6 @@ def build(name: str, also: Iterable[str], log: Log) -> None:
         "-f",
         str(dockerfile(name)),
     ]
-    if name in PARENTS:
-        words += ["--target", name] if PARENTS[name] == "python" else []
     for parent in parents(name):
         words += ["--build-context", f"mlops/{parent}=docker-image://{tag(parent)}"]
     for key in PASSED:
@@ -137,15 +130,14 @@ def add_pushes(
     After what it stands on, as layers that two pushes have in common would be compressed twice. also: names in place of
     the usual one.
     """
-    chosen = list(chosen)
-    pushed: dict[str, str] = {}
+    chosen, pushed = list(chosen), dict[str, str]()
     for name in with_parents(chosen):
         if name == "install":
             continue
         references = list(also) if also and name in chosen else [tag(name)]
         steps.add(
             f"push {tag(name)}",
-            partial(_push, references),
+            partial(_push, dict.fromkeys(references, "")),
             after=[f"image {tag(name)}", *(f"push {tag(parent)}" for parent in parents(name)[:1]), *after],
             kind="image",
             there=partial(_pushed, references),
@@ -155,9 +147,9 @@ def add_pushes(
     return pushed
 
 
-def _push(references: list[str], _: Log) -> None:
-    for reference in references:
-        registry.push(reference)
+def _push(targets: dict[str, str], _: Log) -> None:
+    for reference, target in targets.items():
+        registry.push(reference, target)
 
 
 def _pushed(references: list[str]) -> bool:
@@ -174,7 +166,7 @@ def add_pulls(steps: Steps, references: dict[str, str], after: Iterable[str], re
         if registry.pull(reference):
             replaced.append(reference)
 
-    def is_current(reference: str) -> bool:
+    def is_there(reference: str) -> bool:
         return not registry.stale(reference)
 
     for reference, pushed in references.items():
@@ -183,7 +175,7 @@ def add_pulls(steps: Steps, references: dict[str, str], after: Iterable[str], re
             partial(pull, reference),
             after=[pushed, *after],
             kind="pull",
-            there=partial(is_current, reference),
+            there=partial(is_there, reference),
         )
     return [f"pull {reference}" for reference in references]
 
@@ -230,7 +222,7 @@ def push(to: str) -> None:
         target = f"{to.rstrip('/')}/{tag(name)}"
         steps.add(
             f"push {target}",
-            unlogged(registry.push, tag(name), target),
+            partial(_push, {tag(name): target}),
             after=[f"image {tag(name)}", *before],
         )
         before = [f"push {target}"]

@@ -24,7 +24,7 @@ from images import build, registry
 from images import up as platform
 from images.offline import cluster, host, images, tools
 from images.offline.paths import BIN, LOGS, ROOT, TEMPORARY, TOOLS
-from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals, unlogged
+from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals
 
 CHOICES = {"auto": None, "": None, "1": True, "0": False}
 
@@ -162,13 +162,17 @@ def add_registry(steps: Steps, config: cluster.Config, made: str, offline: bool)
     )
 
 
+def _push(image: images.Image, _: Log) -> None:
+    registry.push(image.name)
+
+
 def add_listed(steps: Steps, offline: bool, late: bool) -> list[str]:
     """Steps for images that charts refer to: onto the nodes, late ones to the registry alone. The names of the last."""
     chosen = [image for image in images.load().values() if offline and image.push and image.late == late]
     for image in chosen:
         steps.add(
             f"push {image.name}",
-            unlogged(registry.push, image.name),
+            partial(_push, image),
             after=[image.step, "registry"],
             kind="image",
             there=partial(registry.has, image.name),

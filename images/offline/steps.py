@@ -115,11 +115,6 @@ class Step:
     there: Callable[[], bool] = field(default=lambda: False)
 
 
-def unlogged(function: Callable[..., object], *arguments: object) -> Callable[[Log], object]:
-    """A step's action that calls the function with these arguments and has nothing to write into a log."""
-    return lambda _: function(*arguments)
-
-
 class Steps:
     """Runs its steps in the order of their prerequisites; among those that can run, the first added goes first."""
 

@@ -52,9 +52,7 @@ def test_objects_and_images_have_it(manifests: list[Manifest]) -> None:
 
 def test_the_charts_ask_for_the_images_that_are_built() -> None:
     asked = {container["image"] for pod in pods(render_chart()).values() for container in containers(pod)}
-    assert {image for image in asked if image.startswith("mlops/")} == {
-        build.tag(name) for name in ("api", "flows", "mlflow", "ui")
-    }
+    assert {image for image in asked if image.startswith("mlops/")} == {build.tag(name) for name in build.names()}
 
 
 @pytest.mark.parametrize("minor", [34, 35, 36, 37])
