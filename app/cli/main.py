@@ -182,7 +182,7 @@ def predict(model: str, values: tuple[str, ...]) -> None:
     malformed = [value for value in values if "=" not in value]
     if malformed:
         raise click.UsageError(f"{malformed[0]!r} is not FEATURE=VALUE")
-    row = dict(value.split("=", 1) for value in values)
+    row = [(name, value) for name, _, value in (pair.partition("=") for pair in values)]
     with ModelApiClient(settings.api_url, settings.timeout) as api:
         _print(api.predict_text(model, row).model_dump_json(indent=2, exclude_none=True))
 

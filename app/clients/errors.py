@@ -19,6 +19,11 @@ class ServiceError(Exception):
 
 def sentence(text: str) -> str:
     """The text as a sentence of its own: it begins with a capital and ends with a full stop."""
+    text = full_stop(text)
+    return text[:1].upper() + text[1:]
+
+
+def full_stop(text: str) -> str:
+    """The text with a full stop at its end, unless it ends a sentence already."""
     text = text.strip()
-    text = text[:1].upper() + text[1:]
     return text if not text or text[-1] in ".!?" else f"{text}."

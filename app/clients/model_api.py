@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from app.clients.errors import ServiceError, sentence
+from app.clients.errors import ServiceError, full_stop, sentence
 from app.clients.service import ServiceClient
 from app.contract import FeedbackItem, ModelInfo, ModelList, Prediction, StoredFeedback
 from app.vocabulary import Label
@@ -40,9 +40,12 @@ class ModelApiClient(ServiceClient):
         """The answers for 1 to `app.contract.MAX_ROWS` rows, in their order."""
         return self._json("POST", f"/models/{name}/predict", list[Prediction], json=[dict(row) for row in rows])
 
-    def predict_text(self, name: str, values: Mapping[str, str]) -> Prediction:
-        """The answer for one row of values that somebody typed; the API reads them by the model's signature."""
-        return self._json("GET", f"/models/{name}/predict", Prediction, params=dict(values))
+    def predict_text(self, name: str, values: Sequence[tuple[str, str]]) -> Prediction:
+        """The answer for one row of values that somebody typed: pairs of a feature's name and its value.
+
+        The API reads them by the model's signature, and refuses a feature that is there twice.
+        """
+        return self._json("GET", f"/models/{name}/predict", Prediction, params=list(values))
 
     def feedback(self, prediction_id: str, label: Label) -> StoredFeedback:
         """Store the true label of a prediction; when this returns, it is stored."""
@@ -83,8 +86,9 @@ def _detail(response: httpx.Response) -> str:
     except (ValueError, KeyError, TypeError):
         return ""
     if isinstance(detail, list):
+        # no capital: most begin with the name of a feature
         reasons = [str(item.get("msg", item)) if isinstance(item, dict) else str(item) for item in detail]
-        return " ".join(map(sentence, reasons))
+        return " ".join(map(full_stop, reasons))
     if detail == "Not Found":  # the framework's own: no route of the model API says so little
         return ""
     return sentence(detail if isinstance(detail, str) else json.dumps(detail))

@@ -96,7 +96,7 @@ def test_train_then_predict(registry: MlflowClient, prefect_server: Server, tmp_
         assert json.loads(good.stdout)["prediction"] == "setosa", good.stderr
         bad = mlops("predict", "iris", "sepal_length=long", MLOPS_API_URL=url)
         assert bad.returncode == 1
-        assert "epal_length should be a number" in bad.stderr
+        assert "sepal_length should be a number" in bad.stderr
         assert "etal_width is missing" in bad.stderr
         unknown = mlops("predict", "rose", MLOPS_API_URL=url)
         assert unknown.returncode == 1

@@ -36,7 +36,7 @@ def test_one_row_and_many(api: ModelApiClient) -> None:
     assert [model.name for model in api.models().models] == ["iris"]
     assert [feature.name for feature in api.model("iris").features] == list(SETOSA)
     assert api.predict("iris", SETOSA).prediction == "setosa"
-    assert api.predict_text("iris", {name: str(value) for name, value in SETOSA.items()}).prediction == "setosa"
+    assert api.predict_text("iris", [(name, str(value)) for name, value in SETOSA.items()]).prediction == "setosa"
     assert [answer.prediction for answer in api.predict_rows("iris", [VIRGINICA, SETOSA])] == ["virginica", "setosa"]
     assert 'mlops_model_info{model="iris"' in api.metrics()
 
