@@ -102,3 +102,9 @@ def test_values_reach_the_job() -> None:
     assert container(job)["envFrom"] == [{"secretRef": {"name": "data"}}]
     assert container(job)["image"].startswith("registry.example.com/team/mlops/flows:")
     assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "pull"}]
+
+
+def test_a_run_prints_an_address_that_a_person_can_open(job: Manifest) -> None:
+    """Prefect prints it at the start of each run; the Service's name means nothing outside the cluster."""
+    variables = {variable["name"]: variable.get("value") for variable in container(job)["env"]}
+    assert variables["PREFECT_UI_URL"] == "http://prefect.localhost:8080"
