@@ -152,7 +152,13 @@ def build(tool: Tool, log: Log) -> None:
     if tool.prepare:
         flags.append(_prepare(tool, go, log))
     log.run([go, "build", *flags, "-o", temporary, tool.package], cwd=tool.folder, env=ENV, retries=2)
+    shutil.rmtree(_copy(tool), ignore_errors=True)
     _install(tool, temporary)
+
+
+def _copy(tool: Tool) -> Path:
+    """Where the sources of a program are prepared; with the packages of web pages, half a GiB."""
+    return TEMPORARY / f"{tool.name}-sources"
 
 
 def _prepare(tool: Tool, go: str, log: Log) -> str:
@@ -166,7 +172,7 @@ def _prepare(tool: Tool, go: str, log: Log) -> str:
     list_module = ["list", "-mod=readonly", "-tags", tool.tags, "-f", "{{.Module.Path}} {{.Module.Dir}}", tool.package]
     log.run([go, *list_module], cwd=tool.folder, env=ENV, retries=2)  # this fetches it, too
     module, source = output(go, list_module[0], "-C", tool.folder, *list_module[1:]).split()
-    copy = TEMPORARY / f"{tool.name}-sources"
+    copy = _copy(tool)
     shutil.copytree(source, copy, copy_function=shutil.copyfile)
     for folder, _, _ in os.walk(copy):
         os.chmod(folder, 0o700)  # the module cache is read-only
