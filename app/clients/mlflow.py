@@ -25,12 +25,16 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries of a request
 
 
 class MlflowError(ServiceError):
-    """MLflow refused a request, or a request to it makes no sense. `code` is MLflow's error_code."""
+    """MLflow refused a request, or a request to it makes no sense. `code` is MLflow's error_code.
+
+    Its text is the problem alone: services of the platform log it, for whom `cure` is no advice.
+    """
 
     default_cure = ""
 
     def __init__(self, what: str, code: str = "", cure: str | None = None) -> None:
         super().__init__(what, self.default_cure if cure is None else cure)
+        self.args = (what,)
         self.code = code
 
 
