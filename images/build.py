@@ -140,7 +140,7 @@ def add_pushes(
             partial(_push, dict.fromkeys(references, "")),
             after=[f"image {tag(name)}", *(f"push {tag(parent)}" for parent in parents(name)[:1]), *after],
             kind="image",
-            there=partial(_pushed, references),
+            is_done=partial(_pushed, references),
         )
         if name in chosen:
             pushed |= dict.fromkeys(references, f"push {tag(name)}")
@@ -175,7 +175,7 @@ def add_pulls(steps: Steps, references: dict[str, str], after: Iterable[str], re
             partial(pull, reference),
             after=[pushed, *after],
             kind="pull",
-            there=partial(is_there, reference),
+            is_done=partial(is_there, reference),
         )
     return [f"pull {reference}" for reference in references]
 
@@ -247,10 +247,10 @@ def own_bytes(chosen: Iterable[str]) -> Iterator[tuple[str, int, int]]:
 
 def sizes() -> str:
     """The table of the README, MB of 10^6 bytes, unpacked; the sum counts each layer once."""
-    found = list(own_bytes(names()))
-    rows = [f"| `{reference}` | {whole / 1e6:.0f} MB | {own / 1e6:.0f} MB |" for reference, whole, own in found]
+    entries = list(own_bytes(names()))
+    rows = [f"| `{reference}` | {whole / 1e6:.0f} MB | {own / 1e6:.0f} MB |" for reference, whole, own in entries]
     extra = [f"| `{tag(name)}`, on demand | {size(tag(name)) / 1e6:.0f} MB | |" for name in VARIANTS if has(tag(name))]
-    total = f"| all, each layer once | | {sum(own for *_, own in found) / 1e6:.0f} MB |"
+    total = f"| all, each layer once | | {sum(own for *_, own in entries) / 1e6:.0f} MB |"
     return "\n".join(["| image | size | of it its own |", "|---|---|---|", *rows, total, *extra])
 
 

@@ -130,16 +130,16 @@ def manifest(reference: str) -> Manifest | None:
 
 
 def has(reference: str) -> bool:
-    """Has the registry the very image that the engine has under this name?"""
-    found = manifest(reference)
-    return found is not None and found.image == run(["docker", "image", "inspect", "-f", "{{.Id}}", reference])
+    """Whether the registry has the same image under this name as the engine."""
+    entry = manifest(reference)
+    return entry is not None and entry.image == run(["docker", "image", "inspect", "-f", "{{.Id}}", reference])
 
 
 def push(reference: str, to: str = "") -> None:
     """Push an image of the engine; by default to the cluster's registry. Raises Failure when it refuses."""
-    there = to or local(reference)
-    run(["docker", "tag", reference, there])
-    run(["docker", "push", "-q", there])
+    target = to or local(reference)
+    run(["docker", "tag", reference, target])
+    run(["docker", "push", "-q", target])
 
 
 def nodes() -> list[str]:
@@ -149,14 +149,14 @@ def nodes() -> list[str]:
 
 
 def stale(reference: str) -> dict[str, bool]:
-    """The nodes that have not what the registry has under this name -> whether they have another image of that name."""
+    """Nodes without the image that the registry has under this name -> whether they have another image of that name."""
     wanted = manifest(reference)
-    found = {}
+    stale_nodes = {}
     for node in nodes() if wanted else []:
         listed = run([*_ctr(node), "ls", f"name=={_full(reference)}"]).splitlines()[1:]
         if wanted and not (listed and wanted.digest in listed[0]):
-            found[node] = bool(listed)
-    return found
+            stale_nodes[node] = bool(listed)
+    return stale_nodes
 
 
 def pull(reference: str) -> bool:

@@ -43,8 +43,8 @@ def ask() -> dict[str, object]:
     """The API's answer. The name goes into the header, as not every resolver knows *.localhost."""
     request = urllib.request.Request(f"http://127.0.0.1:8080{PATH}", headers={"Host": "api.localhost:8080"})
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-        found: dict[str, object] = json.load(answer)
-        return found
+        body: dict[str, object] = json.load(answer)
+        return body
 
 
 def predict() -> None:

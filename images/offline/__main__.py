@@ -90,14 +90,14 @@ def add_tools(steps: Steps, offline: bool, cache: Path | None) -> None:
             partial(make_program, tool, cache, steps),
             after=["packages"] if cache and not shutil.which("zstd") else [],
             kind="" if cache and not tools.refused(tool, cache) else "go",
-            there=partial(_have, tool) if name in tools.USER_TOOLS else tool.built,
+            is_done=partial(_have, tool) if name in tools.USER_TOOLS else tool.built,
         )
     if offline and not every["kubectl"].on_path():
         steps.add(
             "program kubectl",
             lambda _: tools.link_kubectl(),
             after=[program("hyperkube")],
-            there=(BIN / "kubectl").is_symlink,
+            is_done=(BIN / "kubectl").is_symlink,
         )
 
 
@@ -129,14 +129,14 @@ def add_images(steps: Steps) -> None:
             partial(images.build_base, first) if first.suite else partial(images.build, group),
             after=["images that are there", *sorted(needed), *map(program, first.tools)],
             kind="" if first.suite else "docker",
-            there=partial(up_to_date, group),
+            is_done=partial(up_to_date, group),
         )
 
 
-def choose_path(found: cluster.Mark | None, choice: bool | None) -> bool:
-    """Offline or not: as the cluster there was made, as OFFLINE says, or as a container registry answers."""
-    if found:
-        return found.offline
+def choose_path(mark: cluster.Mark | None, choice: bool | None) -> bool:
+    """Whether to work offline: an existing cluster decides, else OFFLINE, else whether a container registry answers."""
+    if mark:
+        return mark.offline
     if choice is not None:
         return choice
     if cluster.registry_answers():
@@ -152,13 +152,13 @@ def add_registry(steps: Steps, config: cluster.Config, made: str, offline: bool)
         "registry",
         lambda _: registry.start(),
         after=[images.load()[registry.IMAGE].step] if offline else ["container engine"],
-        there=registry.answers,
+        is_done=registry.answers,
     )
     steps.add(
         "registry for the nodes",
         partial(cluster.add_registry, config),
         after=["registry", made],
-        there=partial(cluster.has_registry, config),
+        is_done=partial(cluster.has_registry, config),
     )
 
 
@@ -175,20 +175,20 @@ def add_listed(steps: Steps, offline: bool, late: bool) -> list[str]:
             partial(_push, image),
             after=[image.step, "registry"],
             kind="image",
-            there=partial(registry.has, image.name),
+            is_done=partial(registry.has, image.name),
         )
     pushes = {image.name: f"push {image.name}" for image in chosen}
     return list(pushes.values()) if late else build.add_pulls(steps, pushes, ["registry for the nodes"], [])
 
 
-def add_cluster(steps: Steps, config: cluster.Config, found: cluster.Mark | None, offline: bool) -> str:
+def add_cluster(steps: Steps, config: cluster.Config, mark: cluster.Mark | None, offline: bool) -> str:
     """The step for the cluster itself; its name."""
     name = f"cluster {config.name} ({config.nodes} node{'s'[: config.nodes > 1]})"
     kubectl = "program kubectl" if "program kubectl" in steps.steps else program("hyperkube" if offline else "kubectl")
     needed = [program("kind"), kubectl, *([images.node_image().step] if offline else [])]
-    if found:
+    if mark:
         repair = partial(cluster.repair, config, offline)
-        steps.add(name, repair, after=needed, there=partial(cluster.healthy, config))
+        steps.add(name, repair, after=needed, is_done=partial(cluster.healthy, config))
     else:
         steps.add(name, partial(cluster.create, config, offline), after=needed)
     return name
@@ -207,7 +207,7 @@ def add_late(steps: Steps, config: cluster.Config, made: str, offline: bool) -> 
             "crictl on the nodes",
             partial(cluster.add_crictl, config),
             after=[made, program("crictl")],
-            there=partial(cluster.has_crictl, config),
+            is_done=partial(cluster.has_crictl, config),
         )
 
 
@@ -221,23 +221,23 @@ def up(config_path: Path, with_platform: bool, for_helm: list[str]) -> None:
     if host.engine_installed() and not host.engine_answers():
         host.start_engine(Log(LOGS / "container-engine.log"))  # now, as a stopped engine keeps stopped clusters
         steps.say("container engine started")
-    found = cluster.find(config, choice)
-    offline = choose_path(found, choice)
-    if not found:
+    mark = cluster.find(config, choice)
+    offline = choose_path(mark, choice)
+    if not mark:
         from_source = offline and not cache and not BIN.exists()
         cluster.check_room(config, host.DISK_FROM_SOURCE if from_source else host.DISK)
 
-    steps.add("container engine", host.start_engine, there=host.engine_answers)
+    steps.add("container engine", host.start_engine, is_done=host.engine_answers)
     steps.add(
         "packages",
         lambda _: host.install(*host.builders_missing(), why="what base images are built with"),
         after=["container engine"],
-        there=lambda: not offline or not host.builders_missing(),
+        is_done=lambda: not offline or not host.builders_missing(),
     )
     add_tools(steps, offline, cache)
     if offline:
         add_images(steps)
-    made = add_cluster(steps, config, found, offline)
+    made = add_cluster(steps, config, mark, offline)
     add_registry(steps, config, made, offline)
     chosen = ["python", *(build.names() if with_platform else [])]  # python: of the pods of tests, too
     in_use = platform.add_images(steps, chosen, [images.debian().step] if offline else ["container engine"])
@@ -247,7 +247,7 @@ def up(config_path: Path, with_platform: bool, for_helm: list[str]) -> None:
     add_late(steps, config, made, offline)
     steps.run()
 
-    if found and found.offline and found.image != images.node_image().key:
+    if mark and mark.offline and mark.image != images.node_image().key:
         print("       the node image has changed since: `make down`, then `make cluster` takes the new one")
     took = f"{steps.seconds():.0f} s ({steps.skipped} steps had nothing to do)"
     if with_platform:
@@ -304,10 +304,10 @@ def tool(name: str) -> None:
     known = (*tools.USER_TOOLS, *tools.TEST_TOOLS)
     if name not in known:
         raise Failure(f"there is no program {name!r} to make by itself; known are: {', '.join(known)}")
-    found, cache = tools.load()[name], tool_cache() if shutil.which("zstd") else None
-    if not _have(found):
+    entry, cache = tools.load()[name], tool_cache() if shutil.which("zstd") else None
+    if not _have(entry):
         steps = Steps(LOGS)
-        steps.add(program(name), partial(make_program, found, cache, steps), kind="go")
+        steps.add(program(name), partial(make_program, entry, cache, steps), kind="go")
         steps.run()
 
 

@@ -102,8 +102,8 @@ def kind_config(config: Config, offline: bool, cgroups: str) -> str:
 def _with(text: str, patches: str, patch: str) -> str:
     """A kind configuration with one more of its patches."""
     entry = f"{patches}:\n- |\n{textwrap.indent(patch, '  ')}\n"
-    replaced, found = re.subn(rf"^{patches}:\n", lambda _: entry, text, count=1, flags=re.MULTILINE)
-    return replaced if found else f"{text.rstrip()}\n{entry}"
+    replaced, count = re.subn(rf"^{patches}:\n", lambda _: entry, text, count=1, flags=re.MULTILINE)
+    return replaced if count else f"{text.rstrip()}\n{entry}"
 
 
 def containers(name: str) -> dict[str, str]:
@@ -123,8 +123,8 @@ def control_plane(name: str) -> str:
 def mark(name: str) -> Mark | None:
     """How the cluster was made; None when it was not made by this, or not to the end."""
     copied = subprocess.run(["docker", "cp", f"{control_plane(name)}:{MARK}", "-"], capture_output=True, check=False)
-    found = re.search(rb"\{.*\}", copied.stdout)
-    return Mark(**json.loads(found[0])) if found else None
+    match = re.search(rb"\{.*\}", copied.stdout)
+    return Mark(**json.loads(match[0])) if match else None
 
 
 def _unfinished(name: str) -> Path:
@@ -141,18 +141,18 @@ def find(config: Config, wanted: bool | None) -> Mark | None:
     nodes = containers(config.name)
     if not nodes:
         return None
-    found = mark(config.name)
+    existing_mark = mark(config.name)
     renew = f"`make down` removes it, then `make cluster` makes the one of {config.path.name}"
-    if not found:
+    if not existing_mark:
         if _unfinished(config.name).exists():
             remove(config.name)
             return None
         raise Failure(f"there is a kind cluster {config.name} that `make cluster` did not make. {renew}")
-    if found.config != config.digest:
+    if existing_mark.config != config.digest:
         raise Failure(f"the cluster {config.name} was made from another configuration than this. {renew}")
-    if wanted is not None and found.offline != wanted:
-        raise Failure(f"the cluster {config.name} was made with OFFLINE={int(found.offline)}. {renew}")
-    return found
+    if wanted is not None and existing_mark.offline != wanted:
+        raise Failure(f"the cluster {config.name} was made with OFFLINE={int(existing_mark.offline)}. {renew}")
+    return existing_mark
 
 
 def registry_answers() -> bool:

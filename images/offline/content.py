@@ -12,12 +12,12 @@ _SKIPPED = {"__pycache__"}
 
 def files(folder: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of content and executable bit, for every file of a folder."""
-    found = {}
+    hashes = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not _SKIPPED & set(path.parts):
             mode = "x" if path.stat().st_mode & 0o100 else "-"
-            found[str(path.relative_to(folder))] = mode + hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            hashes[str(path.relative_to(folder))] = mode + hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashes
 
 
 def key(*parts: object) -> str:

@@ -101,13 +101,13 @@ def node_image() -> Image:
 
 
 def keys_present() -> dict[str, str]:
-    """Image name -> content key of what the engine has under that name, for those of the list that it has."""
+    """Image name -> content key, for the images of the list that the engine has."""
     result = subprocess.run(["docker", "image", "inspect", *load()], capture_output=True, text=True, check=False)
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for entry in json.loads(result.stdout or "[]"):
         for tag in entry["RepoTags"]:
-            found[tag] = (entry["Config"].get("Labels") or {}).get(LABEL, "")
-    return {name: found[short(name)] for name in load() if short(name) in found}
+            keys[tag] = (entry["Config"].get("Labels") or {}).get(LABEL, "")
+    return {name: keys[short(name)] for name in load() if short(name) in keys}
 
 
 def short(name: str) -> str:

@@ -106,13 +106,13 @@ def output(*command: str | Path) -> str:
 
 @dataclass
 class Step:
-    """`action` is given a Log. `there` says that nothing is to be done; it is asked once the prerequisites are met."""
+    """`action` gets a Log. `is_done` is called once the prerequisites are met: True skips the step."""
 
     name: str
     action: Callable[[Log], object]
     after: tuple[str, ...] = ()
     kind: str = ""
-    there: Callable[[], bool] = field(default=lambda: False)
+    is_done: Callable[[], bool] = field(default=lambda: False)
 
 
 class Steps:
@@ -130,7 +130,7 @@ class Steps:
         action: Callable[[Log], object],
         after: Iterable[str] = (),
         kind: str = "",
-        there: Callable[[], bool] = lambda: False,
+        is_done: Callable[[], bool] = lambda: False,
     ) -> None:
         """Add a step.
 
@@ -138,9 +138,9 @@ class Steps:
             action: what is done, with the step's log.
             after: names of the steps that must be done first.
             kind: of steps of one kind only a few run at the same time.
-            there: whether there is nothing to do.
+            is_done: True if there is nothing to do; called once the prerequisites are met.
         """
-        self.steps[name] = Step(name, action, tuple(after), kind, there)
+        self.steps[name] = Step(name, action, tuple(after), kind, is_done)
 
     def seconds(self) -> float:
         """Seconds since the beginning."""
@@ -152,7 +152,7 @@ class Steps:
         print(f"{seconds // 60:3d}:{seconds % 60:02d}  {text}", flush=True)
 
     def _run(self, step: Step) -> None:
-        if step.there():
+        if step.is_done():
             self.skipped += 1
             return
         begun = time.monotonic()

@@ -54,8 +54,10 @@ class Tool:
     @property
     def key(self) -> str:
         """The hash of all that it is built from."""
-        asked = [word for word in (self.tags, self.prepare) if word]
-        return content.key(self.package, self.version, self.ldflags, self.compile, content.files(self.folder), *asked)
+        settings = [word for word in (self.tags, self.prepare) if word]
+        return content.key(
+            self.package, self.version, self.ldflags, self.compile, content.files(self.folder), *settings
+        )
 
     @property
     def path(self) -> Path:
@@ -70,19 +72,19 @@ class Tool:
     def on_path(self) -> str:
         """Where PATH has this program, outside .tools/bin and at least at the minimum version; "" elsewhere."""
         folders = [folder for folder in os.get_exec_path() if Path(folder) != BIN]
-        found = shutil.which(self.name, path=os.pathsep.join(folders)) if self.minimum else None
-        if not found:
+        program = shutil.which(self.name, path=os.pathsep.join(folders)) if self.minimum else None
+        if not program:
             return ""
         arguments = ["--version"] if self.name in TEST_TOOLS else ["version"]
         if self.name == "kubectl":
             arguments.append("--client")
-        return found if version(output(found, *arguments)) >= version(self.minimum) else ""
+        return program if version(output(program, *arguments)) >= version(self.minimum) else ""
 
 
 def version(text: str) -> tuple[int, ...]:
     """The first version number in a text, (0,) where there is none."""
-    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
-    return tuple(int(part or 0) for part in found.groups()) if found else (0,)
+    match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(part or 0) for part in match.groups()) if match else (0,)
 
 
 def load() -> dict[str, Tool]:

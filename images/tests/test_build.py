@@ -18,8 +18,8 @@ LOCKS = {"prefect": "flows", "common": "common", "tracking": "tracking"}  # wher
 def test_one_version_for_package_charts_and_images() -> None:
     version = build.version()
     for chart in (ROOT / "charts" / "platform").rglob("Chart.yaml"):
-        found = dict(re.findall(r"^(version|appVersion): (\S+)", chart.read_text(), re.MULTILINE))
-        assert found == {"version": version, "appVersion": version}, chart
+        versions = dict(re.findall(r"^(version|appVersion): (\S+)", chart.read_text(), re.MULTILINE))
+        assert versions == {"version": version, "appVersion": version}, chart
 
 
 @pytest.mark.parametrize("name", [*build.names(), *build.VARIANTS, "common", "tracking"])

@@ -67,8 +67,8 @@ def test_forty_pods_at_once_all_start(namespace: Namespace, nodes: list[str]) ->
     pod = {"apiVersion": "v1", "kind": "Pod", "spec": {**spec, "enableServiceLinks": False}}
 
     def ended(number: int) -> list[Any]:
-        found = namespace.core.list_namespaced_pod(namespace.name, label_selector=f"round={number}").items
-        return found if all(item.status.phase in ("Succeeded", "Failed") for item in found) else []
+        round_pods = namespace.core.list_namespaced_pod(namespace.name, label_selector=f"round={number}").items
+        return round_pods if all(item.status.phase in ("Succeeded", "Failed") for item in round_pods) else []
 
     for number in range(ROUNDS):
         labels = {"round": str(number)}
@@ -95,8 +95,8 @@ def test_the_registry_has_the_images_of_the_list(api: client.ApiClient) -> None:
 
 def test_people_and_tools_find_the_registry(api: client.ApiClient) -> None:
     """As KEP 1755 has it, which kind's documentation follows."""
-    found = client.CoreV1Api(api).read_namespaced_config_map("local-registry-hosting", "kube-public").data
-    assert registry.ADDRESS in found["localRegistryHosting.v1"]
+    hosting = client.CoreV1Api(api).read_namespaced_config_map("local-registry-hosting", "kube-public").data
+    assert registry.ADDRESS in hosting["localRegistryHosting.v1"]
 
 
 def test_a_name_with_another_build_is_pulled_again(namespace: Namespace) -> None:
@@ -154,8 +154,8 @@ def test_pods_of_different_nodes_talk_with_their_own_addresses(namespace: Namesp
 def test_node_port_through_the_mapped_port(api: client.ApiClient, namespace: Namespace) -> None:
     """http://127.0.0.1:8080 on this machine is NodePort 30080: the ingress where it is installed, else our server."""
     services = client.CoreV1Api(api).list_service_for_all_namespaces().items
-    ours = not any(port.node_port == INGRESS for service in services for port in service.spec.ports or [])
-    if ours:
+    port_is_free = not any(port.node_port == INGRESS for service in services for port in service.spec.ports or [])
+    if port_is_free:
         namespace.serve("server", "from the cluster", labels={"app": "server"})
         _service(namespace, "server", type="NodePort", ports=[{"port": 80, "targetPort": 8080, "nodePort": INGRESS}])
 
@@ -170,7 +170,7 @@ def test_node_port_through_the_mapped_port(api: client.ApiClient, namespace: Nam
             connection.close()
 
     text = wait_until(answer, "an answer on 127.0.0.1:8080")
-    assert text.startswith("from the cluster ") or not ours
+    assert text.startswith("from the cluster ") or not port_is_free
 
 
 def test_volume_survives_its_pod(namespace: Namespace) -> None:
@@ -233,10 +233,10 @@ def test_resource_metrics_are_there(api: client.ApiClient, nodes: list[str]) -> 
 
     def measured() -> dict[str, dict[str, str]]:
         try:
-            found = metrics.list_cluster_custom_object("metrics.k8s.io", "v1beta1", "nodes")["items"]
+            node_metrics = metrics.list_cluster_custom_object("metrics.k8s.io", "v1beta1", "nodes")["items"]
         except ApiException:
             return {}
-        return {node["metadata"]["name"]: node["usage"] for node in found}
+        return {node["metadata"]["name"]: node["usage"] for node in node_metrics}
 
     wait_until(lambda: set(measured()) == set(nodes), "metrics of all nodes")
     assert all(usage["cpu"] and usage["memory"] for usage in measured().values())

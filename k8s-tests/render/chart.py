@@ -67,17 +67,17 @@ def template(
 
 
 def refusals(values: dict[str, Any], *options: str) -> dict[str, list[str]]:
-    """What the schemas say against values: chart -> messages. Fails unless it is the schemas that refuse them."""
+    """Chart -> messages of its schema about these values. Fails unless the schemas refuse the values."""
     done = template(values, *options)
     assert done.returncode != 0, f"accepted: {json.dumps(values)}"
     assert "don't meet the specifications of the schema(s)" in done.stderr, done.stderr
-    found: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     for line in done.stderr.splitlines():
         if chart := re.fullmatch(r"([a-z-]+):", line):
-            found[chart[1]] = []
+            messages[chart[1]] = []
         elif line.strip().startswith("- at '"):
-            list(found.values())[-1].append(line.strip())
-    return found
+            list(messages.values())[-1].append(line.strip())
+    return messages
 
 
 def notes(values: dict[str, Any] | None = None) -> str:
@@ -177,9 +177,9 @@ def _filled(value: Any, variables: dict[str, Any]) -> Any:
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
     """Title -> pod template (metadata and spec) of everything that runs, the training Job included."""
-    found = {title(m): m["spec"]["template"] for m in manifests if m["kind"] in WORKLOADS}
-    found |= {title(m): m for m in manifests if m["kind"] == "Pod"}
-    return found | {"training Job": job_template(manifests)["spec"]["template"]}
+    templates = {title(m): m["spec"]["template"] for m in manifests if m["kind"] in WORKLOADS}
+    templates |= {title(m): m for m in manifests if m["kind"] == "Pod"}
+    return templates | {"training Job": job_template(manifests)["spec"]["template"]}
 
 
 def operated(manifests: list[Manifest]) -> dict[str, Manifest]:

@@ -28,8 +28,8 @@ def crds() -> dict[str, Manifest]:
 
 @cache
 def _schema(kind: str, version: str) -> dict[str, Any]:
-    (found,) = [v for v in crds()[kind]["spec"]["versions"] if v["name"] == version]
-    return dict(_strict(found["schema"]["openAPIV3Schema"]))
+    (entry,) = [v for v in crds()[kind]["spec"]["versions"] if v["name"] == version]
+    return dict(_strict(entry["schema"]["openAPIV3Schema"]))
 
 
 def _strict(schema: Any) -> Any:
@@ -38,12 +38,12 @@ def _strict(schema: Any) -> Any:
         return [_strict(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: _strict(value) for key, value in schema.items()}
+    strict_schema = {key: _strict(value) for key, value in schema.items()}
     if "(?i)" in (pattern := str(schema.get("pattern", ""))):
-        found["pattern"] = "(?i)" + pattern.replace("(?i)", "")  # Python has flags at the start only
+        strict_schema["pattern"] = "(?i)" + pattern.replace("(?i)", "")  # Python has flags at the start only
     if "properties" in schema and isinstance(schema.get("type"), str):
-        found.setdefault("additionalProperties", False)
-    return found
+        strict_schema.setdefault("additionalProperties", False)
+    return strict_schema
 
 
 def invalid(manifest: Manifest) -> str:

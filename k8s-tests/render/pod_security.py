@@ -27,7 +27,7 @@ def violations(pod: dict[str, Any]) -> list[str]:
     """What in a pod (template) "restricted" forbids, as `path: reason`; nothing when it is admitted."""
     return [
         *_of_pod(pod),
-        *(found for name, container in _containers(pod) for found in _of_container(name, container, pod)),
+        *(violation for name, container in _containers(pod) for violation in _of_container(name, container, pod)),
     ]
 
 

@@ -51,9 +51,9 @@ def prometheus_rule(values: dict[str, Any] | None = None) -> Manifest:
 
 def rules(kind: str, values: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     """The rules of a kind, `alert` or `record`, by name; fails if a name comes twice."""
-    found = [rule for group in prometheus_rule(values)["spec"]["groups"] for rule in group["rules"] if kind in rule]
-    assert len({rule[kind] for rule in found}) == len(found), "two rules of one name"
-    return {rule[kind]: rule for rule in found}
+    entries = [rule for group in prometheus_rule(values)["spec"]["groups"] for rule in group["rules"] if kind in rule]
+    assert len({rule[kind] for rule in entries}) == len(entries), "two rules of one name"
+    return {rule[kind]: rule for rule in entries}
 
 
 def known() -> set[str]:

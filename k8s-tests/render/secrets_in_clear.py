@@ -30,15 +30,15 @@ def in_pod(pod: dict[str, Any]) -> Iterator[str]:
             if SECRET.search(variable["name"]) and variable["name"] not in NAMES:
                 if "secretKeyRef" not in variable.get("valueFrom", {}):
                     yield f"{path}: must come from a secretKeyRef"
-            elif found := in_text(str(variable.get("value", ""))):
-                yield f"{path}: {found}"
+            elif reason := in_text(str(variable.get("value", ""))):
+                yield f"{path}: {reason}"
         for field in ("command", "args"):
-            if found := in_text(" ".join(map(str, container.get(field, [])))):
-                yield f"{container['name']}.{field}: {found}"
+            if reason := in_text(" ".join(map(str, container.get(field, [])))):
+                yield f"{container['name']}.{field}: {reason}"
 
 
 def in_text(text: str) -> str:
-    """What in a text is a password: in an address, or after a word that announces one; "" for nothing."""
+    """The reason why a text holds a password (in an address, or after a word that announces one); "" if it holds none."""
     for match in USERINFO.finditer(text):
         if not FROM_VARIABLE.fullmatch(match["password"]):
             return f"a password in the address {match[0]}"
@@ -53,5 +53,5 @@ def in_config(manifest: dict[str, Any]) -> Iterator[str]:
     for key, text in {**manifest.get("data", {}), **manifest.get("binaryData", {})}.items():
         if key.endswith(".json"):
             json.loads(text)
-        elif found := in_text(text):
-            yield f"data[{key}]: {found}"
+        elif reason := in_text(text):
+            yield f"data[{key}]: {reason}"

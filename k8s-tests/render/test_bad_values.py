@@ -116,19 +116,19 @@ OFF: list[tuple[dict[str, Any], str]] = [
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """The values that set one key. PostgreSQL is switched on, as the schema of a chart that is off is not asked."""
-    found: Any = value
+    """The values that set one key. PostgreSQL is switched on: Helm does not validate a chart that is off."""
+    values: Any = value
     for part in reversed(key.split(".")):
-        found = {part: found}
+        values = {part: values}
     if key.startswith("postgres.") and key != "postgres.enabled":
-        found["postgres"]["enabled"] = True
-    return dict(found)
+        values["postgres"]["enabled"] = True
+    return dict(values)
 
 
 def place(key: str) -> tuple[str, str]:
     """The chart whose schema knows a key, and where in that chart's values it is."""
     first, _, rest = key.partition(".")
-    ours = first in (
+    is_subchart = first in (
         "mlflow",
         "prefect-server",
         "prefect-worker",
@@ -139,23 +139,23 @@ def place(key: str) -> tuple[str, str]:
         "retrainer",
         "grafana",
     )
-    return (first, rest) if ours and rest else ("platform", key)
+    return (first, rest) if is_subchart and rest else ("platform", key)
 
 
 @pytest.mark.parametrize(("key", "value"), BAD, ids=lambda value: str(value)[:40])
 def test_a_bad_value_is_refused_by_name(key: str, value: Any) -> None:
     chart, path = place(key)
     *above, last = path.split(".")
-    said = refusals(nested(key, value)).get(chart, [])
+    messages = refusals(nested(key, value)).get(chart, [])
     pointer, parent = "/" + "/".join([*above, last]), "".join(f"/{part}" for part in above)
-    found = [
+    matches = [
         message
-        for message in said
+        for message in messages
         if message.startswith((f"- at '{pointer}': ", f"- at '{pointer}/"))
         or message == f"- at '{parent}': additional properties '{last}' not allowed"
     ]
-    assert found, f"{chart} does not name {pointer}: {said}"
-    assert not [message for message in found if message.endswith("'not' failed")], f"says nothing: {found}"
+    assert matches, f"{chart} does not name {pointer}: {messages}"
+    assert not [message for message in matches if message.endswith("'not' failed")], f"says nothing: {matches}"
 
 
 @pytest.mark.parametrize("key", EMPTIED)
@@ -185,8 +185,8 @@ def test_a_cooldown_above_its_maximum_is_refused() -> None:
 
 
 def test_a_toleration_of_no_known_field_is_refused() -> None:
-    said = refusals({"ui": {"tolerations": [{"taint": "gpu"}]}})["ui"]
-    assert "- at '/tolerations/0': additional properties 'taint' not allowed" in said
+    messages = refusals({"ui": {"tolerations": [{"taint": "gpu"}]}})["ui"]
+    assert "- at '/tolerations/0': additional properties 'taint' not allowed" in messages
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,12 @@ EXPECTED: dict[str, set[Edge]] = {
 
 def parties(manifests: list[Manifest]) -> list[Party]:
     """The pods of a profile, by component, and the strangers."""
-    ours = []
+    own_parties = []
     for pod in (pods(manifests) | operated(manifests)).values():
         labels = pod["metadata"]["labels"]
         ports = {port["containerPort"] for container in containers(pod) for port in container.get("ports", [])}
-        ours.append(Party(labels["app.kubernetes.io/component"], tuple(sorted(ports)), labels))
-    return [*ours, *STRANGERS]
+        own_parties.append(Party(labels["app.kubernetes.io/component"], tuple(sorted(ports)), labels))
+    return [*own_parties, *STRANGERS]
 
 
 def allowed(manifests: list[Manifest]) -> set[Edge]:
@@ -97,9 +97,9 @@ def allowed(manifests: list[Manifest]) -> set[Edge]:
 
 
 def test_connections_are_those_of_the_table(profile: str, manifests: list[Manifest]) -> None:
-    found = allowed(manifests)
-    assert not found - EXPECTED[profile], "allowed, and in no table"
-    assert not EXPECTED[profile] - found, "denied, and needed"
+    connections = allowed(manifests)
+    assert not connections - EXPECTED[profile], "allowed, and in no table"
+    assert not EXPECTED[profile] - connections, "denied, and needed"
 
 
 def test_names_are_asked_for_by_udp_and_tcp(manifests: list[Manifest]) -> None:
@@ -115,8 +115,8 @@ def test_every_profile_has_a_table() -> None:
 
 
 def _policy(manifests: list[Manifest], name: str) -> Any:
-    (found,) = [m for m in manifests if m["kind"] == "NetworkPolicy" and m["metadata"]["name"] == f"mlops-{name}"]
-    return found["spec"]
+    (policy,) = [m for m in manifests if m["kind"] == "NetworkPolicy" and m["metadata"]["name"] == f"mlops-{name}"]
+    return policy["spec"]
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,8 @@ CLOSED = {
 
 
 def data(values: dict[str, Any] | None = None) -> dict[str, str]:
-    found: dict[str, str] = named(render_chart(values), "ConfigMap", "mlops-grafana")["data"]
-    return found
+    entries: dict[str, str] = named(render_chart(values), "ConfigMap", "mlops-grafana")["data"]
+    return entries
 
 
 def ini(values: dict[str, Any] | None = None) -> configparser.ConfigParser:
@@ -49,24 +49,24 @@ def ini(values: dict[str, Any] | None = None) -> configparser.ConfigParser:
 
 
 def container(values: dict[str, Any] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = pods(render_chart(values))["Deployment/mlops-grafana"]["spec"]["containers"][0]
-    return found
+    grafana: dict[str, Any] = pods(render_chart(values))["Deployment/mlops-grafana"]["spec"]["containers"][0]
+    return grafana
 
 
 def mounted() -> dict[str, tuple[str, str]]:
     """Path in the container -> (ConfigMap, key), of every file that comes from one."""
     spec = pods(render_chart())["Deployment/mlops-grafana"]["spec"]
     sources = {volume["name"]: volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}
-    found = {}
+    files = {}
     for mount in spec["containers"][0]["volumeMounts"]:
         if source := sources.get(mount["name"]):
             keys = named(render_chart(), "ConfigMap", source)["data"]
             if "subPath" in mount:
-                found[mount["mountPath"]] = (source, mount["subPath"])
+                files[mount["mountPath"]] = (source, mount["subPath"])
                 assert mount["subPath"] in keys, mount
             else:
-                found |= {f"{mount['mountPath']}/{key}": (source, key) for key in keys}
-    return found
+                files |= {f"{mount['mountPath']}/{key}": (source, key) for key in keys}
+    return files
 
 
 def test_every_key_is_mounted_where_grafana_looks() -> None:
@@ -85,8 +85,8 @@ def test_the_provisioned_dashboards_are_the_mounted_ones() -> None:
     assert provider["type"] == "file"
     assert provider["allowUiUpdates"] is False, "what is changed on the page is lost with the pod"
     folder = PurePosixPath(provider["options"]["path"])
-    found = {PurePosixPath(path).name for path in mounted() if PurePosixPath(path).parent == folder}
-    assert found == {path.name for path in (CHART / "dashboards").glob("*.json")}
+    names = {PurePosixPath(path).name for path in mounted() if PurePosixPath(path).parent == folder}
+    assert names == {path.name for path in (CHART / "dashboards").glob("*.json")}
 
 
 def test_what_is_written_to_is_a_volume() -> None:
@@ -174,9 +174,9 @@ def dashboards(values: dict[str, Any] | None = None) -> Manifest:
 
 @pytest.mark.parametrize("values", [{}, {"grafana": {"enabled": False}}], ids=["with Grafana", "without"])
 def test_the_installed_dashboards_are_the_committed_files(values: dict[str, Any]) -> None:
-    found = dashboards(values)
-    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert found["data"] == {path.name: path.read_text() for path in (CHART / "dashboards").glob("*.json")}
+    config_map = dashboards(values)
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert config_map["data"] == {path.name: path.read_text() for path in (CHART / "dashboards").glob("*.json")}
 
 
 def test_links_lead_to_the_pages_of_another_domain() -> None:

@@ -68,10 +68,10 @@ def mebibytes(quantity: str) -> int:
 
 
 def invalid(manifest: Manifest, version: str) -> str:
-    """What the schemas of a Kubernetes version, or of the operator's kinds, say against a manifest; "" for nothing."""
+    """The first problem of a manifest by the schemas of a Kubernetes version or of the operator's kinds; "" if valid."""
     if manifest["apiVersion"].startswith(custom_resources.GROUP):
-        if found := custom_resources.invalid(manifest):
-            return found
+        if problem := custom_resources.invalid(manifest):
+            return problem
         manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
     try:
         kubernetes_validate.validate(manifest, version, strict=True)
@@ -89,7 +89,7 @@ def all_of(manifests: list[Manifest]) -> list[Manifest]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_valid_against_the_schemas_of_kubernetes(version: str, manifests: list[Manifest]) -> None:
-    assert not [found for manifest in all_of(manifests) if (found := invalid(manifest, version))]
+    assert not [problem for manifest in all_of(manifests) if (problem := invalid(manifest, version))]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -182,11 +182,11 @@ def span(probe: dict[str, Any]) -> int:
 
 def requests(pod: Manifest) -> tuple[float, int]:
     """Cores and MiB that are reserved for a pod: of its containers, or of an init container that asks for more."""
-    asked = [
+    amounts = [
         [(cpu(c["resources"]["requests"]["cpu"]), mebibytes(c["resources"]["requests"]["memory"])) for c in group]
         for group in (pod["spec"]["containers"], pod["spec"].get("initContainers", []))
     ]
-    (cores, memory), first = map(sum, zip(*asked[0], strict=True)), asked[1]
+    (cores, memory), first = map(sum, zip(*amounts[0], strict=True)), amounts[1]
     return max([cores, *(c for c, _ in first)]), max([memory, *(m for _, m in first)])
 
 
@@ -290,14 +290,14 @@ def test_only_who_asks_the_kubernetes_api_has_a_token(manifests: list[Manifest])
 
 def test_rights_are_those_of_the_tables_and_no_more(manifests: list[Manifest]) -> None:
     for role in [m for m in manifests if m["kind"] in ("Role", "ClusterRole")]:
-        found: dict[tuple[str, str], set[str]] = {}
+        rights: dict[tuple[str, str], set[str]] = {}
         for rule in role["rules"]:
             assert set(rule) == {"apiGroups", "resources", "verbs"}, f"{title(role)}: {rule}"
             assert "*" not in str(rule), f"{title(role)}: {rule}"
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:
-                    found.setdefault((group, resource), set()).update(rule["verbs"])
-        assert found == ROLES[title(role)], title(role)
+                    rights.setdefault((group, resource), set()).update(rule["verbs"])
+        assert rights == ROLES[title(role)], title(role)
 
 
 def test_the_one_right_beyond_the_namespace_can_be_left_out() -> None:
@@ -371,7 +371,7 @@ def test_a_rolling_update_of_the_api_takes_no_pod_away_first() -> None:
 
 
 def test_databases_move_off_sqlite() -> None:
-    ours = re.compile(r"postgresql\+(asyncpg|psycopg2)://mlops:\$\(\w+_PASSWORD\)@mlops-postgres:5432/\w+")
+    address = re.compile(r"postgresql\+(asyncpg|psycopg2)://mlops:\$\(\w+_PASSWORD\)@mlops-postgres:5432/\w+")
     for name, variable in (
         ("Deployment/mlops-mlflow", "MLFLOW_BACKEND_STORE_URI"),
         ("Deployment/mlops-mlflow", "MLOPS_AUTH_DATABASE_URI"),
@@ -383,7 +383,7 @@ def test_databases_move_off_sqlite() -> None:
                 (entry,) = [e for e in container["env"] if e["name"] == variable]
                 assert "sqlite" not in str(container["env"]), where
                 if profile == "postgres":
-                    assert ours.fullmatch(entry["value"]), where
+                    assert address.fullmatch(entry["value"]), where
                 else:
                     assert entry["valueFrom"]["secretKeyRef"]["name"] == "database", where
 
@@ -392,10 +392,10 @@ def test_databases_that_are_asked_for_are_made() -> None:
     manifests = render_chart(PROFILES["postgres"])
     text = named(manifests, "ConfigMap", "mlops-postgres")["data"]["databases.sql"]
     made = set(re.findall(r"CREATE DATABASE (\w+)", text))
-    asked = {
+    databases = {
         match[1]
         for _, container in each_container(manifests)
         for entry in container.get("env", [])
         if (match := re.search(r"@mlops-postgres:5432/(\w+)", entry.get("value", "")))
     }
-    assert asked == made
+    assert databases == made

@@ -66,8 +66,8 @@ def test_every_service_with_metrics_is_a_target_once() -> None:
             if service["kind"] == "Service" and wanted <= service["metadata"]["labels"].items()
             for port in service["spec"]["ports"]
         ]
-        (found,) = [service for service, port in ports if port == endpoint["port"]]
-        watched[found] = endpoint["path"]
+        (service_name,) = [service for service, port in ports if port == endpoint["port"]]
+        watched[service_name] = endpoint["path"]
         (relabeling,) = endpoint["relabelings"]
         assert relabeling == {"targetLabel": "job", "replacement": monitor["metadata"]["name"]}
     assert watched == {
@@ -112,10 +112,10 @@ def test_alerts_that_ask_for_a_retraining_reach_the_retrainer_with_its_token() -
 
 
 def test_beside_a_kube_prometheus_stack_nothing_is_installed_twice() -> None:
-    ours, beside = (render_chart(values) for values in (WITHOUT_GRAFANA, STACK))
+    standalone, beside = (render_chart(values) for values in (WITHOUT_GRAFANA, STACK))
     kinds = {m["kind"] for m in beside if m["apiVersion"].startswith(GROUP)}
     assert kinds == {"ServiceMonitor", "PrometheusRule", "AlertmanagerConfig"}
-    gone = {title(m) for m in ours} - {title(m) for m in beside}
+    gone = {title(m) for m in standalone} - {title(m) for m in beside}
     for name in ("Deployment/mlops-operator", "Deployment/mlops-kube-state-metrics", "Service/mlops-prometheus"):
         assert name in gone
     for manifest in (m for m in beside if m["apiVersion"].startswith(GROUP)):

@@ -12,10 +12,10 @@ from pod_security import HANDLERS, SELINUX_TYPES, SYSCTLS, VOLUMES, violations
 
 
 def test_every_pod_is_restricted(manifests: list[Manifest]) -> None:
-    found = {name: violations(pod) for name, pod in pods(manifests).items()}
-    assert len(found) >= 7
-    assert "training Job" in found
-    assert not {name: problems for name, problems in found.items() if problems}
+    problems_by_pod = {name: violations(pod) for name, pod in pods(manifests).items()}
+    assert len(problems_by_pod) >= 7
+    assert "training Job" in problems_by_pod
+    assert not {name: problems for name, problems in problems_by_pod.items() if problems}
 
 
 Change = Callable[[Any], None]
@@ -113,11 +113,11 @@ KINDS = ("containers", "initContainers", "ephemeralContainers")
 
 def every_pod() -> dict[str, Manifest]:
     """Copies of the pod templates, each with a container of every kind."""
-    found = copy.deepcopy(pods(render_chart({"postgres": {"enabled": True}})))
-    for pod in found.values():
+    templates = copy.deepcopy(pods(render_chart({"postgres": {"enabled": True}})))
+    for pod in templates.values():
         pod["spec"].setdefault("initContainers", [copy.deepcopy(pod["spec"]["containers"][0])])
         pod["spec"]["ephemeralContainers"] = [{**copy.deepcopy(pod["spec"]["containers"][0]), "name": "debug"}]
-    return found
+    return templates
 
 
 @pytest.mark.parametrize("offence", [*OF_POD, *OF_CONTEXT])
@@ -136,22 +136,24 @@ def test_an_offence_of_a_container_is_caught(offence: str, kind: str) -> None:
     for name, pod in every_pod().items():
         container = pod["spec"][kind][-1]
         change(container)
-        found = violations(pod)
-        assert any(problem.startswith(f"{kind}[{container['name']}].{place}") for problem in found), f"{name}: {found}"
-        assert all(problem.startswith(f"{kind}[{container['name']}]") for problem in found), f"{name}: {found}"
+        problems = violations(pod)
+        assert any(problem.startswith(f"{kind}[{container['name']}].{place}") for problem in problems), (
+            f"{name}: {problems}"
+        )
+        assert all(problem.startswith(f"{kind}[{container['name']}]") for problem in problems), f"{name}: {problems}"
 
 
 @pytest.mark.parametrize("field", ["runAsNonRoot", "seccompProfile"])
 def test_without_a_word_of_the_pod_each_container_has_to_say_it(field: str) -> None:
-    said = {"runAsNonRoot": True, "seccompProfile": {"type": "Localhost", "localhostProfile": "mine.json"}}[field]
+    setting = {"runAsNonRoot": True, "seccompProfile": {"type": "Localhost", "localhostProfile": "mine.json"}}[field]
     for name, pod in every_pod().items():
         pod["spec"]["securityContext"].pop(field)
         every = [container for kind in KINDS for container in pod["spec"][kind]]
-        found = violations(pod)
-        assert len(found) == len(every), f"{name}: {found}"
-        assert all(f"securityContext.{field}" in problem for problem in found), f"{name}: {found}"
+        problems = violations(pod)
+        assert len(problems) == len(every), f"{name}: {problems}"
+        assert all(f"securityContext.{field}" in problem for problem in problems), f"{name}: {problems}"
         for container in every:
-            container["securityContext"][field] = said
+            container["securityContext"][field] = setting
         assert not violations(pod), name
 
 

@@ -122,8 +122,8 @@ def test_every_key_of_the_secret_is_used() -> None:
         if "secretKeyRef" in variable.get("valueFrom", {})
     }
     # and by what the Prometheus Operator reads
-    asked = re.findall(r"\{name: mlops-credentials, key: ([\w-]+)\}", rendered_text())
-    assert used | set(asked) | {"prometheus-password"} == KEYS  # of which Traefik has a hash
+    operator_keys = re.findall(r"\{name: mlops-credentials, key: ([\w-]+)\}", rendered_text())
+    assert used | set(operator_keys) | {"prometheus-password"} == KEYS  # of which Traefik has a hash
 
 
 def variables(manifests: list[Manifest]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -160,11 +160,11 @@ def test_addresses_are_those_of_services(manifests: list[Manifest]) -> None:
 
 def test_traefik_routes_every_service_by_its_host() -> None:
     routes = yaml.safe_load(named(render_chart(), "ConfigMap", "mlops-ingress")["data"]["routes.yaml"])["http"]
-    found = {
+    addresses = {
         router["rule"]: routes["services"][router["service"]]["loadBalancer"]["servers"][0]["url"]
         for router in routes["routers"].values()
     }
-    assert found == {
+    assert addresses == {
         "Host(`mlflow.localhost`)": "http://mlops-mlflow:5000",
         "Host(`prefect.localhost`)": "http://mlops-prefect-server:4200",
         "Host(`api.localhost`)": "http://mlops-model-api:8086",
@@ -179,15 +179,15 @@ def test_traefik_routes_every_service_by_its_host() -> None:
 
 def test_ingress_objects_lead_to_services() -> None:
     manifests = render_chart(PROFILES["external"])
-    found = {}
+    services = {}
     for ingress in (m for m in manifests if m["kind"] == "Ingress"):
         assert ingress["spec"]["ingressClassName"] == "nginx", title(ingress)
         (rule,) = ingress["spec"]["rules"]
         (path,) = rule["http"]["paths"]
         backend = path["backend"]["service"]
         assert backend["port"]["number"] in ports_of(named(manifests, "Service", backend["name"])), title(ingress)
-        found[rule["host"]] = backend["name"]
-    assert found == {
+        services[rule["host"]] = backend["name"]
+    assert services == {
         "mlflow.ml.example.com": "mlops-mlflow",
         "prefect.ml.example.com": "mlops-prefect-server",
         "api.ml.example.com": "mlops-model-api",
@@ -203,8 +203,10 @@ def test_scaling_and_disruption_are_about_a_deployment_that_is_there(manifests: 
             assert named(manifests, target["kind"], target["name"])["apiVersion"] == target["apiVersion"]
         if manifest["kind"] == "PodDisruptionBudget":
             labels = [pod["metadata"]["labels"] for pod in pods(manifests).values()]
-            chosen = [found for found in labels if selects(manifest["spec"]["selector"], found)]
-            assert [found["app.kubernetes.io/component"] for found in chosen] == ["model-api"], title(manifest)
+            chosen = [pod_labels for pod_labels in labels if selects(manifest["spec"]["selector"], pod_labels)]
+            assert [pod_labels["app.kubernetes.io/component"] for pod_labels in chosen] == ["model-api"], title(
+                manifest
+            )
 
 
 def test_commands_of_the_notes_name_what_is_there(profile: str, manifests: list[Manifest]) -> None:

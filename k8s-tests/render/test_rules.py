@@ -81,26 +81,26 @@ def rows(
     missing: str = "",
 ) -> Series:
     """Counts per bucket of a feature, a minute after the series began, and the shares in training."""
-    found: Series = {}
+    series: Series = {}
     for bucket, (count, share) in enumerate(zip(counts, shares, strict=True)):
         labels = {"model": "iris", "version": version, "feature": feature, "bucket": str(bucket)}
-        found |= api("mlops_feature_bucket_total", f"{missing} 0x3 {count:g}x400", pod, **labels)
-        found |= api("mlops_feature_reference_share", f"{missing} {share!r}x400", pod, **labels)
-    return found
+        series |= api("mlops_feature_bucket_total", f"{missing} 0x3 {count:g}x400", pod, **labels)
+        series |= api("mlops_feature_reference_share", f"{missing} {share!r}x400", pod, **labels)
+    return series
 
 
 def predicted(counts: dict[str, float], shares: dict[str, float]) -> Series:
-    found: Series = {}
+    series: Series = {}
     for label, count in counts.items():
-        found |= api("mlops_predictions_total", f"0x3 {count:g}x400", label=label, **IRIS)
-        found |= api("mlops_prediction_reference_share", f"{shares[label]!r}x400", label=label, **IRIS)
-    return found
+        series |= api("mlops_predictions_total", f"0x3 {count:g}x400", label=label, **IRIS)
+        series |= api("mlops_prediction_reference_share", f"{shares[label]!r}x400", label=label, **IRIS)
+    return series
 
 
 def labelled(right: int, wrong: int) -> Series:
     """Feedback."""
-    found = api("mlops_feedback_total", f"0x3 {right}x400", correct="true", **IRIS)
-    return found | api("mlops_feedback_total", f"0x3 {wrong}x400", correct="false", **IRIS)
+    series = api("mlops_feedback_total", f"0x3 {right}x400", correct="true", **IRIS)
+    return series | api("mlops_feedback_total", f"0x3 {wrong}x400", correct="false", **IRIS)
 
 
 def gate(threshold: str) -> Series:
@@ -137,14 +137,14 @@ def given(series: Series) -> dict[str, Any]:
 
 
 def expected(name: str, at: str, alerts: list[Alert]) -> dict[str, Any]:
-    found = []
+    entries = []
     for alert in alerts:
         labels = {"namespace": NAMESPACE, "severity": severity(name), **alert.labels}
         labels |= {"action": "retrain"} if name in RETRAIN else {}
         annotations = {"summary": alert.summary, "description": alert.description}
         annotations["runbook_url"] = f"docs/operations.md#{name.lower()}"
-        found.append({"exp_labels": labels, "exp_annotations": annotations})
-    return {"alertname": name, "eval_time": at, "exp_alerts": found}
+        entries.append({"exp_labels": labels, "exp_annotations": annotations})
+    return {"alertname": name, "eval_time": at, "exp_alerts": entries}
 
 
 def severity(name: str) -> str:
@@ -365,11 +365,13 @@ def test_what_happens_in_another_namespace_is_not_ours(tmp_path: Path) -> None:
     """With a kube-prometheus-stack, everybody's series are in one Prometheus."""
     tests = []
     for case in CASES.values():
-        if case.alert != "ApiDown":  # which there is, without an API
-            theirs = {key.replace(f'namespace="{NAMESPACE}"', 'namespace="other"'): v for key, v in case.series.items()}
-            tests.append({**given(theirs), "alert_rule_test": [expected(case.alert, at, []) for at in case.at]})
-    theirs = {k.replace(f'"{NAMESPACE}"', '"other"'): v for k, v in up(UP).items()}
-    tests.append({**given(theirs | up("0x80")), "alert_rule_test": [expected("ApiDown", "5m", [API_DOWN])]})
+        if case.alert != "ApiDown":  # it fires where no API runs
+            other_series = {
+                key.replace(f'namespace="{NAMESPACE}"', 'namespace="other"'): v for key, v in case.series.items()
+            }
+            tests.append({**given(other_series), "alert_rule_test": [expected(case.alert, at, []) for at in case.at]})
+    other_series = {k.replace(f'"{NAMESPACE}"', '"other"'): v for k, v in up(UP).items()}
+    tests.append({**given(other_series | up("0x80")), "alert_rule_test": [expected("ApiDown", "5m", [API_DOWN])]})
     promtool_agrees(tmp_path, *tests)
 
 
@@ -387,7 +389,7 @@ def test_a_platform_that_was_just_installed_is_quiet(tmp_path: Path) -> None:
 
 def recorded(at: str, values: dict[str, float], absent: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Expectations: expressions of recorded series -> value, to a millionth; and those of which there is nothing."""
-    found = [
+    checks = [
         {
             "expr": f"sum(abs({expr} - {value!r}) < bool 0.000001)",
             "eval_time": at,
@@ -395,7 +397,7 @@ def recorded(at: str, values: dict[str, float], absent: Sequence[str] = ()) -> l
         }
         for expr, value in values.items()
     ]
-    return found + [{"expr": f"count({expr})", "eval_time": at, "exp_samples": []} for expr in absent]
+    return checks + [{"expr": f"count({expr})", "eval_time": at, "exp_samples": []} for expr in absent]
 
 
 RECORDED: dict[str, tuple[Series, list[dict[str, Any]]]] = {

@@ -120,10 +120,10 @@ def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 def given(folder: Path, paths: dict[str, Any]) -> dict[str, Any]:
     """The values that set each path of a chart. Charts that are off are switched on: others are not validated."""
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for path, value in paths.items():
-        found = merged(found, nested(path if folder == CHART else f"/{folder.name}{path}", value))
-    return merged(found, {} if "/enabled" in paths or folder.name != "postgres" else {"postgres": {"enabled": True}})
+        tree = merged(tree, nested(path if folder == CHART else f"/{folder.name}{path}", value))
+    return merged(tree, {} if "/enabled" in paths or folder.name != "postgres" else {"postgres": {"enabled": True}})
 
 
 @charts
@@ -138,6 +138,8 @@ def test_every_setting_has_a_type(folder: Path) -> None:
 @charts
 def test_an_unknown_key_is_refused_in_every_section(folder: Path) -> None:
     sections = {path.rpartition("/")[0] for path, _ in settings(values(folder))} - ({""} if folder == CHART else set())
-    found = refusals(given(folder, {f"{section}/unheard-of": 1 for section in sections}))[folder.name]
+    messages = refusals(given(folder, {f"{section}/unheard-of": 1 for section in sections}))[folder.name]
     for section in sections:
-        assert f"- at '{section}': additional properties 'unheard-of' not allowed" in found, f"{folder.name}: {section}"
+        assert f"- at '{section}': additional properties 'unheard-of' not allowed" in messages, (
+            f"{folder.name}: {section}"
+        )

@@ -34,14 +34,14 @@ def test_no_generated_value_is_printed_a_second_time(profile: str, manifests: li
 
 
 def test_variables_and_commands_carry_no_secret(manifests: list[Manifest]) -> None:
-    found = {name: list(in_pod(pod)) for name, pod in pods(manifests).items()}
-    assert not {name: problems for name, problems in found.items() if problems}
+    problems_by_pod = {name: list(in_pod(pod)) for name, pod in pods(manifests).items()}
+    assert not {name: problems for name, problems in problems_by_pod.items() if problems}
 
 
 def test_configurations_carry_no_secret(manifests: list[Manifest]) -> None:
-    found = {title(m): list(in_config(m)) for m in manifests if m["kind"] == "ConfigMap"}
-    assert found
-    assert not {name: problems for name, problems in found.items() if problems}
+    problems_by_config_map = {title(m): list(in_config(m)) for m in manifests if m["kind"] == "ConfigMap"}
+    assert problems_by_config_map
+    assert not {name: problems for name, problems in problems_by_config_map.items() if problems}
 
 
 def test_notes_tell_how_to_read_the_passwords_and_not_the_passwords() -> None:
@@ -100,8 +100,8 @@ def test_a_secret_in_clear_is_seen(change: Callable[[Manifest], None], place: st
     for name, original in pods(render_chart()).items():
         pod = copy.deepcopy(original)
         change(pod)
-        (found,) = in_pod(pod)
-        assert place in found, name
+        (problem,) = in_pod(pod)
+        assert place in problem, name
 
 
 def test_a_secret_in_a_configuration_is_seen() -> None:

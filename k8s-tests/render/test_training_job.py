@@ -38,8 +38,8 @@ def made(manifests: list[Manifest], **variables: Any) -> Manifest:
 
 
 def container(job: Manifest) -> dict[str, Any]:
-    (found,) = job["spec"]["template"]["spec"]["containers"]
-    return dict(found)
+    (entry,) = job["spec"]["template"]["spec"]["containers"]
+    return dict(entry)
 
 
 @pytest.fixture
@@ -56,12 +56,12 @@ def test_it_is_valid_and_restricted(version: str, job: Manifest) -> None:
 def test_prefect_changes_the_template_in_names_labels_and_variables_only(
     manifests: list[Manifest], job: Manifest
 ) -> None:
-    ours = job_template(manifests)
-    for each in (ours, job):
+    template = job_template(manifests)
+    for each in (template, job):
         each["metadata"] = {}
         each["spec"]["template"]["metadata"] = {}
         each["spec"]["template"]["spec"]["containers"][0].pop("env")
-    assert job == ours
+    assert job == template
 
 
 def test_the_policy_of_trainings_is_about_its_pod(manifests: list[Manifest], job: Manifest) -> None:

@@ -52,20 +52,20 @@ def chart_images(values: Any) -> Iterator[tuple[str, str]]:
 
 def in_use() -> list[tuple[str, str, str]]:
     """Where a version is pinned, of what, and which."""
-    found = []
+    pins = []
     for path in CHART.rglob("values.yaml"):
-        found += [(CHART_VALUES, *image) for image in chart_images(yaml.safe_load(path.read_text()))]
-    found += [("tools.toml", tool.name, tool.version) for tool in tools.load().values()]
+        pins += [(CHART_VALUES, *image) for image in chart_images(yaml.safe_load(path.read_text()))]
+    pins += [("tools.toml", tool.name, tool.version) for tool in tools.load().values()]
     for dockerfile in ROOT.glob("images/*/Dockerfile"):
         for name, tag in re.findall(r"^FROM (?:\S+/)?(\w+):(\S+)", dockerfile.read_text(), re.MULTILINE):
-            found.append((str(dockerfile.relative_to(ROOT)), name, tag))
-    found += [("images.toml", "debian", image.suite) for image in images.load().values() if image.suite]
+            pins.append((str(dockerfile.relative_to(ROOT)), name, tag))
+    pins += [("images.toml", "debian", image.suite) for image in images.load().values() if image.suite]
     locked = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE))
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     wanted = [entry for group in groups.values() for entry in group if isinstance(entry, str)]
     held = {re.split(r"\W*[\[=<]", entry)[0] for entry in wanted if re.search(r"==|<", entry)}
-    found += [("requirements/dev.txt", name, locked[name]) for name in held]
-    return sorted({(where, name, plain(version)) for where, name, version in found})
+    pins += [("requirements/dev.txt", name, locked[name]) for name in held]
+    return sorted({(where, name, plain(version)) for where, name, version in pins})
 
 
 @pytest.mark.parametrize(("where", "name", "version"), in_use())

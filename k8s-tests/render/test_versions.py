@@ -45,20 +45,20 @@ def test_objects_and_images_have_it(manifests: list[Manifest]) -> None:
         labels = manifest["metadata"]["labels"]
         assert labels["app.kubernetes.io/version"] == PROJECT, f"{title(manifest)}: app.kubernetes.io/version"
         assert labels["helm.sh/chart"].endswith(f"-{PROJECT}"), f"{title(manifest)}: helm.sh/chart"
-    ours = {container["image"] for pod in pods(manifests).values() for container in containers(pod)}
-    ours = {image for image in ours if "mlops/" in image}
-    assert {image.rsplit(":")[-1] for image in ours} == {PROJECT}
+    own_images = {container["image"] for pod in pods(manifests).values() for container in containers(pod)}
+    own_images = {image for image in own_images if "mlops/" in image}
+    assert {image.rsplit(":")[-1] for image in own_images} == {PROJECT}
 
 
 def test_the_charts_ask_for_the_images_that_are_built() -> None:
-    asked = {container["image"] for pod in pods(render_chart()).values() for container in containers(pod)}
-    assert {image for image in asked if image.startswith("mlops/")} == {build.tag(name) for name in build.names()}
+    references = {container["image"] for pod in pods(render_chart()).values() for container in containers(pod)}
+    assert {image for image in references if image.startswith("mlops/")} == {build.tag(name) for name in build.names()}
 
 
 @pytest.mark.parametrize("minor", [34, 35, 36, 37])
 def test_it_renders_for_a_supported_kubernetes(minor: int, profile: str) -> None:
-    there = {title(m) for m in render_chart(PROFILES[profile], kube_version=f"1.{minor}.0")}
-    assert there == {title(m) for m in render_chart(PROFILES[profile])}
+    titles = {title(m) for m in render_chart(PROFILES[profile], kube_version=f"1.{minor}.0")}
+    assert titles == {title(m) for m in render_chart(PROFILES[profile])}
 
 
 def test_an_older_kubernetes_is_refused_in_words() -> None:

@@ -106,9 +106,9 @@ def test_a_challenger_is_compared_on_the_same_rows_only(registry: MlflowClient, 
     decision = promote(registry, name, "2", who="ada")
     assert decision.check == "regression"
     _, shown = open_page("models", name).metric
-    ours, theirs = decision.metrics["candidate_accuracy"], decision.metrics["production_accuracy"]
-    assert float(shown.value) == pytest.approx(ours, abs=1e-4)
-    assert float(shown.delta) == pytest.approx(ours - theirs, abs=1e-4)
+    candidate, production = decision.metrics["candidate_accuracy"], decision.metrics["production_accuracy"]
+    assert float(shown.value) == pytest.approx(candidate, abs=1e-4)
+    assert float(shown.delta) == pytest.approx(candidate - production, abs=1e-4)
 
 
 def test_roll_back(registry: MlflowClient, model: str) -> None:

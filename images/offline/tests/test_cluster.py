@@ -145,8 +145,8 @@ def test_cgroupfs_is_for_cgroup_v1_alone(file: str, offline: bool) -> None:
 def test_nodes_of_both_kinds_look_for_registries_where_they_are_told() -> None:
     """Our node image has it in its configuration, kind's is told."""
     config = cluster.read_config(ROOT / "kind-config.yaml")
-    ours = tomllib.loads((paths.OFFLINE / "node/root/etc/containerd/config.toml").read_text())
-    assert ours["plugins"]["io.containerd.cri.v1.images"]["registry"]["config_path"] == cluster.CERTS
+    configuration = tomllib.loads((paths.OFFLINE / "node/root/etc/containerd/config.toml").read_text())
+    assert configuration["plugins"]["io.containerd.cri.v1.images"]["registry"]["config_path"] == cluster.CERTS
     patch = yaml.safe_load(cluster.kind_config(config, False, "2"))["containerdConfigPatches"][0]
     assert tomllib.loads(patch)["plugins"]["io.containerd.grpc.v1.cri"]["registry"]["config_path"] == cluster.CERTS
 
@@ -184,7 +184,7 @@ def test_steps_run_after_what_they_need_and_skip_what_is_there(tmp_path: Path) -
     steps = Steps(tmp_path)
     steps.add("last", lambda _: ran.append("last"), after=["middle"])
     steps.add("middle", lambda _: ran.append("middle"), after=["there"])
-    steps.add("there", lambda _: ran.append("there"), there=lambda: True)
+    steps.add("there", lambda _: ran.append("there"), is_done=lambda: True)
     steps.run()
     assert ran == ["middle", "last"]
     assert steps.skipped == 1
