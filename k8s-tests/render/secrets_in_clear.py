@@ -38,7 +38,7 @@ def in_pod(pod: dict[str, Any]) -> Iterator[str]:
 
 
 def in_text(text: str) -> str:
-    """The reason why a text holds a password (in an address, or after a word that announces one); "" if it holds none."""
+    """Why a text holds a password (in an address, or after a word that announces one); "" if it holds none."""
     for match in USERINFO.finditer(text):
         if not FROM_VARIABLE.fullmatch(match["password"]):
             return f"a password in the address {match[0]}"

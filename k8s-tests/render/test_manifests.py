@@ -68,7 +68,7 @@ def mebibytes(quantity: str) -> int:
 
 
 def invalid(manifest: Manifest, version: str) -> str:
-    """The first problem of a manifest by the schemas of a Kubernetes version or of the operator's kinds; "" if valid."""
+    """A problem of a manifest by the schemas of a Kubernetes version or of the operator's kinds; "" if valid."""
     if manifest["apiVersion"].startswith(custom_resources.GROUP):
         if problem := custom_resources.invalid(manifest):
             return problem
