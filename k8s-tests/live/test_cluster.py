@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from namespace import IMAGE, RESTRICTED
+from namespace import IMAGE, RESTRICTED, wait_for
 
-from app.runtime.waiting import wait_until
 from conftest import Namespace
 from images import registry
 
@@ -74,7 +73,7 @@ def test_forty_pods_at_once_all_start(namespace: Namespace, nodes: list[str]) ->
         labels = {"round": str(number)}
         for each in range(AT_ONCE):
             namespace.create({**pod, "metadata": {"name": f"pod-{number}-{each}", "labels": labels}})
-        pods = wait_until(lambda number=number: ended(number), 180, f"the end of {AT_ONCE} pods")
+        pods = wait_for(lambda number=number: ended(number), f"the end of {AT_ONCE} pods", 180)
         states = [status for item in pods for status in item.status.container_statuses]
         wrong = [s.state.terminated for s in states if s.state.terminated.reason != "Completed" or s.restart_count]
         assert len(states) == AT_ONCE
@@ -169,7 +168,7 @@ def test_node_port_through_the_mapped_port(api: client.ApiClient, namespace: Nam
         finally:
             connection.close()
 
-    text = wait_until(answer, 90, "an answer on 127.0.0.1:8080")
+    text = wait_for(answer, "an answer on 127.0.0.1:8080")
     assert text.startswith("from the cluster ") or not port_is_free
 
 
@@ -238,5 +237,5 @@ def test_resource_metrics_are_there(api: client.ApiClient, nodes: list[str]) -> 
             return {}
         return {node["metadata"]["name"]: node["usage"] for node in node_metrics}
 
-    wait_until(lambda: set(measured()) == set(nodes), 90, "metrics of all nodes")
+    wait_for(lambda: set(measured()) == set(nodes), "metrics of all nodes")
     assert all(usage["cpu"] and usage["memory"] for usage in measured().values())
