@@ -173,7 +173,10 @@ def test_no_model_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(FaultyProxy(answers={"/models": (200, {"default": None, "models": [], "registry": up})})) as peer:
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         assert "Train one with `mlops train MODEL`" in read(open_page("predict").info)
-        peer.answers["/models"] = (200, {"models": [], "registry": {**up, "ok": False, "error": "it is away"}})
+        peer.answers["/models"] = (
+            200,
+            {"default": None, "models": [], "registry": {**up, "ok": False, "error": "it is away"}},
+        )
         assert "the API cannot reach MLflow: it is away" in read(open_page("predict").error)
 
 
@@ -182,7 +185,7 @@ def test_no_model_in_service(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             (422, {"detail": [{"loc": ["body", "x"], "msg": "x should be a number", "type": "t"}]}),
-            "X should be a number",
+            "x should be a number",
         ),
         ((503, {"detail": "iris is not in production yet"}), "Iris is not in production yet."),
         ((200, {"prediction": "setosa"}), "does not answer as the model API does"),
