@@ -30,7 +30,7 @@ test: $(READY) lint  ## every test that needs no cluster (and helm and Prometheu
 	@$(CLUSTER) tool helm
 	@$(CLUSTER) tool promtool
 	@$(CLUSTER) tool prometheus
-	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-k8s: $(READY)  ## every test that needs the cluster
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live $(ARGS)

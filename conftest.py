@@ -26,14 +26,6 @@ from flows.register import register
 Register = Callable[..., ModelVersion]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` has two processes: one for `app`, which waits for servers most of the time, one for all the rest."""
-    for item in items:
-        top = item.nodeid.split("/", 1)[0]
-        item.add_marker(pytest.mark.xdist_group("app" if top == "app" else "rest"))
-
-
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An MLflow server, one for all tests of this process."""
