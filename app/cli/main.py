@@ -13,7 +13,7 @@ import click
 
 from app.cli.errors import CommandError
 from app.clients.errors import ServiceError
-from app.clients.mlflow import MlflowClient, MlflowError
+from app.clients.mlflow import MlflowClient
 from app.clients.model_api import ModelApiClient
 from app.runtime.settings import PlatformSettings
 
@@ -27,7 +27,7 @@ class Commands(click.Group):
         """Run the command; ClickException where a service is away or refuses."""
         try:
             return super().invoke(ctx)
-        except (MlflowError, ServiceError) as error:
+        except ServiceError as error:
             raise click.ClickException(str(error)) from error
 
 

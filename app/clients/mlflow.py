@@ -49,7 +49,7 @@ class Conflict(MlflowError):
 class Unauthorized(MlflowError):
     """The account may not do this."""
 
-    default_cure = "An account with rights for this is needed."
+    default_cure = "This needs an account that has the rights for it."
 
 
 class MlflowUnavailable(MlflowError):

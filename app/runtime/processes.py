@@ -38,11 +38,14 @@ def answers(url: str) -> bool:
 
 def wait_for_url(url: str, seconds: float, interrupted: Callable[[], bool] = lambda: False) -> bool:
     """Whether the URL answers 2xx within the seconds (at least one try), unless interrupted."""
+
+    def outcome() -> str:
+        return "up" if answers(url) else "interrupted" if interrupted() else ""
+
     try:
-        wait_until(lambda: answers(url) or interrupted(), seconds)
+        return wait_until(outcome, seconds) == "up"
     except TimeoutError:
         return False
-    return answers(url)
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import httpx
 
 from app.clients.errors import ServiceError, sentence
-from app.clients.mlflow import MlflowError, MlflowUnavailable, NotFound, Unauthorized
+from app.clients.mlflow import MlflowError, NotFound
 from app.runtime.settings import MlflowSettings
 
 
@@ -18,15 +18,10 @@ def readable_mlflow_errors() -> Iterator[None]:
     uri = MlflowSettings().mlflow_tracking_uri
     try:
         yield
-    except Unauthorized as error:
-        raise ServiceError(sentence(str(error)), "This needs an account that has the rights for it.") from error
-    except MlflowUnavailable as error:
-        cure = "Start it with `make demo`, or set MLFLOW_TRACKING_URI to where it runs."
-        raise ServiceError(sentence(str(error)), cure) from error
     except NotFound as error:
-        raise ServiceError(sentence(str(error)), "It may have been deleted meanwhile: reload the page.") from error
+        raise ServiceError(sentence(error.what), "It may have been deleted meanwhile: reload the page.") from error
     except MlflowError as error:
-        raise ServiceError(sentence(str(error))) from error
+        raise ServiceError(sentence(error.what), error.cure) from error
     except (httpx.InvalidURL, LookupError, TypeError, ValueError, AttributeError) as error:
         what = f"What answers at {uri} does not answer as MLflow does ({type(error).__name__}: {str(error)[:200]})."
         raise ServiceError(what, "Check that MLFLOW_TRACKING_URI is the address of an MLflow server.") from error
