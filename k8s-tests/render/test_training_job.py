@@ -104,7 +104,11 @@ def test_values_reach_the_job() -> None:
     assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "pull"}]
 
 
-def test_a_run_prints_an_address_that_a_person_can_open(job: Manifest) -> None:
+@pytest.mark.parametrize(
+    ("values", "address"),
+    [({}, "http://prefect.localhost:8080"), (PROFILES["external"], "https://prefect.ml.example.com")],
+)
+def test_a_run_prints_an_address_that_a_person_can_open(values: dict[str, Any], address: str) -> None:
     """Prefect prints it at the start of each run; the Service's name means nothing outside the cluster."""
-    variables = {variable["name"]: variable.get("value") for variable in container(job)["env"]}
-    assert variables["PREFECT_UI_URL"] == "http://prefect.localhost:8080"
+    variables = {variable["name"]: variable.get("value") for variable in container(made(render_chart(values)))["env"]}
+    assert variables["PREFECT_UI_URL"] == address

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 
+from app.clients.mlflow import MlflowClient
 from app.runtime.waiting import wait_until
+from app.testing.model_api import publish
 from app.testing.pages import open_page, prometheus, ran, read
 from app.testing.proxy import FaultyProxy, serving
 
@@ -51,8 +54,11 @@ def counts(url: str, name: str) -> tuple[int, int]:
     return round(right), round(series.total("mlops_feedback_total", model=name))
 
 
-def test_a_model_without_requests(served: Any) -> None:
-    app = open_page("live", served.names["cars"])
+def test_a_model_without_requests(served: Any, registry: MlflowClient) -> None:
+    name = f"idle-{uuid4().hex[:6]}"  # the other tests predict with those of the fixture
+    publish(registry, name, served.examples["cars"].bundle)
+    wait_until(lambda: httpx.get(f"{served.url}/models/{name}", timeout=30).is_success)
+    app = open_page("live", name)
     assert metric(app, "Live accuracy") == "–"
     assert "This version has predicted nothing yet" in read(app.caption)
     assert "No rows to compare with the training data yet" in read(app.caption)
