@@ -106,7 +106,12 @@ def change() -> tuple[float, int]:
         FLOW.write_text(f"{original}{line}\n")
         steps = up().steps
         worker = [*KUBECTL, "exec", "deployment/mlops-prefect-worker", "--", "tail", "-n1", "/srv/flows/train.py"]
-        wait(lambda: line in run(worker), "the changed line in the worker", 60)
+        # not run(): the pod of before may be going just then
+        wait(
+            lambda: line in subprocess.run(worker, capture_output=True, text=True, check=False).stdout,
+            "the changed line in the worker",
+            60,
+        )
         seconds = time.monotonic() - begun
     finally:
         FLOW.write_text(original)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import aiohttp
 from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 from prefect.client.orchestration import PrefectClient, get_client
@@ -55,15 +58,20 @@ class Worker(KubernetesWorker):
                 deleted = await delete_jobs_of_ended_runs(client.BatchV1Api(api), prefect, NAMESPACE_FILE.read_text())
             except ApiException as error:
                 self._logger.warning("the Jobs of ended runs cannot be removed: %s %s", error.status, error.reason)
+            except (aiohttp.ClientError, OSError) as error:
+                self._logger.warning("the Jobs of ended runs cannot be removed: Kubernetes does not answer: %s", error)
             else:
                 for name in deleted:
                     self._logger.info("Deleted the Job %s: its flow run has ended", name)
 
 
 async def run(pool: str, name: str) -> None:
-    """Run the worker in a pod of the cluster, until it is stopped."""
+    """Run the worker in a pod of the cluster, until SIGTERM; runs go on, and the next worker looks after them."""
     config.load_incluster_config()
-    await Worker(work_pool_name=pool, name=name).start(with_healthcheck=True)
+    worker = asyncio.create_task(Worker(work_pool_name=pool, name=name).start(with_healthcheck=True))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.cancel)  # process 1 has no default for it
+    with suppress(asyncio.CancelledError):
+        await worker
 
 
 def main() -> None:
