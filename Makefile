@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s lint cluster images push down tool-cache bench crds dashboards lock screenshots clean
+.PHONY: help demo up test test-k8s lint cluster images push down tool-cache bench crds dashboards schemas lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ tool-cache:  ## compress the programs of .tools/bin into DIR, for TOOL_CACHE on 
 
 bench: $(READY)  ## the figures of the README, measured here
 	@$(TOOLS) $(BIN)/python -m bench $(ARGS)
+
+schemas: $(READY)  ## the charts' values.schema.json, from charts/platform/schemas.py: what they have in common
+	@$(BIN)/python -B charts/platform/schemas.py
 
 dashboards: $(READY)  ## Grafana's dashboards, from charts/platform/dashboards/dashboards.py
 	@$(BIN)/python -B charts/platform/dashboards/dashboards.py

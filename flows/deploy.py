@@ -98,11 +98,11 @@ async def ensure_deployments(client: PrefectClient, deployments: list[RunnerDepl
 
 
 def job_variables(deployment: RunnerDeployment, image: str) -> dict[str, Any]:
-    """What differs between Jobs: the image, and the CPU and memory that the model file asks for."""
-    variables = {"image": image} if image else {}
+    """What differs between Jobs: the image, and the CPU, memory and GPUs that the model file asks for."""
+    variables: dict[str, Any] = {"image": image} if image else {}
     if deployment.name in model_names():
-        resources = load_model(deployment.name).resources
-        variables |= {"cpu": resources.cpu, "memory": resources.memory}
+        wanted = vars(load_model(deployment.name).resources)
+        variables |= {name: value for name, value in wanted.items() if value}
     return variables
 
 

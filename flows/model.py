@@ -20,10 +20,15 @@ class ModelFileError(Exception):
 
 @dataclass(frozen=True)
 class Resources:
-    """What the Kubernetes Job that trains the model may use, in Kubernetes' own units."""
+    """What the Kubernetes Job that trains the model may use, in Kubernetes' own units.
 
-    cpu: str = "100m"
-    memory: str = "1Gi"
+    cpu, memory: "" for what the chart gives a Job (prefect-worker.jobs.cpu and .memory).
+    gpus: how many, of what the chart calls prefect-worker.jobs.gpuResource.
+    """
+
+    cpu: str = ""
+    memory: str = ""
+    gpus: int = 0
 
 
 @dataclass(frozen=True)

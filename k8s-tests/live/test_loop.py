@@ -69,8 +69,8 @@ def test_every_flow_is_a_deployment_of_the_work_pool_with_its_models_resources(r
     assert set(deployments) == {"train/iris", "train/diabetes", "promote/promote", "rollback/rollback"}
     assert {deployment["work_pool_name"] for deployment in deployments.values()} == {"k8s"}
     for name in ("iris", "diabetes"):
-        variables, resources = deployments[f"train/{name}"]["job_variables"], load_model(name).resources
-        assert (variables["cpu"], variables["memory"]) == (resources.cpu, resources.memory)
+        variables, resources = deployments[f"train/{name}"]["job_variables"], vars(load_model(name).resources)
+        assert {key: variables.get(key, "") for key in resources} == resources
     pool = runs.prefect.request("GET", "/work_pools/k8s")
     assert (pool["type"], pool["status"]) == ("kubernetes", "READY")
 

@@ -153,7 +153,8 @@ def job_template(manifests: list[Manifest]) -> Manifest:
     """The Job that Prefect makes of a flow run, with its variables at their defaults."""
     config = named(manifests, "ConfigMap", f"{RELEASE}-prefect-worker")
     template = json.loads(config["data"]["base-job-template.json"])
-    defaults = {name: field.get("default", "") for name, field in template["variables"]["properties"].items()}
+    fields = template["variables"]["properties"].items()
+    defaults = {name: field["default"] for name, field in fields if "default" in field}
     defaults |= {"name": "example", "labels": {}, "annotations": {}, "command": ["prefect", "flow-run", "execute"]}
     job: Manifest = _filled(template["job_configuration"]["job_manifest"], defaults)
     for field in ("parallelism", "completions"):  # Prefect insists on them in the wrong place, where they mean nothing
@@ -163,7 +164,8 @@ def job_template(manifests: list[Manifest]) -> Manifest:
 
 def _filled(value: Any, variables: dict[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {key: _filled(item, variables) for key, item in value.items()}
+        filled = {key: _filled(item, variables) for key, item in value.items()}
+        return {key: item for key, item in filled.items() if item is not None}  # as Prefect leaves out what is not set
     if isinstance(value, list):
         return [_filled(item, variables) for item in value]
     if isinstance(value, str) and "{{" in value:
@@ -172,6 +174,7 @@ def _filled(value: Any, variables: dict[str, Any]) -> Any:
             if value == placeholder:
                 return content
             value = value.replace(placeholder, str(content))
+        return None if re.fullmatch(r"{{ \w+ }}", value) else value
     return value
 
 

@@ -29,7 +29,10 @@ PROFILES: dict[str, dict[str, Any]] = {
         "model-api": {"autoscaling": {"enabled": False}, "replicas": 3},
         "monitoring": {"operator": {"enabled": False}, "release": "stack", "namespace": "observability"},
         "grafana": {"persistence": {"enabled": True}, "prometheusUrl": "https://prometheus.example.com"},
-        "prefect-worker": {"bootstrap": {"enabled": False}, "jobs": {"secret": "data", "egressCIDRs": ["0.0.0.0/0"]}},
+        "prefect-worker": {
+            "bootstrap": {"enabled": False},
+            "jobs": {"extraEnvFrom": [{"secretRef": {"name": "data"}}], "egressCIDRs": ["0.0.0.0/0"]},
+        },
     },
     "development": {
         "global": {"devSync": True},

@@ -95,7 +95,12 @@ def test_a_model_has_its_own_compute() -> None:
 def test_values_reach_the_job() -> None:
     job = made(
         render_chart(
-            PROFILES["external"] | {"prefect-worker": {"jobs": {"ttlSecondsAfterFinished": 900, "secret": "data"}}}
+            PROFILES["external"]
+            | {
+                "prefect-worker": {
+                    "jobs": {"ttlSecondsAfterFinished": 900, "extraEnvFrom": [{"secretRef": {"name": "data"}}]}
+                }
+            }
         )
     )
     assert job["spec"]["ttlSecondsAfterFinished"] == 900

@@ -1,16 +1,32 @@
+{{/*
+What all names of an installation begin with: the release's name, unless global.fullnameOverride or global.nameOverride say
+otherwise. A long one is cut, so that no name or label made of it is longer than the 63 characters that Kubernetes allows.
+*/}}
+{{- define "lib.fullname" -}}
+{{- $global := .Values.global -}}
+{{- $name := $global.fullnameOverride | default (ternary (printf "%s-%s" .Release.Name $global.nameOverride) .Release.Name (ne ($global.nameOverride | default "") "")) -}}
+{{- if gt (len $name) 36 -}}
+{{ trunc 30 $name | trimSuffix "-" }}-{{ sha256sum $name | trunc 5 }}
+{{- else -}}
+{{ $name }}
+{{- end -}}
+{{- end }}
+
 {{/* The name of a chart's objects, <release>-<chart>. Where another chart is meant: (list . "mlflow"). */}}
 {{- define "lib.name" -}}
 {{- if kindIs "slice" . -}}
-{{ (index . 0).Release.Name }}-{{ index . 1 }}
+{{ include "lib.fullname" (index . 0) }}-{{ index . 1 }}
 {{- else -}}
-{{ .Release.Name }}-{{ .Chart.Name }}
+{{ include "lib.fullname" . }}-{{ .Chart.Name }}
 {{- end -}}
 {{- end }}
 
 {{/* The labels that select a chart's pods. Not by app.kubernetes.io/name, which Prefect sets itself on its Jobs' pods. */}}
 {{- define "lib.selector" -}}
-app.kubernetes.io/component: {{ if kindIs "slice" . }}{{ index . 1 }}{{ else }}{{ .Chart.Name }}{{ end }}
-app.kubernetes.io/instance: {{ if kindIs "slice" . }}{{ (index . 0).Release.Name }}{{ else }}{{ .Release.Name }}{{ end }}
+{{- $root := . }}{{ $component := "" -}}
+{{- if kindIs "slice" . }}{{ $root = index . 0 }}{{ $component = index . 1 }}{{ else }}{{ $component = .Chart.Name }}{{ end -}}
+app.kubernetes.io/component: {{ $component }}
+app.kubernetes.io/instance: {{ include "lib.fullname" $root }}
 {{- end }}
 
 {{/* All labels of an object. */}}
@@ -41,7 +57,7 @@ labels:
 
 {{/* The Secret with the platform's passwords and keys. */}}
 {{- define "lib.secret" -}}
-{{ .Values.global.existingSecret | default (printf "%s-credentials" .Release.Name) }}
+{{ .Values.global.existingSecret | default (include "lib.name" (list . "credentials")) }}
 {{- end }}
 
 {{/* An environment variable from that Secret. (list . NAME key) */}}

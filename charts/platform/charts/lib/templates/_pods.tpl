@@ -1,43 +1,130 @@
 {{/*
-What every pod has: Pod Security "restricted", no variables of other Services.
-(dict "root" . "uid" 10001), and "token" true for the pod that asks the Kubernetes API, "account" for another account.
+The settings that every pod takes, as YAML: those of `global`, of the chart, and of one of its pods (`own`, where a chart has
+several). Maps are merged, lists put one after the other; of single values the last counts.
+(dict "root" . "own" .Values.prometheus); with "alone" true the chart's are left out.
+*/}}
+{{- define "lib.settings" -}}
+{{- $settings := dict -}}
+{{- range $given := list .root.Values.global (ternary dict .root.Values (.alone | default false)) (.own | default dict) -}}
+{{- range list "affinity" "nodeSelector" "podAnnotations" "podLabels" "podSecurityContext" "securityContext" "serviceAccount" -}}
+{{- $_ := set $settings . (mergeOverwrite (get $settings . | default dict) (deepCopy (get $given . | default dict))) -}}
+{{- end -}}
+{{- range list "tolerations" "topologySpreadConstraints" "extraEnv" "extraEnvFrom" "extraVolumes" "extraVolumeMounts" "imagePullSecrets" -}}
+{{- $_ := set $settings . (concat (get $settings . | default list) (get $given . | default list)) -}}
+{{- end -}}
+{{- with $given.priorityClassName }}{{ $_ := set $settings "priorityClassName" . }}{{ end -}}
+{{- end -}}
+{{ toYaml $settings }}
+{{- end }}
+
+{{/*
+What every pod has: Pod Security "restricted", no variables of other Services, and the settings above.
+(dict "root" . "uid" 10001), and "token" true for the pod that asks the Kubernetes API, "account" for another account,
+"name" and "own" where the chart has several pods.
 */}}
 {{- define "lib.pod" -}}
 {{- $root := .root -}}
-{{- $uid := .uid -}}
-serviceAccountName: {{ .account | default (include "lib.name" $root) }}
+{{- $settings := include "lib.settings" . | fromYaml -}}
+serviceAccountName: {{ .account | default (include "lib.accountName" .) }}
 automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
 securityContext:
-  runAsNonRoot: true
-  runAsUser: {{ $uid }}
-  runAsGroup: {{ $uid }}
-  fsGroup: {{ $uid }}
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile:
-    type: RuntimeDefault
-{{- with $root.Values.global.imagePullSecrets }}
+  {{- include "lib.podSecurityContext" (dict "root" $root "uid" .uid "settings" $settings) | nindent 2 }}
+{{- include "lib.scheduling" (dict "root" $root "settings" $settings) }}
+{{- end }}
+
+{{/* Where a pod may run and what its images are pulled with, of its settings. */}}
+{{- define "lib.scheduling" -}}
+{{- with .settings.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-- name: {{ . }}
+- name: {{ if kindIs "string" . }}{{ . }}{{ else }}{{ .name }}{{ end }}
 {{- end }}
 {{- end }}
-{{- with $root.Values.nodeSelector }}
-nodeSelector:
+{{- range $name := list "affinity" "nodeSelector" "tolerations" "topologySpreadConstraints" }}
+{{- with get $.settings $name }}
+{{ $name }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $root.Values.tolerations }}
-tolerations:
+{{- end }}
+{{- with .settings.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* The pod's security context. On OpenShift the namespace gives the user and the group. */}}
+{{- define "lib.podSecurityContext" -}}
+{{- $context := dict "runAsNonRoot" true "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- if not .root.Values.global.openshift -}}
+{{- range list "runAsUser" "runAsGroup" "fsGroup" }}{{ $_ := set $context . $.uid }}{{ end -}}
+{{- end -}}
+{{ mergeOverwrite $context .settings.podSecurityContext | toYaml }}
+{{- end }}
+
+{{/* Labels and annotations of a pod. (dict "root" .), "annotations" with the chart's own, "labels" where they are others. */}}
+{{- define "lib.podMetadata" -}}
+{{- $settings := include "lib.settings" . | fromYaml -}}
+labels:
+  {{- mergeOverwrite $settings.podLabels (.labels | default (include "lib.labels" .root) | fromYaml) | toYaml | nindent 2 }}
+{{- with mergeOverwrite $settings.podAnnotations (.annotations | default dict) }}
+annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* The security context of every container. */}}
+{{/* The security context of every container: of the chart, or (dict "root" . "own" .Values.prometheus). */}}
 {{- define "lib.container" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{- $settings := include "lib.settings" (ternary . (dict "root" .) (hasKey . "root")) | fromYaml -}}
+{{- $context := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) -}}
+{{ mergeOverwrite $context $settings.securityContext | toYaml }}
+{{- end }}
+
+{{/* What people add to a pod's main container and to its volumes, after the chart's own. (dict "root" .) */}}
+{{- define "lib.extraEnv" -}}
+{{- with (include "lib.settings" . | fromYaml).extraEnv }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{- define "lib.extraVolumeMounts" -}}
+{{- with (include "lib.settings" . | fromYaml).extraVolumeMounts }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{- define "lib.extraVolumes" -}}
+{{- with (include "lib.settings" . | fromYaml).extraVolumes }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{/* "secret": a Secret of the chart's own, before those. */}}
+{{- define "lib.envFrom" -}}
+{{- $own := list }}{{ with .secret }}{{ $own = list (dict "secretRef" (dict "name" .)) }}{{ end -}}
+{{- with concat $own ((include "lib.settings" . | fromYaml).extraEnvFrom | default list) }}
+envFrom:
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end }}
+
+{{/* The name of a pod's account: (dict "root" . "name" "prometheus" "own" .Values.prometheus), or of the chart's. */}}
+{{- define "lib.accountName" -}}
+{{- $account := (.own | default .root.Values).serviceAccount | default dict -}}
+{{- $made := ternary (include "lib.name" (list .root .name)) (include "lib.name" .root) (hasKey . "name") -}}
+{{ $account.name | default (ternary "default" $made (eq (toString $account.create) "false")) }}
+{{- end }}
+
+{{/* That account, unless there is one already. */}}
+{{- define "lib.account" -}}
+{{- $account := (.own | default .root.Values).serviceAccount | default dict -}}
+{{- if ne (toString $account.create) "false" }}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "lib.accountName" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- .labels | default (include "lib.labels" .root) | nindent 4 }}
+  {{- with $account.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end }}
 {{- end }}
 
 {{/* An HTTP probe of the pod itself, never of a peer. (list path port extra-fields) */}}
@@ -48,23 +135,4 @@ httpGet:
 {{- range $name, $value := index . 2 }}
 {{ $name }}: {{ $value }}
 {{- end }}
-{{- end }}
-
-{{/* A volume claim that outlives `helm uninstall`; a reinstall finds its data. */}}
-{{- define "lib.claim" -}}
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata:
-  {{- include "lib.metadata" . | nindent 2 }}
-  annotations:
-    helm.sh/resource-policy: keep
-    volumeType: local # for local-path-provisioner: of such a volume the kubelet tells how full it is
-spec:
-  accessModes: [ReadWriteOnce]
-  {{- with .Values.global.storageClass }}
-  storageClassName: {{ . }}
-  {{- end }}
-  resources:
-    requests:
-      storage: {{ .Values.persistence.size }}
 {{- end }}

@@ -31,14 +31,15 @@ spec:
 
 {{/* An egress rule to the cluster's DNS. */}}
 {{- define "lib.dns" -}}
+{{- with .Values.global.networkPolicy.dns -}}
 - to:
-  - namespaceSelector: {}
-    podSelector:
-      matchLabels:
-        k8s-app: kube-dns
+  {{- toYaml .to | nindent 2 }}
   ports:
-  - {port: 53, protocol: UDP}
-  - {port: 53, protocol: TCP}
+  {{- range .ports }}
+  - {port: {{ . }}, protocol: UDP}
+  - {port: {{ . }}, protocol: TCP}
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{/* An egress rule to the PostgreSQL that replaces SQLite, if it is ours; egressCIDRs lets one outside be reached. */}}

@@ -53,7 +53,36 @@ release: {{ . }}
 {{- end }}
 {{- end }}
 
+{{/* What people add to a pod that the operator makes, in the fields that it has for it. */}}
+{{- define "monitoring.extras" -}}
+{{- $settings := include "lib.settings" . | fromYaml -}}
+{{- with $settings.extraVolumes }}
+volumes:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $settings.extraVolumeMounts }}
+volumeMounts:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if or $settings.extraEnv $settings.extraEnvFrom $settings.securityContext }}
+containers: # merged with the operator's by its name
+- name: {{ .name }}
+  {{- with $settings.extraEnv }}
+  env:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $settings.extraEnvFrom }}
+  envFrom:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $settings.securityContext }}
+  securityContext:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The objects of this release, for the operator's selectors. */}}
 {{- define "monitoring.ofRelease" -}}
-{matchLabels: {app.kubernetes.io/instance: {{ .Release.Name }}}}
+{matchLabels: {app.kubernetes.io/instance: {{ include "lib.fullname" . }}}}
 {{- end }}

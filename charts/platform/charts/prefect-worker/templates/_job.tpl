@@ -1,4 +1,6 @@
 {{- define "prefect-worker.jobTemplate" -}}
+{{- $training := dict "root" . "own" .Values.jobs "alone" true "name" "training" -}}
+{{- $settings := include "lib.settings" $training | fromYaml -}}
 job_configuration:
   name: {{ "{{ name }}" | quote }}
   namespace: {{ "{{ namespace }}" | quote }}
@@ -18,39 +20,24 @@ job_configuration:
     spec:
       backoffLimit: 0 # a second pod would be a second run
       ttlSecondsAfterFinished: {{ "{{ finished_job_ttl }}" | quote }}
+      {{- with .Values.jobs.activeDeadlineSeconds }}
+      activeDeadlineSeconds: {{ . }}
+      {{- end }}
       template:
         metadata:
-          labels:
-            {{- include "lib.selector" (list . "training") | nindent 12 }}
-            app.kubernetes.io/part-of: mlops
+          {{- $labels := printf "%s\napp.kubernetes.io/part-of: mlops" (include "lib.selector" (list . "training")) }}
+          {{- include "lib.podMetadata" (merge (dict "labels" $labels) $training) | nindent 10 }}
         spec:
           parallelism: 1
           completions: 1
           restartPolicy: Never
-          serviceAccountName: {{ include "lib.name" (list . "training") }}
+          serviceAccountName: {{ include "lib.accountName" $training }}
           automountServiceAccountToken: false
           enableServiceLinks: false
           terminationGracePeriodSeconds: 20
           securityContext:
-            runAsNonRoot: true
-            runAsUser: 10001
-            runAsGroup: 10001
-            fsGroup: 10001
-            seccompProfile: {type: RuntimeDefault}
-          {{- with .Values.global.imagePullSecrets }}
-          imagePullSecrets:
-          {{- range . }}
-          - name: {{ . }}
-          {{- end }}
-          {{- end }}
-          {{- with .Values.nodeSelector }}
-          nodeSelector:
-            {{- toYaml . | nindent 12 }}
-          {{- end }}
-          {{- with .Values.tolerations }}
-          tolerations:
-            {{- toYaml . | nindent 12 }}
-          {{- end }}
+            {{- include "lib.podSecurityContext" (dict "root" . "uid" 10001 "settings" $settings) | nindent 12 }}
+          {{- include "lib.scheduling" (dict "settings" $settings) | nindent 10 }}
           initContainers:
           - name: network
             image: {{ "{{ image }}" | quote }}
@@ -60,7 +47,7 @@ job_configuration:
               requests: {cpu: 10m, memory: 32Mi}
               limits: {memory: 64Mi}
             securityContext:
-              {{- include "lib.container" . | nindent 14 }}
+              {{- include "lib.container" $training | nindent 14 }}
           containers:
           - name: prefect-job
             image: {{ "{{ image }}" | quote }}
@@ -75,31 +62,33 @@ job_configuration:
             - {name: MLOPS_RETRY_SECONDS, value: "180"}
             - {name: MLOPS_IMAGE, value: {{ include "lib.image" (list . .Values.image) | quote }}}
             - {name: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, value: "30"}
-            {{- with .Values.jobs.secret }}
-            envFrom:
-            - secretRef: {name: {{ . }}}
-            {{- end }}
+            {{- include "lib.extraEnv" $training | nindent 12 }}
+            {{- include "lib.envFrom" $training | nindent 12 }}
             resources:
               requests:
                 cpu: {{ "{{ cpu }}" | quote }}
                 memory: {{ "{{ memory }}" | quote }}
               limits:
                 memory: {{ "{{ memory }}" | quote }}
+                {{ .Values.jobs.gpuResource }}: {{ "{{ gpus }}" | quote }}
             securityContext:
-              {{- include "lib.container" . | nindent 14 }}
+              {{- include "lib.container" $training | nindent 14 }}
             volumeMounts:
             - {name: tmp, mountPath: /tmp}
+            {{- include "lib.extraVolumeMounts" $training | nindent 12 }}
           volumes:
           - name: tmp
-            emptyDir: {}
+            emptyDir: {sizeLimit: {{ .Values.jobs.tmpSize }}}
+          {{- include "lib.extraVolumes" $training | nindent 10 }}
 variables:
   type: object
   description: Settings of a training Job. What is the same for all is in the chart prefect-worker.
   properties:
     name: {type: string, title: Name, description: "Of the Job; by default the flow run's."}
     image: {type: string, title: Image, default: {{ include "lib.image" (list . .Values.image) | quote }}}
-    cpu: {type: string, title: CPU request, default: 100m}
-    memory: {type: string, title: Memory, description: "Request and limit.", default: 1Gi}
+    cpu: {type: string, title: CPU request, default: {{ .Values.jobs.cpu | quote }}}
+    memory: {type: string, title: Memory, description: "Request and limit.", default: {{ .Values.jobs.memory }}}
+    gpus: {type: integer, title: GPUs, description: "None by default."}
     env:
       type: object
       title: Environment

@@ -1,0 +1,175 @@
+"""Writes what the charts' values.schema.json have in common: run by `make schemas` after a change here or of a chart's keys.
+
+The settings that all pods, volumes and containers take are described here, once. A chart's own are in its schema, and the
+platform's schema lists the keys of all charts, as Helm does not ask the schema of a chart that is off.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+CHART = Path(__file__).parent
+NAME = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$"
+CPU = "^([1-9][0-9]*m|[0-9]+(\\.[0-9]+)?)$"
+MEMORY = "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)$"
+
+Schema = dict[str, Any]
+
+
+def _objects(description: str) -> Schema:
+    return {"type": "array", "description": description, "items": {"type": "object"}}
+
+
+def _strings(description: str) -> Schema:
+    return {"type": "object", "description": description, "additionalProperties": {"type": "string"}}
+
+
+def _closed(description: str, properties: Schema, required: list[str]) -> Schema:
+    closed = {"type": "object", "description": description, "additionalProperties": False, "properties": properties}
+    return {**closed, **({"required": required} if required else {})}
+
+
+TOLERATION = {
+    "type": "object",
+    "description": "A taint",
+    "additionalProperties": False,
+    "properties": {
+        **{key: {"type": "string"} for key in ("key", "operator", "value", "effect")},
+        "tolerationSeconds": {"type": "integer", "minimum": 0},
+    },
+}
+PULL_SECRET = {
+    "anyOf": [
+        {"type": "string", "pattern": NAME, "minLength": 1},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["name"],
+            "properties": {"name": {"type": "string"}},
+        },
+    ]
+}
+# What every pod takes; `global` takes them for all.
+POD: Schema = {
+    "affinity": {"type": "object", "description": "Which nodes and neighbours the pods prefer or need, as in a pod"},
+    "nodeSelector": _strings("Labels of the nodes that the pods may run on"),
+    "tolerations": {"type": "array", "description": "Taints that the pods tolerate, as in a pod", "items": TOLERATION},
+    "topologySpreadConstraints": _objects("How the pods spread over nodes or zones, as in a pod"),
+    "priorityClassName": {"type": "string", "description": "PriorityClass of the pods", "pattern": NAME},
+    "podAnnotations": _strings("Annotations of the pods"),
+    "podLabels": _strings("Labels of the pods"),
+    "podSecurityContext": {"type": "object", "description": "Security context of the pods, over the chart's own"},
+    "securityContext": {"type": "object", "description": "Security context of the containers, over the chart's own"},
+    "extraEnv": _objects("Environment variables of the main container, as in a pod"),
+    "extraEnvFrom": _objects("ConfigMaps and Secrets whose keys become environment variables, as in a pod"),
+    "extraVolumes": _objects("Volumes, as in a pod"),
+    "extraVolumeMounts": _objects("Where those are mounted in the main container"),
+    "imagePullSecrets": {
+        "type": "array",
+        "description": "Names of Secrets with which images are pulled",
+        "items": PULL_SECRET,
+    },
+}
+SERVICE_ACCOUNT = _closed(
+    "The pods' account",
+    {
+        "create": {"type": "boolean", "description": "Make it; false for one that is there"},
+        "name": {
+            "type": "string",
+            "description": 'Its name; "" for the chart\'s, or `default` where none is made',
+            "pattern": NAME,
+        },
+        "annotations": _strings("Such as those of EKS and GKE for the rights of a cloud"),
+    },
+    [],
+)
+PERSISTENCE: Schema = {
+    "enabled": {"type": "boolean", "description": "Keep the data on a volume; without one it is gone with the pod"},
+    "size": {"type": "string", "description": "Such as 10Gi", "pattern": "^[1-9][0-9]*(Mi|Gi|Ti)$"},
+    "storageClass": {
+        "type": "string",
+        "description": 'Storage class; "" for global.storageClass, "-" for none at all',
+        "pattern": "^(-|[a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$",
+    },
+    "accessModes": {
+        "type": "array",
+        "description": "Access modes of the claim",
+        "minItems": 1,
+        "items": {"enum": ["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"]},
+    },
+    "existingClaim": {"type": "string", "description": "A claim of yours in place of the chart's", "pattern": NAME},
+    "annotations": _strings("Annotations of the claim"),
+}
+COMPUTE: Schema = {
+    "cpu": {"type": ["string", "number"], "description": "Such as 100m or 1", "pattern": CPU, "exclusiveMinimum": 0},
+    "memory": {"type": "string", "description": "Such as 256Mi", "pattern": MEMORY},
+}
+RESOURCES = _closed(
+    "Compute of the container; no CPU limit by default, as that only slows a pod on an idle node",
+    {
+        # further keys: ephemeral-storage, nvidia.com/gpu and the like
+        name: {
+            "type": "object",
+            "description": description,
+            "properties": COMPUTE,
+            "required": required,
+            "additionalProperties": False,
+            "patternProperties": {"^ephemeral-storage$|^hugepages-|/": {"type": ["string", "integer"]}},
+        }
+        for name, description, required in (
+            ("requests", "What is reserved", ["cpu", "memory"]),
+            ("limits", "What may be used", ["memory"]),
+        )
+    },
+    ["requests", "limits"],
+)
+# Sections of charts that have pods of their own, beside the chart as a whole.
+PODS = {"monitoring": ["operator", "prometheus", "alertmanager", "kubeStateMetrics"], "prefect-worker": ["jobs"]}
+WITHOUT_CLAIM = {"monitoring"}  # its volumes are the operator's to claim
+
+
+def filled(name: str, schema: Schema) -> Schema:
+    """A chart's schema with the settings that it has in common with others."""
+    properties: Schema = schema["properties"]
+    sections = [properties, *(properties[section]["properties"] for section in PODS.get(name, []))]
+    for section in sections:
+        section |= POD
+        if section is properties and name in PODS and "image" not in section:
+            continue  # its sections have accounts and compute
+        section["serviceAccount"] = SERVICE_ACCOUNT
+    for section in (properties, *(child.get("properties", {}) for child in properties.values())):
+        if "resources" in section:
+            section["resources"] = RESOURCES
+        if "persistence" in section:
+            persistence = {
+                key: PERSISTENCE[key] for key in PERSISTENCE if name not in WITHOUT_CLAIM or key != "existingClaim"
+            }
+            section["persistence"] = _closed(section["persistence"]["description"], persistence, ["size"])
+    schema["required"] = [key for key in schema["required"] if key not in POD]
+    return schema
+
+
+def schemas() -> dict[Path, Schema]:
+    """Path -> what should be in it, for the platform's schema and those of its charts."""
+    written: dict[Path, Schema] = {}
+    for path in sorted(CHART.glob("charts/*/values.schema.json")):
+        written[path] = filled(path.parent.name, json.loads(path.read_text()))
+    path = CHART / "values.schema.json"
+    platform: Schema = json.loads(path.read_text())
+    platform["properties"]["global"]["properties"] |= POD
+    for chart, schema in written.items():
+        keys: Schema = {key: {} for key in schema["properties"]}
+        platform["properties"][chart.parent.name]["properties"] = keys
+    return {**written, path: platform}
+
+
+def main() -> None:
+    """Write them."""
+    for path, schema in schemas().items():
+        path.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""The settings that people expect of every chart: for all pods by `global`, for one chart's by the same name there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from chart import Manifest, containers, named, operated, pods, render_chart, template, title
+
+TOLERATION = {"key": "team", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}
+SPREAD = {
+    "maxSkew": 1,
+    "topologyKey": "topology.kubernetes.io/zone",
+    "whenUnsatisfiable": "ScheduleAnyway",
+    "labelSelector": {"matchLabels": {"app.kubernetes.io/part-of": "mlops"}},
+}
+AFFINITY = {
+    "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [{"key": "arch", "operator": "In", "values": ["amd64"]}]}]
+        }
+    }
+}
+EVERYWHERE: dict[str, Any] = {
+    "affinity": AFFINITY,
+    "nodeSelector": {"pool": "ml"},
+    "tolerations": [TOLERATION],
+    "topologySpreadConstraints": [SPREAD],
+    "priorityClassName": "batch",
+    "podAnnotations": {"example.com/owner": "ml"},
+    "podLabels": {"team": "ml", "app.kubernetes.io/component": "mine"},
+    "podSecurityContext": {"fsGroupChangePolicy": "Always"},
+    "securityContext": {"runAsUser": 4321},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraEnvFrom": [{"configMapRef": {"name": "proxy"}}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ssl/ours"}],
+    "imagePullSecrets": ["pull", {"name": "other"}],
+}
+POSTGRES = {"postgres": {"enabled": True}}
+
+
+def made_by_operator(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """Title -> spec of the objects that the Prometheus Operator makes pods of."""
+    return {title(m): m for m in manifests if m["kind"] in ("Prometheus", "Alertmanager")}
+
+
+def main_container(pod: Manifest) -> Manifest:
+    return dict(pod["spec"]["containers"][0])
+
+
+@pytest.fixture(scope="module")
+def everywhere() -> list[Manifest]:
+    return render_chart({"global": EVERYWHERE, **POSTGRES})
+
+
+def test_global_settings_reach_every_pod(everywhere: list[Manifest]) -> None:
+    for name, pod in pods(everywhere).items():
+        spec, metadata = pod["spec"], pod["metadata"]
+        for field in ("affinity", "nodeSelector", "priorityClassName"):
+            assert spec[field] == EVERYWHERE[field], f"{name}: {field}"
+        assert TOLERATION in spec["tolerations"], name
+        assert SPREAD in spec["topologySpreadConstraints"], name
+        assert [secret["name"] for secret in spec["imagePullSecrets"]] == ["pull", "other"], name
+        assert metadata["annotations"]["example.com/owner"] == "ml", name
+        assert metadata["labels"]["team"] == "ml", name
+        assert spec["securityContext"]["fsGroupChangePolicy"] == "Always", name
+        for container in containers(pod):
+            assert container["securityContext"]["runAsUser"] == 4321, name
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
+        if name == "Pod/mlops-loop":
+            continue  # the test of the loop needs none of these
+        container = main_container(pod)
+        assert EVERYWHERE["extraEnv"][0] in container["env"], name
+        assert container["envFrom"][-1] == EVERYWHERE["extraEnvFrom"][0], name
+        assert EVERYWHERE["extraVolumes"][0] in spec["volumes"], name
+        assert EVERYWHERE["extraVolumeMounts"][0] in container["volumeMounts"], name
+
+
+def test_global_settings_reach_what_the_operator_makes(everywhere: list[Manifest]) -> None:
+    objects = made_by_operator(everywhere)
+    assert len(objects) == 2
+    for name, manifest in objects.items():
+        spec = manifest["spec"]
+        for field in ("affinity", "nodeSelector", "priorityClassName", "tolerations", "topologySpreadConstraints"):
+            assert spec[field] == EVERYWHERE[field], f"{name}: {field}"
+        assert spec["podMetadata"]["labels"]["team"] == "ml", name
+        assert spec["podMetadata"]["annotations"] == EVERYWHERE["podAnnotations"], name
+        assert (spec["volumes"], spec["volumeMounts"]) == (EVERYWHERE["extraVolumes"], EVERYWHERE["extraVolumeMounts"])
+        (container,) = spec["containers"]
+        assert container["name"] == manifest["kind"].lower()
+        assert (container["env"], container["envFrom"]) == (EVERYWHERE["extraEnv"], EVERYWHERE["extraEnvFrom"])
+
+
+def test_no_label_of_ours_can_be_taken(everywhere: list[Manifest]) -> None:
+    """Selectors and policies would miss the pods."""
+    plain = {name: pod["metadata"]["labels"] for name, pod in pods(render_chart(POSTGRES)).items()}
+    for name, pod in pods(everywhere).items():
+        assert pod["metadata"]["labels"] == {**plain[name], "team": "ml"}, name
+    labels = [pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in operated(everywhere).values()]
+    assert sorted(labels) == ["alertmanager", "prometheus"]
+
+
+CHARTS = {
+    "mlflow": "Deployment/mlops-mlflow",
+    "prefect-server": "Deployment/mlops-prefect-server",
+    "prefect-worker": "Deployment/mlops-prefect-worker",
+    "model-api": "Deployment/mlops-model-api",
+    "ui": "Deployment/mlops-ui",
+    "postgres": "StatefulSet/mlops-postgres",
+    "grafana": "Deployment/mlops-grafana",
+    "retrainer": "Deployment/mlops-retrainer",
+    "monitoring.operator": "Deployment/mlops-operator",
+    "monitoring.kubeStateMetrics": "Deployment/mlops-kube-state-metrics",
+    "prefect-worker.jobs": "training Job",
+}
+
+
+def settings_of(chart: str, values: dict[str, Any]) -> dict[str, Any]:
+    for part in reversed(chart.split(".")):
+        values = {part: values}
+    return {**POSTGRES, **values} if chart != "postgres" else {"postgres": {"enabled": True, **values["postgres"]}}
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_a_charts_own_settings_are_for_its_pods_alone(chart: str) -> None:
+    own = {
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "extraEnv": [{"name": "A", "value": "b"}],
+        "priorityClassName": "high",
+    }
+    values = settings_of(chart, own)
+    values["global"] = {"nodeSelector": {"pool": "ml"}, "priorityClassName": "low"}
+    rendered = pods(render_chart(values))
+    spec = rendered[CHARTS[chart]]["spec"]
+    assert spec["nodeSelector"] == {"pool": "ml", "disk": "ssd"}
+    assert spec["priorityClassName"] == "high"
+    assert spec["tolerations"] == own["tolerations"]
+    assert own["extraEnv"][0] in main_container(rendered[CHARTS[chart]])["env"]
+    for name, pod in rendered.items():
+        if name != CHARTS[chart]:
+            assert pod["spec"]["nodeSelector"] == {"pool": "ml"}, name
+            assert pod["spec"]["priorityClassName"] == "low", name
+
+
+@pytest.mark.parametrize("chart", ["prometheus", "alertmanager"])
+def test_own_settings_of_what_the_operator_makes(chart: str) -> None:
+    manifests = render_chart({"monitoring": {chart: {"nodeSelector": {"disk": "ssd"}}}})
+    for manifest in made_by_operator(manifests).values():
+        assert manifest["spec"].get("nodeSelector") == ({"disk": "ssd"} if manifest["kind"].lower() == chart else None)
+
+
+ACCOUNTS = {**CHARTS, "ingress": "Deployment/mlops-ingress"}
+
+
+@pytest.mark.parametrize("chart", ACCOUNTS)
+def test_an_account_of_ones_own(chart: str) -> None:
+    annotation = {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/mlops"}
+    annotated = render_chart(settings_of(chart, {"serviceAccount": {"annotations": annotation}}))
+    account = pods(annotated)[ACCOUNTS[chart]]["spec"]["serviceAccountName"]
+    assert named(annotated, "ServiceAccount", account)["metadata"]["annotations"] == annotation
+
+    theirs = render_chart(settings_of(chart, {"serviceAccount": {"create": False, "name": "theirs"}}))
+    assert pods(theirs)[ACCOUNTS[chart]]["spec"]["serviceAccountName"] == "theirs"
+    assert account not in {m["metadata"]["name"] for m in theirs if m["kind"] == "ServiceAccount"}
+    subjects = [s["name"] for m in theirs if m["kind"].endswith("RoleBinding") for s in m["subjects"]]
+    assert account not in subjects, "rights of an account that is not used"
+
+    none = render_chart(settings_of(chart, {"serviceAccount": {"create": False}}))
+    assert pods(none)[ACCOUNTS[chart]]["spec"]["serviceAccountName"] == "default"
+
+
+def test_on_openshift_the_namespace_gives_the_users() -> None:
+    manifests = render_chart({"global": {"openshift": True}, **POSTGRES})
+    specs = {name: pod["spec"] for name, pod in pods(manifests).items()}
+    specs |= {name: manifest["spec"] for name, manifest in made_by_operator(manifests).items()}
+    for name, spec in specs.items():
+        context = spec["securityContext"]
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(context), name
+        assert (context["runAsNonRoot"], context["seccompProfile"]) == (True, {"type": "RuntimeDefault"}), name
+
+
+def test_without_policies() -> None:
+    rest = render_chart({"global": {"networkPolicy": {"enabled": False}}, **POSTGRES})
+    assert not [title(m) for m in rest if m["kind"] == "NetworkPolicy"]
+    every = render_chart(POSTGRES)
+    assert {title(m) for m in rest} == {title(m) for m in every if m["kind"] != "NetworkPolicy"}
+
+
+def test_another_dns() -> None:
+    node_local = {"to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}], "ports": [53, 5353]}
+    manifests = render_chart({"global": {"networkPolicy": {"dns": node_local}}})
+    policies = [m for m in manifests if m["kind"] == "NetworkPolicy" and m["spec"].get("egress")]
+    ports = [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]
+    for policy in policies:
+        assert {"to": node_local["to"], "ports": ports} in policy["spec"]["egress"], title(policy)
+        assert "kube-dns" not in str(policy), title(policy)
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+def rendered(values: dict[str, Any], release: str) -> list[Manifest]:
+    done = template(values, release=release)
+    assert done.returncode == 0, done.stderr
+    return [m for m in yaml.safe_load_all(done.stdout) if m]
+
+
+@pytest.mark.parametrize(
+    ("values", "begin"),
+    [({"fullnameOverride": "ml"}, "ml-"), ({"nameOverride": "iris"}, "mlops-iris-"), ({}, "mlops-")],
+)
+def test_names_begin_as_they_are_told_to(values: dict[str, Any], begin: str) -> None:
+    manifests = rendered({"global": values, **POSTGRES}, "mlops")
+    for manifest in manifests:
+        assert f"{manifest['metadata']['name']}-".startswith(begin), title(manifest)
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == begin.removesuffix("-"), title(manifest)
+
+
+def test_no_name_is_too_long() -> None:
+    releases = [f"{'a-very-long-name-of-a-release-' * 2}"[:52] + digit for digit in "12"]
+    names = []
+    for release in releases:
+        manifests = rendered(POSTGRES, release)
+        names.append({title(m) for m in manifests})
+        for manifest in manifests:
+            assert len(manifest["metadata"]["name"]) <= 63, title(manifest)
+            for value in manifest["metadata"]["labels"].values():
+                assert len(value) <= 63, title(manifest)
+            if manifest["kind"] == "Prometheus":  # its pods: prometheus-<name>-0, their hash's label as long again
+                assert len(f"prometheus-{manifest['metadata']['name']}-0123456789") <= 63
+    assert not names[0] & names[1], "two releases share an object"
+
+
+# -- volumes -------------------------------------------------------------------------------------------------------
+
+VOLUMES = {"mlflow": "Deployment", "prefect-server": "Deployment", "postgres": "StatefulSet", "grafana": "Deployment"}
+
+
+def volume(chart: str, persistence: dict[str, Any]) -> tuple[list[Manifest], Manifest]:
+    """All manifests, and the volume `data` of the chart's pod."""
+    manifests = render_chart(settings_of(chart, {"persistence": persistence}))
+    spec = named(manifests, VOLUMES[chart], f"mlops-{chart}")["spec"]["template"]["spec"]
+    (data,) = (each for each in spec["volumes"] if each["name"] == "data")
+    return manifests, data
+
+
+@pytest.mark.parametrize("chart", VOLUMES)
+def test_a_claim_as_it_is_wanted(chart: str) -> None:
+    wanted = {
+        "enabled": True,
+        "size": "20Gi",
+        "storageClass": "fast",
+        "accessModes": ["ReadWriteMany"],
+        "annotations": {"backup": "daily"},
+    }
+    manifests, data = volume(chart, wanted)
+    claim = named(manifests, "PersistentVolumeClaim", f"mlops-{chart}")
+    assert data["persistentVolumeClaim"] == {"claimName": f"mlops-{chart}"}
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteMany"],
+        "storageClassName": "fast",
+        "resources": {"requests": {"storage": "20Gi"}},
+    }
+    assert claim["metadata"]["annotations"]["backup"] == "daily"
+    assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize("chart", VOLUMES)
+def test_a_claim_that_is_there_or_none(chart: str) -> None:
+    manifests, data = volume(chart, {"enabled": True, "existingClaim": "theirs"})
+    assert data["persistentVolumeClaim"] == {"claimName": "theirs"}
+    assert f"PersistentVolumeClaim/mlops-{chart}" not in {title(m) for m in manifests}
+    manifests, data = volume(chart, {"enabled": False, "size": "1Gi"})
+    assert data["emptyDir"] == {"sizeLimit": "1Gi"}
+    assert f"PersistentVolumeClaim/mlops-{chart}" not in {title(m) for m in manifests}
+
+
+def test_prometheus_volume() -> None:
+    wanted = {"size": "20Gi", "storageClass": "-", "annotations": {"backup": "daily"}}
+    manifests = render_chart({"monitoring": {"prometheus": {"persistence": wanted}}})
+    claim = named(manifests, "Prometheus", "mlops")["spec"]["storage"]["volumeClaimTemplate"]
+    assert claim["spec"]["storageClassName"] == ""
+    assert claim["metadata"]["annotations"]["backup"] == "daily"
+    off = render_chart({"monitoring": {"prometheus": {"persistence": {"enabled": False, "size": "2Gi"}}}})
+    assert named(off, "Prometheus", "mlops")["spec"]["storage"] == {"emptyDir": {"sizeLimit": "2Gi"}}
