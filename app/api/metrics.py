@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, HTTPException, Request
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -120,7 +120,8 @@ class Metrics(Collector):
     def instrument(self, app: FastAPI) -> Callable[[Info], None]:
         """Count every request of the app, and expose /metrics; returns what counts one request."""
         count = requests_counter(self.registry)
-        Instrumentator(registry=self.registry).add(count).instrument(app).expose(app, include_in_schema=False)
+        instrumentator = Instrumentator(registry=self.registry).add(count).instrument(app)
+        instrumentator.expose(app, include_in_schema=False, dependencies=[Depends(_not_through_a_proxy)])
         return count
 
     def collect(self) -> Iterator[Metric]:
@@ -133,6 +134,12 @@ class Metrics(Collector):
         for meter in self._meters.values():
             families.add_meter(meter, in_service.get(meter.model, ("",))[0] == meter.version)
         yield from families.all()
+
+
+def _not_through_a_proxy(request: Request) -> None:
+    """Refuse what an ingress passes on, whichever it is: metrics are for the inside."""
+    if {"x-forwarded-for", "forwarded"} & set(request.headers):
+        raise HTTPException(404, "metrics are not for the outside: ask a pod itself, such as by kubectl port-forward")
 
 
 class _Families:

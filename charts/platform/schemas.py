@@ -1,6 +1,6 @@
-"""Writes what the charts' values.schema.json have in common: run by `make schemas` after a change here or of a chart's keys.
+"""Writes what the charts' values.schema.json have in common: `make schemas`, after a change here or of a chart's keys.
 
-The settings that all pods, volumes and containers take are described here, once. A chart's own are in its schema, and the
+The settings that all pods, volumes and containers take are described here, once. A chart's own are in its schema. The
 platform's schema lists the keys of all charts, as Helm does not ask the schema of a chart that is off.
 """
 
@@ -125,6 +125,37 @@ RESOURCES = _closed(
     },
     ["requests", "limits"],
 )
+INGRESS = _closed(
+    "The service's Ingress",
+    {
+        "enabled": {"type": "boolean", "description": "Make it"},
+        "className": {"type": "string", "description": 'Its class; "" for global.ingress.className', "pattern": NAME},
+        "annotations": _strings("Its annotations, after those of global.ingress.annotations"),
+        "hosts": {
+            "type": "array",
+            "description": "Its names; none for <service>.<global.ingress.domain>",
+            "items": {
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {
+                        "type": "object",
+                        "required": ["host"],
+                        "properties": {"host": {"type": "string", "minLength": 1}},
+                    },
+                ]
+            },
+        },
+        "path": {
+            "type": "string",
+            "description": "What paths begin with; the controller has to take it away",
+            "pattern": "^/",
+        },
+        "pathType": {"enum": ["Prefix", "Exact", "ImplementationSpecific"], "description": "How the path is meant"},
+        "tls": _objects("Hosts and Secrets with their certificates, as in an Ingress; none for global.ingress.tls"),
+    },
+    [],
+)
+ROUTED = {"mlflow": "", "prefect-server": "", "model-api": "", "ui": "", "grafana": "", "monitoring": "prometheus"}
 # Sections of charts that have pods of their own, beside the chart as a whole.
 PODS = {"monitoring": ["operator", "prometheus", "alertmanager", "kubeStateMetrics"], "prefect-worker": ["jobs"]}
 WITHOUT_CLAIM = {"monitoring"}  # its volumes are the operator's to claim
@@ -147,6 +178,9 @@ def filled(name: str, schema: Schema) -> Schema:
                 key: PERSISTENCE[key] for key in PERSISTENCE if name not in WITHOUT_CLAIM or key != "existingClaim"
             }
             section["persistence"] = _closed(section["persistence"]["description"], persistence, ["size"])
+    if name in ROUTED:
+        section = properties[ROUTED[name]]["properties"] if ROUTED[name] else properties
+        section["ingress"] = INGRESS
     schema["required"] = [key for key in schema["required"] if key not in POD]
     return schema
 

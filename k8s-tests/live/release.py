@@ -22,7 +22,7 @@ INGRESS = "http://127.0.0.1:8080"
 ACCOUNTS = {
     "mlflow": "mlflow-admin-password",
     "prefect": "prefect-auth-string",
-    "prometheus": "prometheus-password",
+    "prometheus": "pages-password",
 }
 PORTS = {"mlflow": 5000, "prefect-server": 4200, "model-api": 8086, "ui": 8501}
 

@@ -14,9 +14,15 @@ PROFILES: dict[str, dict[str, Any]] = {
             "storageClass": "fast",
             "existingSecret": "ours",
             "databaseSecret": "database",
-            "ingress": {"scheme": "https", "domain": "ml.example.com", "port": 443, "controllerNamespace": "nginx"},
+            "ingress": {
+                "className": "nginx",
+                "scheme": "https",
+                "domain": "ml.example.com",
+                "port": 443,
+                "controllerNamespace": "nginx",
+            },
         },
-        "ingress": {"className": "nginx"},
+        "traefik": {"enabled": False},
         "mlflow": {
             "artifacts": {
                 "destination": "s3://bucket/mlflow",
@@ -35,8 +41,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
     },
     "development": {
-        "global": {"devSync": True},
-        "ingress": {"enabled": False},
+        "global": {"devSync": True, "ingress": {"enabled": False}},
+        "traefik": {"enabled": False},
         "retrainer": {"enabled": False},
         "monitoring": {"enabled": False},
         "grafana": {"enabled": False},

@@ -98,11 +98,19 @@ BAD: list[tuple[str, Any]] = [
     ("ui.prometheusUrl", "prometheus:9090"),
     ("ui.prometheusUrl", "http://prometheus:9090"),  # of which namespace? a policy has to let it through
     ("ui.prometheusUrl", "http://user:word@prometheus.monitoring:9090"),
-    ("ingress.enabled", "on"),
-    ("ingress.className", "Traefik!"),
-    ("ingress.service.type", "Nodeport"),
-    ("ingress.service.nodePort", 8080),
-    ("ingress.image.repository", 3),
+    ("traefik.enabled", "on"),
+    ("traefik.service.type", "Nodeport"),
+    ("traefik.service.nodePort", 8080),
+    ("traefik.image.repository", 3),
+    ("global.ingress.className", "Traefik!"),
+    ("global.ingress.tls.enabled", "yes"),
+    ("global.ingress.annotations", {"a": 1}),
+    ("global.ingress.auth.enabled", 1),
+    ("global.gateway.parentRefs", [{"namespace": "gateways"}]),
+    ("mlflow.ingress.hosts", "mlflow.example.com"),
+    ("mlflow.ingress.path", "mlflow"),
+    ("mlflow.ingress.tls", {"secretName": "x"}),
+    ("ui.ingress.host", "ui.example.com"),
 ]
 # Sections and settings that are taken away: what needs them would get nothing.
 EMPTIED = [
@@ -110,15 +118,15 @@ EMPTIED = [
     *("mlflow.image", "mlflow.resources", "mlflow.resources.limits", "prefect-server.resources"),
     *("prefect-server.persistence", "prefect-server.retentionDays", "prefect-worker.bootstrap", "prefect-worker.jobs"),
     *("prefect-worker.workPool", "prefect-worker.resources", "model-api.autoscaling", "model-api.resources"),
-    *("model-api.cacheSize", "model-api.pollSeconds", "ui.image", "ui.resources", "ingress.service"),
-    *("grafana.persistence", "grafana.resources", "ingress.resources", "postgres.persistence", "postgres.resources"),
+    *("model-api.cacheSize", "model-api.pollSeconds", "ui.image", "ui.resources", "traefik.service"),
+    *("grafana.persistence", "grafana.resources", "traefik.resources", "postgres.persistence", "postgres.resources"),
     *("retrainer.cooldown", "retrainer.cooldownMax", "retrainer.dailyCap", "retrainer.image"),
 ]
 # Settings of charts that are off, whose own schemas Helm does not ask.
 OFF: list[tuple[dict[str, Any], str]] = [
     ({"postgres": {"enable": True}}, "enable"),  # and MLflow would be on SQLite, without a word
     ({"postgres": {"enabled": False, "password": "x"}}, "password"),
-    ({"ingress": {"enabled": False, "classname": "nginx"}}, "classname"),
+    ({"traefik": {"enabled": False, "classname": "nginx"}}, "classname"),
     ({"grafana": {"enabled": False, "dashboardLable": "x"}}, "dashboardLable"),
     ({"retrainer": {"enabled": False, "coolDown": 60}}, "coolDown"),
     ({"lib": {"anything": 1}}, "anything"),
@@ -144,7 +152,7 @@ def place(key: str) -> tuple[str, str]:
         "prefect-worker",
         "model-api",
         "ui",
-        "ingress",
+        "traefik",
         "postgres",
         "retrainer",
         "grafana",
@@ -216,8 +224,8 @@ def test_a_toleration_of_no_known_field_is_refused() -> None:
         ("grafana.dashboardLabel", ""),
         ("grafana.prometheusUrl", "http://prometheus-operated.monitoring.svc:9090/prefix"),
         ("ui.prometheusUrl", "https://prometheus.monitoring.svc.cluster.local:443/prefix/"),
-        ("ingress.service.type", "LoadBalancer"),
-        ("ingress.service.nodePort", 0),
+        ("traefik.service.type", "LoadBalancer"),
+        ("traefik.service.nodePort", 0),
         ("postgres.persistence.size", "500Mi"),
     ],
     ids=str,

@@ -24,8 +24,7 @@ STRANGERS = (
 )
 FREE = {party.name for party in STRANGERS}
 TARGETS = (
-    *(("model-api", API), ("mlflow", 5000), ("prefect-server", 4200), ("prefect-worker", 4201), ("ingress", 9000)),
-    ("retrainer", 8090),
+    *(("model-api", API), ("mlflow", 5000), ("prefect-server", 4200), ("prefect-worker", 4201), ("retrainer", 8090)),
 )
 EVERYBODY = ("mlflow", "prefect-server", "prefect-worker", "training", "loop", "model-api", "ui", "retrainer")
 
@@ -41,10 +40,11 @@ COMMON: set[Edge] = {
 }
 WAYS_IN = (("mlflow", 5000), ("prefect-server", 4200), ("model-api", API), ("ui", 8501), ("grafana", 3000))
 TRAEFIK: set[Edge] = {
-    *(("ingress", name, port) for name, port in WAYS_IN),
-    *((name, "ingress", 8000) for name in FREE),
-    ("ingress", "dns", 53),
-    ("ingress", "prometheus", 9090),
+    *(("traefik", name, port) for name, port in WAYS_IN),
+    *((name, "traefik", port) for name in FREE for port in (8000, 8443)),
+    *(("traefik", "dns", 53), ("traefik", "prometheus", 9090), ("prometheus", "traefik", 9000)),
+    # the Kubernetes API, wherever that is
+    *(("traefik", "outside", 443), ("traefik", "data", 443)),
 }
 GRAFANA: set[Edge] = {("grafana", "dns", 53)}
 MONITORING: set[Edge] = {
@@ -69,7 +69,7 @@ EXPECTED: dict[str, set[Edge]] = {
     | {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)},
     "external": COMMON
     | GRAFANA
-    | {("stack", name, port) for name, port in TARGETS if name != "ingress"}
+    | {("stack", name, port) for name, port in TARGETS}
     | {("controller", name, port) for name, port in WAYS_IN}
     # grafana.prometheusUrl is outside, wherever that is
     | {("grafana", "outside", 443), ("grafana", "data", 443)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from chart import Manifest, notes, template, title
+import yaml
+from chart import Loader, Manifest, notes, render_chart, template, title
 from profiles import PROFILES
 
 SERVICES = ("mlflow", "model-api", "prefect-server", "prefect-worker", "retrainer", "ui")
@@ -10,7 +11,7 @@ COMMON = {
     "Secret/mlops-credentials",
     "NetworkPolicy/mlops-default-deny",
     "NetworkPolicy/mlops-loop",
-    "ConfigMap/mlops-dashboards",
+    *("ConfigMap/mlops-dashboards", "ConfigMap/mlops-addresses"),
     "NetworkPolicy/mlops-training",
     "Pod/mlops-loop",
     "ServiceAccount/mlops-training",
@@ -25,13 +26,19 @@ COMMON = {
     *(f"{kind}/mlops-{name}" for name in SERVICES for kind in ("Deployment", "ServiceAccount", "NetworkPolicy")),
 }
 TRAEFIK = {
-    f"{kind}/mlops-ingress" for kind in ("ConfigMap", "Deployment", "NetworkPolicy", "Service", "ServiceAccount")
-} | {"Service/mlops-ingress-metrics"}
+    f"{kind}/mlops-traefik"
+    for kind in ("ConfigMap", "Deployment", "NetworkPolicy", "Role", "RoleBinding", "Service", "ServiceAccount")
+} | {
+    *("Service/mlops-traefik-metrics", "ServiceMonitor/mlops-traefik", "NetworkPolicy/mlops-traefik-metrics"),
+    *("IngressClass/mlops-mlops", "ClusterRole/mlops-traefik-mlops", "ClusterRoleBinding/mlops-traefik-mlops"),
+    "Ingress/mlops-prometheus",
+}
+INGRESSES = {f"Ingress/mlops-{name}" for name in ("api", "api-docs", "mlflow", "prefect", "ui")}
 POSTGRES = {
     f"{kind}/mlops-postgres"
     for kind in ("ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Service", "ServiceAccount", "StatefulSet")
 }
-TARGETS = ("ingress", "mlflow", "model-api", "prefect-server", "prefect-worker", "retrainer")
+TARGETS = ("mlflow", "model-api", "prefect-server", "prefect-worker", "retrainer")
 OWN = ("alertmanager", "kube-state-metrics", "prometheus")
 WATCHED = {
     *(f"ServiceMonitor/mlops-{name}" for name in TARGETS),
@@ -53,16 +60,17 @@ MONITORING = {
 }
 RETRAINER = {f"{kind}/mlops-retrainer" for kind in ("Deployment", "NetworkPolicy", "Service", "ServiceAccount")}
 GRAFANA = {
-    f"{kind}/mlops-grafana" for kind in ("ConfigMap", "Deployment", "NetworkPolicy", "Service", "ServiceAccount")
+    f"{kind}/mlops-grafana"
+    for kind in ("ConfigMap", "Deployment", "Ingress", "NetworkPolicy", "Service", "ServiceAccount")
 }
 EXPECTED = {
-    "defaults": COMMON | MONITORING | TRAEFIK | GRAFANA,
-    "postgres": COMMON | MONITORING | TRAEFIK | GRAFANA | POSTGRES,
+    "defaults": COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA,
+    "postgres": COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA | POSTGRES,
     "external": COMMON - {"Secret/mlops-credentials", "HorizontalPodAutoscaler/mlops-model-api"}
     | GRAFANA
     | WATCHED
     | {"PersistentVolumeClaim/mlops-grafana"}
-    | {f"Ingress/mlops-{name}" for name in ("api", "grafana", "mlflow", "prefect", "ui")},
+    | INGRESSES,
     "development": COMMON - RETRAINER,
 }
 
@@ -77,7 +85,7 @@ def test_every_object_is_known(profile: str, manifests: list[Manifest]) -> None:
 def test_every_object_is_in_the_namespace_and_labelled(manifests: list[Manifest]) -> None:
     for manifest in manifests:
         metadata = manifest["metadata"]
-        if not manifest["kind"].startswith("Cluster"):
+        if not manifest["kind"].startswith(("Cluster", "IngressClass")):
             assert metadata["namespace"] == "mlops", title(manifest)
         labels = metadata["labels"]
         assert labels["app.kubernetes.io/part-of"] == "mlops", title(manifest)
@@ -87,7 +95,8 @@ def test_every_object_is_in_the_namespace_and_labelled(manifests: list[Manifest]
 def test_another_release_name_shares_no_object() -> None:
     other = template(release="second")
     assert other.returncode == 0, other.stderr
-    assert "name: mlops-" not in other.stdout
+    titles = {title(manifest) for manifest in yaml.load_all(other.stdout, Loader) if manifest}
+    assert not titles & {title(manifest) for manifest in render_chart()}
 
 
 def test_notes_say_the_next_commands() -> None:

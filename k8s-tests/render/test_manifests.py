@@ -23,7 +23,7 @@ WRITE = READ | {"create", "update", "patch", "delete"}
 OPERATOR_KINDS = ("prometheuses", "prometheusagents", "alertmanagers", "thanosrulers")
 CONFIGURATIONS = ("alertmanagerconfigs", "podmonitors", "probes", "prometheusrules", "scrapeconfigs", "servicemonitors")
 CRDS = "monitoring.coreos.com"
-# Who may do what in the namespace; the one ClusterRole is Prometheus', which asks the kubelets how full volumes are.
+# Who may do what in the namespace. Beyond it: Prometheus asks the kubelets how full volumes are, Traefik sees classes.
 ROLES: dict[str, dict[tuple[str, str], set[str]]] = {
     "Role/mlops-prefect-worker": {
         ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "delete"},
@@ -50,11 +50,21 @@ ROLES: dict[str, dict[tuple[str, str], set[str]]] = {
         **{("apps", kind): READ for kind in ("deployments", "statefulsets")},
         ("batch", "jobs"): READ,
     },
+    "Role/mlops-traefik": {
+        **{("", kind): READ for kind in ("services", "secrets")},
+        ("discovery.k8s.io", "endpointslices"): {"list", "watch"},
+        ("networking.k8s.io", "ingresses"): READ,
+        ("networking.k8s.io", "ingresses/status"): {"update"},
+    },
+    "ClusterRole/mlops-traefik-mlops": {
+        ("networking.k8s.io", "ingressclasses"): {"list", "watch"},
+        ("", "nodes"): {"list", "watch"},
+    },
     "ClusterRole/mlops-prometheus-mlops": {("", "nodes"): READ, ("", "nodes/metrics"): {"get"}},
 }
 TOKENS = {
     *("Deployment/mlops-prefect-worker", "Deployment/mlops-operator", "Deployment/mlops-kube-state-metrics"),
-    "Prometheus/mlops",
+    *("Deployment/mlops-traefik", "Prometheus/mlops"),
 }
 
 
@@ -238,7 +248,7 @@ def test_services_lead_to_a_port_of_a_pod(manifests: list[Manifest]) -> None:
 
 def test_only_the_ingress_is_reached_from_outside_the_cluster(manifests: list[Manifest]) -> None:
     for service in (m for m in manifests if m["kind"] == "Service"):
-        if service["metadata"]["name"] != "mlops-ingress":
+        if service["metadata"]["name"] != "mlops-traefik":
             assert service["spec"].get("type", "ClusterIP") == "ClusterIP", f"{title(service)}: spec.type"
             assert "externalIPs" not in service["spec"], f"{title(service)}: spec.externalIPs"
 
@@ -300,9 +310,9 @@ def test_rights_are_those_of_the_tables_and_no_more(manifests: list[Manifest]) -
         assert rights == ROLES[title(role)], title(role)
 
 
-def test_the_one_right_beyond_the_namespace_can_be_left_out() -> None:
+def test_the_right_to_ask_kubelets_can_be_left_out() -> None:
     manifests = render_chart({"monitoring": {"kubelet": {"enabled": False}}})
-    assert not [title(m) for m in manifests if m["kind"].startswith("ClusterRole")]
+    assert [title(m) for m in manifests if m["kind"] == "ClusterRole"] == ["ClusterRole/mlops-traefik-mlops"]
     assert "additionalScrapeConfigs" not in named(manifests, "Prometheus", "mlops")["spec"]
 
 
@@ -340,7 +350,6 @@ def test_everything_runs_as_a_user_of_its_own(manifests: list[Manifest]) -> None
 
 def test_a_changed_configuration_starts_the_pods_that_read_it_anew() -> None:
     for name, values in (
-        ("mlops-ingress", {"global": {"ingress": {"domain": "ml.example.com"}}}),
         ("mlops-grafana", {"grafana": {"prometheusUrl": "http://prometheus.example.com"}}),
         ("mlops-prefect-worker", {"prefect-worker": {"jobs": {"ttlSecondsAfterFinished": 900}}}),
     ):

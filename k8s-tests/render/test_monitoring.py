@@ -73,7 +73,7 @@ def test_every_service_with_metrics_is_a_target_once() -> None:
     assert watched == {
         **dict.fromkeys(
             [
-                *("mlops-model-api", "mlops-mlflow", "mlops-prefect-worker", "mlops-ingress-metrics"),
+                *("mlops-model-api", "mlops-mlflow", "mlops-prefect-worker", "mlops-traefik-metrics"),
                 *("mlops-retrainer", "mlops-prometheus", "mlops-alertmanager", "mlops-kube-state-metrics"),
             ],
             "/metrics",

@@ -152,7 +152,7 @@ def test_own_settings_of_what_the_operator_makes(chart: str) -> None:
         assert manifest["spec"].get("nodeSelector") == ({"disk": "ssd"} if manifest["kind"].lower() == chart else None)
 
 
-ACCOUNTS = {**CHARTS, "ingress": "Deployment/mlops-ingress"}
+ACCOUNTS = {**CHARTS, "traefik": "Deployment/mlops-traefik"}
 
 
 @pytest.mark.parametrize("chart", ACCOUNTS)
@@ -215,7 +215,8 @@ def rendered(values: dict[str, Any], release: str) -> list[Manifest]:
 def test_names_begin_as_they_are_told_to(values: dict[str, Any], begin: str) -> None:
     manifests = rendered({"global": values, **POSTGRES}, "mlops")
     for manifest in manifests:
-        assert f"{manifest['metadata']['name']}-".startswith(begin), title(manifest)
+        name = manifest["metadata"]["name"].removeprefix("mlops-" if manifest["kind"] == "IngressClass" else "")
+        assert f"{name}-".startswith(begin), title(manifest)
         assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == begin.removesuffix("-"), title(manifest)
 
 

@@ -20,9 +20,9 @@ COMMON = runpy.run_path(str(CHART / "schemas.py"))
 OPEN = {*COMMON["POD"], "annotations"}
 # What the other charts learn from one being on, and no settings.
 INTERNAL = ("/shared", "/operator/shared")
-SHARED = {"/global/postgres", "/global/monitoring", "/global/grafana"}
+SHARED = {"/global/postgres", "/global/monitoring", "/global/grafana", "/global/traefik"}
 # Their defaults are in the umbrella's values.yaml, as that is what reads them.
-OF_UMBRELLA = {"ingress": {"/enabled"}, "grafana": {"/enabled", "/dashboardLabel"}}
+OF_UMBRELLA = {"traefik": {"/enabled"}, "grafana": {"/enabled", "/dashboardLabel"}}
 
 
 def schema(folder: Path) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def common(folder: Path, path: str) -> bool:
     lists = {**COMMON, "POD": {} if folder == CHART else COMMON["POD"]}
     return (
         name in lists["POD"]
-        or section == "serviceAccount"
+        or section in ("serviceAccount", "ingress")
         or (section == "persistence" and name in lists["PERSISTENCE"])
     )
 

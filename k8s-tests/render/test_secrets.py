@@ -58,7 +58,7 @@ def test_the_generated_values_are_long_random_and_kept() -> None:
     # what Prometheus wants apart
     assert (values.pop("mlflow-admin-username"), values.pop("prefect-username")) == ("admin", "admin")
     assert f"admin:{values.pop('prefect-password')}" == values["prefect-auth-string"]
-    assert re.fullmatch(r"admin:\$2a\$10\$[./\w]{53}", values.pop("prometheus-users"))  # a bcrypt hash
+    assert re.fullmatch(r"admin:\$2a\$10\$[./\w]{53}", values.pop("pages-users"))  # a bcrypt hash
     assert len(set(values.values())) == len(values)
     for key, value in values.items():
         assert len(value.removeprefix("admin:")) == 32, key

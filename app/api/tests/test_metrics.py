@@ -144,3 +144,11 @@ def test_feedback_before_the_version_is_loaded_is_kept(examples: dict[str, Examp
     metrics = Metrics()
     metrics.meter("iris", "1").feedback("setosa", "setosa", "classification")
     assert metrics.meter("iris", "1", read_bundle(examples["iris"].bundle)).correct == {True: 1, False: 0}
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+def test_metrics_are_not_for_the_outside(fresh: TestClient, header: str) -> None:
+    answer = fresh.get("/metrics", headers={header: "for=203.0.113.7"})
+    assert answer.status_code == 404
+    assert "kubectl port-forward" in answer.text
+    assert "mlops_" not in answer.text

@@ -69,14 +69,6 @@ labels:
       key: {{ index . 2 }}
 {{- end }}
 
-{{/* The address of a service for people: by the ingress. (list . "mlflow") */}}
-{{- define "lib.url" -}}
-{{- with (index . 0).Values.global.ingress -}}
-{{- $default := ternary 443 80 (eq .scheme "https") -}}
-{{ .scheme }}://{{ index $ 1 }}.{{ .domain }}{{ if ne (int .port) $default }}:{{ .port }}{{ end }}
-{{- end -}}
-{{- end }}
-
 {{/* A database URL in the environment: of our PostgreSQL or from the Secret of another. (list . NAME database scheme) */}}
 {{- define "lib.databaseEnv" -}}
 {{- $root := index . 0 -}}

@@ -11,7 +11,7 @@ spec:
   policyTypes: [Ingress, Egress]
 {{- end }}
 
-{{/* Peers: pods of these charts. (list . "ui" "ingress") */}}
+{{/* Peers: pods of these charts. (list . "ui" "traefik") */}}
 {{- define "lib.pods" -}}
 {{- $root := first . -}}
 {{- range rest . }}
@@ -57,11 +57,15 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* The peer that is an ingress controller of the cluster, if it is not ours. */}}
+{{/* Peers: the cluster's own ingress controller or gateway, if there is one. It may be anywhere, where nobody says in which namespace. */}}
 {{- define "lib.otherController" -}}
-{{- with .Values.global.ingress.controllerNamespace }}
+{{- $global := .Values.global -}}
+{{- if $global.ingress.controllerNamespace }}
 - namespaceSelector:
     matchLabels:
-      kubernetes.io/metadata.name: {{ . }}
+      kubernetes.io/metadata.name: {{ $global.ingress.controllerNamespace }}
+{{- else if or $global.gateway.enabled (and $global.ingress.enabled (or $global.ingress.className (not $global.traefik))) }}
+- namespaceSelector: {}
+- ipBlock: {cidr: 0.0.0.0/0}
 {{- end }}
 {{- end }}

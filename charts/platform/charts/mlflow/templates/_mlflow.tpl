@@ -20,14 +20,14 @@
 {{/* Names under which MLflow may be asked: its Service, a port-forward, the ingress; and its address, for Prometheus. */}}
 {{- define "mlflow.hosts" -}}
 {{- $name := include "lib.name" . -}}
-{{- $public := urlParse (include "lib.url" (list . "mlflow")) -}}
+{{- $public := urlParse (include "lib.url" (list . "mlflow" .Values.ingress)) -}}
 {{- $hosts := list "localhost:*" "127.0.0.1:*" "$(POD_IP):5000" $name (print $name ":*") (print $name "." .Release.Namespace "*") $public.host -}}
 {{- join "," (concat $hosts .Values.allowedHosts) -}}
 {{- end }}
 
 {{/* Origins of the pages that may send requests: MLflow's own, as browsers name it. */}}
 {{- define "mlflow.origins" -}}
-{{- $origins := list "http://localhost:5000" "http://127.0.0.1:5000" (include "lib.url" (list . "mlflow")) -}}
+{{- $origins := list "http://localhost:5000" "http://127.0.0.1:5000" (include "lib.url" (list . "mlflow" .Values.ingress)) -}}
 {{- range .Values.allowedHosts }}{{ $origins = concat $origins (list (print "http://" .) (print "https://" .)) }}{{ end -}}
 {{- join "," $origins -}}
 {{- end }}

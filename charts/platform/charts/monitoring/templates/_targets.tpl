@@ -4,7 +4,9 @@ model-api: {port: http, number: 8086}
 mlflow: {port: http, number: 5000, account: mlflow-admin} # it shows its metrics to nobody else
 prefect-server: {port: http, number: 4200, path: /api/metrics, account: prefect}
 prefect-worker: {port: metrics, number: 4201}
-ingress: {port: metrics, number: 9000}
+{{- if .Values.global.traefik }}
+traefik: {port: metrics, number: 9000}
+{{- end }}
 retrainer: {port: http, number: 8090}
 {{- end }}
 
@@ -80,6 +82,11 @@ containers: # merged with the operator's by its name
     {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* "true" where kubelets are asked how full volumes are: that takes a right beyond the namespace. */}}
+{{- define "monitoring.kubelet" -}}
+{{- if and .Values.operator.enabled .Values.kubelet.enabled .Values.global.clusterScoped }}true{{ end -}}
 {{- end }}
 
 {{/* The objects of this release, for the operator's selectors. */}}

@@ -58,7 +58,7 @@ job_configuration:
             - {name: MLFLOW_TRACKING_USERNAME, value: trainer}
             {{- include "lib.secretEnv" (list . "MLFLOW_TRACKING_PASSWORD" "mlflow-trainer-password") | nindent 12 }}
             {{- include "lib.secretEnv" (list . "PREFECT_API_AUTH_STRING" "prefect-auth-string") | nindent 12 }}
-            - {name: MLOPS_MLFLOW_PUBLIC_URL, value: {{ include "lib.url" (list . "mlflow") | quote }}}
+            {{- include "lib.urlEnv" (list . "MLOPS_MLFLOW_PUBLIC_URL" "mlflow") | nindent 12 }}
             - {name: MLOPS_RETRY_SECONDS, value: "180"}
             - {name: MLOPS_IMAGE, value: {{ include "lib.image" (list . .Values.image) | quote }}}
             - {name: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, value: "30"}

@@ -1,0 +1,192 @@
+"""How people get in: Ingress objects for every service, for the bundled Traefik or a controller that a cluster has."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+from chart import Manifest, named, render_chart, template, title
+from profiles import PROFILES
+
+MIDDLEWARES = "traefik.ingress.kubernetes.io/router.middlewares"
+CLASS = "kubernetes.io/ingress.class"
+NGINX: dict[str, Any] = {
+    "global": {"ingress": {"className": "nginx", "domain": "ml.example.com"}},
+    "traefik": {"enabled": False},
+}
+LOGIN = {"nginx.ingress.kubernetes.io/auth-url": "https://auth.example.com/oauth2/auth"}
+SERVICES = {
+    "mlflow": "mlops-mlflow",
+    "prefect": "mlops-prefect-server",
+    "api": "mlops-model-api",
+    "ui": "mlops-ui",
+    "grafana": "mlops-grafana",
+    "prometheus": "mlops-prometheus",
+}
+
+
+def ingresses(values: dict[str, Any] | None = None) -> dict[str, Manifest]:
+    """Name without the release -> Ingress."""
+    found = [m for m in render_chart(values) if m["kind"] == "Ingress"]
+    return {m["metadata"]["name"].removeprefix("mlops-"): m for m in found}
+
+
+def annotations(ingress: Manifest) -> dict[str, str]:
+    return dict(ingress["metadata"].get("annotations", {}))
+
+
+def test_every_service_has_one_that_leads_to_it() -> None:
+    made = ingresses()
+    assert set(made) == {*SERVICES, "api-docs"}
+    ports = {m["metadata"]["name"]: m["spec"]["ports"] for m in render_chart() if m["kind"] == "Service"}
+    for name, ingress in made.items():
+        service = name.removesuffix("-docs")
+        (rule,) = ingress["spec"]["rules"]
+        assert rule["host"] == f"{service}.localhost", name
+        for path in rule["http"]["paths"]:
+            backend = path["backend"]["service"]
+            assert backend["name"] == SERVICES[service], name
+            assert backend["port"]["number"] in [port["port"] for port in ports[backend["name"]]], name
+    paths = [path["path"] for path in made["api-docs"]["spec"]["rules"][0]["http"]["paths"]]
+    assert paths == ["/docs", "/openapi.json"]
+
+
+def test_the_bundled_traefik_has_a_class_of_its_own() -> None:
+    arguments = named(render_chart(), "Deployment", "mlops-traefik")["spec"]["template"]["spec"]["containers"][0][
+        "args"
+    ]
+    assert "--providers.kubernetesIngress.ingressClass=mlops-mlops" in arguments
+    assert "--providers.kubernetesIngress.namespaces=mlops" in arguments
+    assert named(render_chart(), "IngressClass", "mlops-mlops")["spec"] == {
+        "controller": "traefik.io/ingress-controller"
+    }
+    for name, ingress in ingresses().items():
+        assert ingress["spec"]["ingressClassName"] == "mlops-mlops", name
+    second = template(release="second").stdout
+    assert "name: mlops-second\n" in second
+    assert "mlops-mlops" not in second, "another release would take its routes"
+
+
+def test_middlewares_are_those_of_the_file() -> None:
+    text = named(render_chart(), "ConfigMap", "mlops-traefik")["data"]["middlewares.yaml"]
+    known = set(yaml.safe_load(text)["http"]["middlewares"])
+    for name, ingress in ingresses().items():
+        used = annotations(ingress)[MIDDLEWARES].split(",")
+        assert {each.removesuffix("@file") for each in used} <= known, name
+        assert ("account@file" in used) == (name in ("ui", "api-docs", "prometheus")), name
+    assert "no-calls-home@file" in annotations(ingresses()["prefect"])[MIDDLEWARES]
+
+
+def test_pages_without_accounts_can_be_open() -> None:
+    for name, ingress in ingresses({"global": {"ingress": {"auth": {"enabled": False}}}}).items():
+        assert "account" not in annotations(ingress)[MIDDLEWARES], name
+
+
+def test_another_controller_gets_the_same_objects() -> None:
+    made = ingresses(NGINX)
+    assert set(made) == {*SERVICES, "api-docs"} - {"prometheus"}, "nobody would ask for an account before Prometheus"
+    for name, ingress in made.items():
+        assert ingress["spec"]["ingressClassName"] == "nginx", name
+        assert not annotations(ingress), name
+        assert ingress["spec"]["rules"][0]["host"].endswith(".ml.example.com"), name
+    assert not [title(m) for m in render_chart(NGINX) if "traefik" in title(m) or m["kind"] == "IngressClass"]
+
+
+def test_another_controllers_login() -> None:
+    ingress = {**NGINX["global"]["ingress"], "auth": {"annotations": LOGIN}, "annotations": {"a": "b"}}
+    made = ingresses({**NGINX, "global": {"ingress": ingress}})
+    assert set(made) == {*SERVICES, "api-docs"}
+    for name, each in made.items():
+        login = LOGIN if name in ("ui", "api-docs", "prometheus") else {}
+        assert annotations(each) == {"a": "b", **login}, name
+
+
+def test_the_clusters_default_class() -> None:
+    for name, ingress in ingresses({"traefik": {"enabled": False}}).items():
+        assert "ingressClassName" not in ingress["spec"], name
+
+
+def test_a_service_as_it_is_wanted() -> None:
+    own = {
+        "className": "alb",
+        "annotations": {"alb.ingress.kubernetes.io/scheme": "internal"},
+        "hosts": ["mlflow.example.com", {"host": "tracking.example.com", "paths": []}],
+        "path": "/mlflow",
+        "pathType": "ImplementationSpecific",
+        "tls": [{"secretName": "mlflow-tls", "hosts": ["mlflow.example.com"]}],
+    }
+    manifests = render_chart({"mlflow": {"ingress": own}, "ui": {"ingress": {"enabled": False}}})
+    mlflow = named(manifests, "Ingress", "mlops-mlflow")
+    assert annotations(mlflow) == own["annotations"]
+    assert mlflow["spec"]["ingressClassName"] == "alb"
+    assert mlflow["spec"]["tls"] == own["tls"]
+    assert [rule["host"] for rule in mlflow["spec"]["rules"]] == ["mlflow.example.com", "tracking.example.com"]
+    (path,) = mlflow["spec"]["rules"][0]["http"]["paths"]
+    assert (path["path"], path["pathType"]) == ("/mlflow", "ImplementationSpecific")
+    assert "Ingress/mlops-ui" not in {title(m) for m in manifests}
+    # and everything else knows the address
+    assert named(manifests, "ConfigMap", "mlops-addresses")["data"]["mlflow"] == "https://mlflow.example.com/mlflow"
+    arguments = named(manifests, "Deployment", "mlops-mlflow")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert any("mlflow.example.com" in a for a in arguments if a.startswith("--allowed-hosts"))
+    assert "https://mlflow.example.com" in str(named(manifests, "ConfigMap", "mlops-dashboards"))
+
+
+@pytest.mark.parametrize("secret", ["", "wildcard"])
+def test_tls_for_every_service(secret: str) -> None:
+    tls = {"enabled": True, "secretName": secret}
+    values = {"global": {"ingress": {"tls": tls, "port": 443, "domain": "ml.example.com"}}}
+    for name, ingress in ingresses(values).items():
+        service = name.removesuffix("-docs")
+        expected = {"hosts": [f"{service}.ml.example.com"], "secretName": secret or f"mlops-{service}-tls"}
+        assert ingress["spec"]["tls"] == [expected], name
+    manifests = render_chart(values)
+    assert named(manifests, "ConfigMap", "mlops-addresses")["data"]["ui"] == "https://ui.ml.example.com"
+    arguments = named(manifests, "Deployment", "mlops-traefik")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--entryPoints.web.http.redirections.entryPoint.to=:443" in arguments
+    assert not [a for a in str(named(render_chart(), "Deployment", "mlops-traefik")) if "redirections" in a]
+
+
+def test_rights_in_one_namespace_are_enough() -> None:
+    values = {"global": {"clusterScoped": False}, "monitoring": {"operator": {"enabled": False}, "namespace": "stack"}}
+    manifests = render_chart({**values, "grafana": {"enabled": False}})
+    assert not [title(m) for m in manifests if "namespace" not in m["metadata"]]
+    arguments = str(named(manifests, "Deployment", "mlops-traefik"))
+    assert "--providers.kubernetesIngress.disableClusterScopeResources=true" in arguments
+    for ingress in (m for m in manifests if m["kind"] == "Ingress"):
+        assert annotations(ingress)[CLASS] == "mlops-mlops", title(ingress)
+        assert "ingressClassName" not in ingress["spec"], title(ingress)
+
+
+def test_routes_of_the_gateway_api() -> None:
+    parent = {"name": "public", "namespace": "gateways"}
+    values = {"global": {"gateway": {"enabled": True, "parentRefs": [parent]}, "ingress": {"enabled": False}}}
+    manifests = render_chart(values)
+    routes = {m["metadata"]["name"].removeprefix("mlops-"): m["spec"] for m in manifests if m["kind"] == "HTTPRoute"}
+    assert set(routes) == set(SERVICES)
+    for name, spec in routes.items():
+        assert spec["parentRefs"] == [parent]
+        assert spec["hostnames"] == [f"{name}.localhost"]
+        (rule,) = spec["rules"]
+        assert rule["backendRefs"][0]["name"] == SERVICES[name]
+    assert not [title(m) for m in manifests if m["kind"] == "Ingress"]
+
+
+def test_a_controller_of_no_known_place_is_let_through() -> None:
+    """Or its first request would end in a timeout that nobody can explain."""
+    anywhere = {"namespaceSelector": {}}
+    for values in (NGINX, {"global": {"gateway": {"enabled": True, "parentRefs": [{"name": "public"}]}}}):
+        policy = named(render_chart(values), "NetworkPolicy", "mlops-ui")
+        assert anywhere in policy["spec"]["ingress"][0]["from"]
+    for values in ({}, PROFILES["external"]):
+        assert anywhere not in named(render_chart(values), "NetworkPolicy", "mlops-ui")["spec"]["ingress"][0]["from"]
+
+
+def test_links_in_the_notes_are_those_of_the_ingresses() -> None:
+    from chart import notes
+
+    text = notes({"global": {"ingress": {"tls": {"enabled": True}, "port": 443, "domain": "ml.example.com"}}})
+    for name in SERVICES:
+        if name != "prometheus":  # helm install --dry-run=client knows nothing of who watches
+            assert re.search(rf"https://{name}\.ml\.example\.com\b", text), name
