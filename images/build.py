@@ -74,7 +74,7 @@ def parents(name: str) -> list[str]:
 
 
 def sources(name: str) -> list[str]:
-    """Files and folders of the checkout that an image is built from, its Dockerfile first, without those of its parents."""
+    """Files and folders that an image is built from, its Dockerfile first, without those of its parents."""
     text = instructions(name)
     copied = [words.split()[:-1] for words in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE)]
     mounted = re.findall(r"--mount=type=bind,source=([^,\s]+)", text)
@@ -88,7 +88,7 @@ def ignored() -> list[str]:
 
 def inputs(name: str) -> dict[str, str]:
     """File of the checkout -> its hash, of all that an image is built from besides its Dockerfile and its parents."""
-    hashes = {}
+    hashes: dict[str, str] = {}
     for source in sources(name)[1:]:
         path = ROOT / source
         inside = content.files(path, ignored()) if path.is_dir() else {"": content.file(path)}
@@ -123,8 +123,7 @@ def with_parents(chosen: Iterable[str]) -> list[str]:
 def commit(name: str) -> str:
     """The last commit that changed what an image is built from; "" where there is no git.
 
-    With "-dirty" where that was changed since. So a commit of something else, such as a page of the docs, gives no other
-    image.
+    With "-dirty" where that was changed since. A commit of something else, such as of the docs, gives no other image.
     """
     paths = [source for image in with_parents([name]) for source in sources(image)]
     paths += [f":(exclude,glob)**/{word}{inside}" for word in ignored() for inside in ("", "/**")]

@@ -1,7 +1,7 @@
 """`make push`: the platform's images to a registry of yours, and the values with which helm takes them from there.
 
-The tags are hashes of what the images are built from. What the registry has by its tag is neither built nor pushed again:
-it keeps its digest, and an upgrade restarts what has another one.
+The tags are hashes of what the images are built from. What the registry has by its tag is neither built nor pushed
+again and keeps its digest, so an upgrade restarts what has another one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def digests(targets: Iterable[str]) -> dict[str, str]:
     """Name in a registry -> digest, of those that it has."""
     asked = list(targets)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return {target: digest for target, digest in zip(asked, pool.map(registry.digest, asked), strict=True) if digest}
+        return {
+            target: digest for target, digest in zip(asked, pool.map(registry.digest, asked), strict=True) if digest
+        }
 
 
 def send(part: Part, target: str, log: Log) -> None:
@@ -126,7 +128,9 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("registry", nargs="?", default="", help="such as registry.example.com/team")
     parser.add_argument("--mirror", action="store_true", help="third-party images, too, for global.mirrorRegistry")
-    parser.add_argument("--without", action="append", default=[], help="a chart that you do not install: not its images")
+    parser.add_argument(
+        "--without", action="append", default=[], help="a chart that you do not install: not its images"
+    )
     parser.add_argument("--image", action="append", default=[], help="a variant in place of the usual image: api-skops")
     given = parser.parse_args(words)
     given.registry = given.registry.rstrip("/")

@@ -144,7 +144,7 @@ def push(reference: str, to: str = "") -> None:
 
 
 def digest(reference: str) -> str:
-    """The digest that a registry, whichever the name says, has under a name; "" where it has nothing or does not answer."""
+    """The digest of an image in the registry that its name says; "" where it is not there or does not answer."""
     told = output("docker", "buildx", "imagetools", "inspect", reference)
     found = re.search(r"^Digest:\s+(sha256:[0-9a-f]{64})$", told, re.MULTILINE)
     return found[1] if found else ""
