@@ -96,7 +96,7 @@ def push(to: str, chosen: list[Part]) -> dict[str, str]:
         steps.add(f"push {target}", partial(send, part, target), after=[*built, *before])
         before = [f"push {target}"]
     steps.run()
-    print(f"  {len(missing)} images pushed, {len(there)} were there: {steps.seconds():.0f} s")
+    print(f"  images pushed: {len(missing)}, there already: {len(there)} ({steps.seconds():.0f} s)")
     return dict.fromkeys(targets, "") | there | digests(missing)
 
 

@@ -53,7 +53,9 @@ def rendered(folder: Path) -> dict[str, Any]:
     helm = (
         of_readme("helm upgrade --install").replace("upgrade --install", "template").replace("--create-namespace", "")
     )
-    options = "--set global.existingSecret=ours --api-versions monitoring.coreos.com/v1/ServiceMonitor"
+    options = (
+        "--kube-version 1.34.0 --set global.existingSecret=ours --api-versions monitoring.coreos.com/v1/ServiceMonitor"
+    )
     manifests = [m for m in yaml.safe_load_all(bash(folder, f"{helm} {options}")) if m]
     pods = {f"{m['kind']}/{m['metadata']['name']}": m for m in manifests if m["kind"] in ("Deployment", "Pod")}
     return {name: m["spec"].get("template", m)["spec"] for name, m in pods.items()}
@@ -89,12 +91,12 @@ def test_the_commands_of_the_readme_and_after_a_new_model_again(checkout: Path) 
     assert container["image"] == f"{TO}/mlops/flows:{worker['tag']}@{worker['digest']}"
 
     printed = bash(checkout, of_readme("make push"))
-    assert "0 images pushed" in printed, printed
+    assert "images pushed: 0," in printed, printed
     assert (checkout / "images-values.yaml").read_text() == first
 
     (checkout / "flows/models/wine.py").write_text(python_block(ROOT / "README.md"))
     printed = bash(checkout, of_readme("make push"))
-    assert "1 images pushed" in printed, printed
+    assert "images pushed: 1," in printed, printed
     after = rendered(checkout)
     assert {name for name in before if before[name] != after[name]} == OF_MODEL
 
