@@ -48,8 +48,8 @@ cluster:  ## a kind cluster (OFFLINE=auto|0|1, TOOL_CACHE=DIR, KIND_CONFIG=kind-
 images:  ## the platform's images (IMAGES=api-skops: that one); where the kind cluster runs, what uses them restarts
 	@$(TOOLS) $(PYTHON) -B -m images.build build --cluster $(IMAGES)
 
-push:  ## push the images: REGISTRY=registry.example.com/team, then helm install --set global.imageRegistry=...
-	@$(PYTHON) -B -m images.build push $(REGISTRY)
+push:  ## push the images: REGISTRY=registry.example.com/team (MIRROR=1: third-party ones, too; WITHOUT=grafana: but not that)
+	@$(PYTHON) -B -m images.push $(REGISTRY) $(if $(MIRROR),--mirror) $(WITHOUT:%=--without=%) $(IMAGES:%=--image=%)
 
 down:  ## remove the cluster (ALL=1: images and programs too)
 	@$(CLUSTER) down --config $(KIND_CONFIG) $(if $(ALL),--all)

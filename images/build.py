@@ -1,7 +1,6 @@
 """The platform's own images, images/<name>/Dockerfile, as mlops/<name>:<version>.
 
 build   builds them; --cluster: and pushes them to the kind cluster's registry, and restarts what uses them
-push    builds them and pushes them to a registry of yours, for `global.imageRegistry`
 sizes   the table of the README
 """
 
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from images import registry
+from images.offline import content
 from images.offline.paths import LOGS
 from images.offline.steps import Failure, Log, Steps, stop_on_signals
 from images.registry import CLUSTER, run
@@ -54,16 +54,56 @@ def dockerfile(name: str) -> Path:
 
 def arguments(name: str) -> dict[str, str]:
     """The build's arguments, without those of the caller's environment."""
-    given = {"MLOPS_GIT_SHA": commit()} if name == "flows" else {}
+    given = {"MLOPS_GIT_SHA": commit(name)} if name == "flows" else {}
     return VARIANTS[name][1] if name in VARIANTS else given
+
+
+def instructions(name: str) -> str:
+    """The Dockerfile without its comments, with the values of the arguments that have one."""
+    lines = dockerfile(name).read_text().splitlines()
+    text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
+    declared = " ".join(re.findall(r"^ARG (.+)$", text, re.MULTILINE))
+    values = dict(re.findall(r"(\w+)=(\S+)", declared)) | VARIANTS.get(name, ("", {}))[1]
+    return re.sub(r"\$(\w+)", lambda match: values.get(match[1], match[0]), text)
 
 
 def parents(name: str) -> list[str]:
     """The images of ours that one is built from, the one that it stands on first."""
-    named = re.findall(r"^FROM mlops/(\S+)|\bfrom=mlops/(\S+?),", dockerfile(name).read_text(), re.MULTILINE)
-    default = re.search(r"^ARG PARENT=(\S+)", dockerfile(name).read_text(), re.MULTILINE)
-    parent = arguments(name).get("PARENT", default[1] if default else "")
-    return [word.replace("$PARENT", parent) for pair in named for word in pair if word]
+    named = re.findall(r"^FROM mlops/(\S+)|\bfrom=mlops/(\S+?),", instructions(name), re.MULTILINE)
+    return [word for pair in named for word in pair if word]
+
+
+def sources(name: str) -> list[str]:
+    """Files and folders that an image is built from, its Dockerfile first, without those of its parents."""
+    text = instructions(name)
+    copied = [words.split()[:-1] for words in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE)]
+    mounted = re.findall(r"--mount=type=bind,source=([^,\s]+)", text)
+    return [str(dockerfile(name).relative_to(ROOT)), *(word for words in copied for word in words), *mounted]
+
+
+def ignored() -> list[str]:
+    """Names of files and folders that are in no image, wherever they are: the lines **/name of .dockerignore."""
+    return re.findall(r"^\*\*/(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+
+
+def inputs(name: str) -> dict[str, str]:
+    """File of the checkout -> its hash, of all that an image is built from besides its Dockerfile and its parents."""
+    hashes: dict[str, str] = {}
+    for source in sources(name)[1:]:
+        path = ROOT / source
+        inside = content.files(path, ignored()) if path.is_dir() else {"": content.file(path)}
+        hashes |= {f"{source}/{file}".rstrip("/"): value for file, value in inside.items()}
+    return hashes
+
+
+def key(name: str) -> str:
+    """The hash of all that an image is built from: the same files give the same key on every machine."""
+    return content.key(instructions(name), arguments(name), inputs(name), [key(parent) for parent in parents(name)])
+
+
+def content_tag(name: str) -> str:
+    """The tag that says what is in an image, such as 0.1.0-3f2a9c01d4e7; by the version it always has a digit."""
+    return f"{version()}-{key(name)[:12]}"
 
 
 def with_parents(chosen: Iterable[str]) -> list[str]:
@@ -80,10 +120,19 @@ def with_parents(chosen: Iterable[str]) -> list[str]:
     return list(ordered)
 
 
-def commit() -> str:
-    """The checkout's commit, "-dirty" where files were changed, "" where there is no git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def commit(name: str) -> str:
+    """The last commit that changed what an image is built from; "" where there is no git.
+
+    With "-dirty" where that was changed since. A commit of something else, such as of the docs, gives no other image.
+    """
+    paths = [source for image in with_parents([name]) for source in sources(image)]
+    paths += [f":(exclude,glob)**/{word}{inside}" for word in ignored() for inside in ("", "/**")]
+    last = _git("log", "-1", "--format=%H", "--", *paths)
+    return f"{last}-dirty" if last and _git("status", "--porcelain", "--", *paths) else last
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
 
@@ -137,7 +186,7 @@ def add_pushes(
         references = list(also) if also and name in chosen else [tag(name)]
         steps.add(
             f"push {tag(name)}",
-            partial(_push, dict.fromkeys(references, "")),
+            partial(_push, references),
             after=[f"image {tag(name)}", *(f"push {tag(parent)}" for parent in parents(name)[:1]), *after],
             kind="image",
             is_done=partial(_pushed, references),
@@ -147,9 +196,9 @@ def add_pushes(
     return pushed
 
 
-def _push(targets: dict[str, str], _: Log) -> None:
-    for reference, target in targets.items():
-        registry.push(reference, target)
+def _push(references: list[str], _: Log) -> None:
+    for reference in references:
+        registry.push(reference)
 
 
 def _pushed(references: list[str]) -> bool:
@@ -212,24 +261,6 @@ def make(chosen: list[str], also: list[str], to_cluster: bool) -> None:
     print(f"  images: {steps.seconds():.0f} s")
 
 
-def push(to: str) -> None:
-    """Build all images and push them to a registry."""
-    steps = Steps(LOGS)
-    chosen = [*names(), *VARIANTS]
-    add_builds(steps, chosen)
-    before: list[str] = []  # one after the other: they have layers in common
-    for name in chosen:
-        target = f"{to.rstrip('/')}/{tag(name)}"
-        steps.add(
-            f"push {target}",
-            partial(_push, {tag(name): target}),
-            after=[f"image {tag(name)}", *before],
-        )
-        before = [f"push {target}"]
-    steps.run()
-    print(f"Install with --set global.imageRegistry={to.rstrip('/')}")
-
-
 def size(reference: str) -> int:
     """Bytes of all layers, unpacked."""
     return int(run(["docker", "image", "inspect", "-f", "{{.Size}}", reference]))
@@ -264,8 +295,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m images.build", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("command", choices=["build", "push", "sizes"])
-    parser.add_argument("names", nargs="*", help="build: images, by default all; push: the registry")
+    parser.add_argument("command", choices=["build", "sizes"])
+    parser.add_argument("names", nargs="*", help="build: images, by default all")
     parser.add_argument("--cluster", action="store_true", help="push them to the kind cluster's registry")
     parser.add_argument("--tag", action="append", default=[], help="build: a further tag, as skaffold asks for")
     options = parser.parse_intermixed_args()
@@ -277,10 +308,6 @@ def main() -> None:
     try:
         if options.command == "build":
             make(options.names or names(), options.tag, options.cluster)
-        elif options.command == "push":
-            if len(options.names) != 1:
-                parser.error("push wants a registry: make push REGISTRY=registry.example.com/team")
-            push(options.names[0])
         else:
             print(sizes())
     except Failure as error:

@@ -7,12 +7,13 @@ does not have an image, the one that the name says. So only layers that changed 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
-from images.offline.steps import Failure
+from images.offline.steps import Failure, output
 
 CLUSTER = "mlops"
 NAME = "mlops-registry"  # of the container, which is its address in the network, and of the volume with its content
@@ -140,6 +141,13 @@ def push(reference: str, to: str = "") -> None:
     target = to or local(reference)
     run(["docker", "tag", reference, target])
     run(["docker", "push", "-q", target])
+
+
+def digest(reference: str) -> str:
+    """The digest of an image in the registry that its name says; "" where it is not there or does not answer."""
+    told = output("docker", "buildx", "imagetools", "inspect", reference)
+    found = re.search(r"^Digest:\s+(sha256:[0-9a-f]{64})$", told, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def nodes() -> list[str]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 _SKIPPED = {"__pycache__"}
 
 
-def files(folder: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of content and executable bit, for every file of a folder."""
-    hashes = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not _SKIPPED & set(path.parts):
-            mode = "x" if path.stat().st_mode & 0o100 else "-"
-            hashes[str(path.relative_to(folder))] = mode + hashlib.sha256(path.read_bytes()).hexdigest()
-    return hashes
+def file(path: Path) -> str:
+    """SHA-256 of content and executable bit."""
+    mode = "x" if path.stat().st_mode & 0o100 else "-"
+    return mode + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def files(folder: Path, skipped: Iterable[str] = _SKIPPED) -> dict[str, str]:
+    """Relative path -> hash, for every file of a folder, but for files and folders of the names `skipped`."""
+    inside = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(name): file(path) for name, path in inside.items() if not set(skipped) & set(name.parts)}
 
 
 def key(*parts: object) -> str:

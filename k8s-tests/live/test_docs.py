@@ -16,9 +16,9 @@ from release import PORTS, ROOT, Platform
 from app.testing.docs import shell_commands
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# What other tests run (test_loop.py, test_data.py, test_retrain.py, CI), what never ends, and what needs a registry.
+# What other tests run (test_loop.py, test_data.py, test_retrain.py, test_push.py, CI), and what never ends.
 DRIFT = "kubectl -n mlops exec deployment/mlops-prefect-worker -- mlops drift"
-ELSEWHERE = ("make ", "helm install", "helm test", "helm uninstall", "skaffold ", DRIFT)
+ELSEWHERE = ("make ", "helm install", "helm upgrade", "helm test", "helm uninstall", "skaffold ", DRIFT)
 
 
 def is_forward(line: str) -> bool:

@@ -10,6 +10,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "external": {
         "global": {
             "imageRegistry": "registry.example.com/team",
+            "mirrorRegistry": "registry.example.com/mirror",
             "imagePullSecrets": ["pull"],
             "storageClass": "fast",
             "existingSecret": "ours",

@@ -135,14 +135,6 @@ def test_images_have_exact_tags(manifests: list[Manifest]) -> None:
         assert container["imagePullPolicy"] == "IfNotPresent", f"{where}.imagePullPolicy"
 
 
-def test_a_registry_is_put_before_every_image() -> None:
-    for registry in ("registry.example.com/team/", "registry.example.com:5000"):
-        for where, container in each_container(render_chart({"global": {"imageRegistry": registry}})):
-            host, _, rest = container["image"].partition(registry.rstrip("/") + "/")
-            assert not host, f"{where}.image: {container['image']}"
-            assert re.fullmatch(r"[a-z][a-z0-9/.-]*:[v\d.]+", rest), f"{where}.image: {container['image']}"
-
-
 def test_containers_have_requests_and_limits(manifests: list[Manifest]) -> None:
     for where, container in each_container(manifests):
         resources = container["resources"]

@@ -143,10 +143,10 @@ def test_without_the_crds_the_chart_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("profile", ["defaults", "postgres"])
 def test_the_images_that_the_operator_starts_are_the_values(profile: str) -> None:
-    manifests = render_chart(PROFILES[profile] | {"global": {"imageRegistry": "registry.example.com"}})
+    manifests = render_chart(PROFILES[profile] | {"global": {"mirrorRegistry": "registry.example.com/mirror"}})
     for kind in ("Prometheus", "Alertmanager"):
         spec = named(manifests, kind, "mlops")["spec"]
-        assert spec["image"] == f"registry.example.com/quay.io/prometheus/{kind.lower()}:{spec['version']}"
+        assert spec["image"] == f"registry.example.com/mirror/prometheus/{kind.lower()}:{spec['version']}"
     (operator,) = named(manifests, "Deployment", "mlops-operator")["spec"]["template"]["spec"]["containers"]
-    reloader = "registry.example.com/quay.io/prometheus-operator/prometheus-config-reloader:v0.93.0"
+    reloader = "registry.example.com/mirror/prometheus-operator/prometheus-config-reloader:v0.93.0"
     assert f"--prometheus-config-reloader={reloader}" in operator["args"]

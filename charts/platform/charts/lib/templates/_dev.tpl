@@ -8,7 +8,7 @@ a volume, which starts as a copy of the image's.
 initContainers:
 - name: source
   image: {{ include "lib.image" . }}
-  imagePullPolicy: IfNotPresent
+  imagePullPolicy: {{ (index . 1).pullPolicy }}
   command: [cp, -r, /srv/app, /source/]
   resources:
     requests: {cpu: 10m, memory: 16Mi}

@@ -47,12 +47,20 @@ labels:
   {{- include "lib.labels" . | nindent 2 }}
 {{- end }}
 
-{{/* An image reference; the tag is the chart's version where none is set. (list . image) with image {repository, tag}. */}}
+{{/*
+An image reference, with its digest where one is set; the tag is the chart's version where none is set.
+(list . image) with image {registry, repository, tag, digest}: one without a registry is ours and in global.imageRegistry,
+the others come from global.mirrorRegistry where there is one.
+*/}}
 {{- define "lib.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
-{{- with $root.Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- $global := $root.Values.global -}}
+{{- $registry := $global.imageRegistry -}}
+{{- with $image.registry }}{{ $registry = $global.mirrorRegistry | default . }}{{ end -}}
+{{- with $registry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- with $image.digest }}@{{ . }}{{ end -}}
 {{- end }}
 
 {{/* The Secret with the platform's passwords and keys. */}}

@@ -41,7 +41,7 @@ job_configuration:
           initContainers:
           - name: network
             image: {{ "{{ image }}" | quote }}
-            imagePullPolicy: IfNotPresent
+            imagePullPolicy: {{ .Values.image.pullPolicy }}
             command: [python, -m, flows.reachable, "http://{{ include "lib.name" (list . "prefect-server") }}:4200/api/health"]
             resources:
               requests: {cpu: 10m, memory: 32Mi}
@@ -51,7 +51,7 @@ job_configuration:
           containers:
           - name: prefect-job
             image: {{ "{{ image }}" | quote }}
-            imagePullPolicy: IfNotPresent
+            imagePullPolicy: {{ .Values.image.pullPolicy }}
             args: {{ "{{ command }}" | quote }}
             env:
             - {name: MLFLOW_TRACKING_URI, value: "http://{{ include "lib.name" (list . "mlflow") }}:5000"}
