@@ -13,13 +13,13 @@ from chart import CHART, refusals
 
 FOLDERS = [CHART, *sorted(path.parent for path in CHART.glob("charts/*/values.yaml"))]
 SUBCHARTS = [folder.name for folder in FOLDERS[1:]]
-KNOBS = {"monitoring": 44}  # it is five programs and the rules
+KNOBS = {"monitoring": 51, "model-api": 18}  # it is five programs and the rules
 FEW = 16
 # Maps of people's own keys, which have none of ours.
-OPEN = {"nodeSelector"}
+OPEN = {"nodeSelector", "labels", "config"}
 # What the other charts learn from one being on, and no settings.
 INTERNAL = ("/shared", "/operator/shared")
-SHARED = {"/global/postgres", "/global/monitoring", "/global/grafana"}
+SHARED = {f"/global/{name}" for name in ("postgres", "monitoring", "serviceMonitors", "grafana", "retrainer")}
 # Their defaults are in the umbrella's values.yaml, as that is what reads them.
 OF_UMBRELLA = {"ingress": {"/enabled"}, "grafana": {"/enabled", "/dashboardLabel"}}
 
