@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from pydantic import ValidationError
+from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web import cli
 
 from app.ui.settings import UiSettings
@@ -48,6 +49,8 @@ def main() -> None:
     except ValidationError as error:
         sys.stderr.write(f"the pages cannot start: {error}\n")
         sys.exit(2)
+    # As st.navigation does, but before the first visitor: Streamlit would run a file of pages/ as a page of its own.
+    PagesManager.uses_pages_directory = False
     cli.main(arguments(settings, sys.argv[1:]), prog_name="streamlit")
 
 

@@ -1,7 +1,8 @@
-"""Links to MLflow's own pages."""
+"""Links to MLflow's own pages, and to where it says what to do about an alert."""
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from app.ui.formatting import escape_markdown
@@ -21,3 +22,10 @@ def run_link(run_id: str) -> str:
 def version_url(model: str, version: str) -> str:
     """The address of a model version's page in MLflow, as the browser reaches it."""
     return f"{UiSettings().mlflow_links}/#/models/{quote(model, safe='')}/versions/{quote(version, safe='')}"
+
+
+def runbook_link(url: str) -> str:
+    """A Markdown link to what to do about an alert; the address as text where no browser could open it."""
+    if not re.fullmatch(r"https?://\S+", url):
+        return f"What to do: {escape_markdown(url)}"
+    return f"[What to do]({quote(url, safe=':/?#&=%+,;@~')})"

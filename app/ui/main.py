@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.ui.pages import live, models, predict
+from app.ui.pages import alerts, live, models, predict
 
 # A drawing of our own: Streamlit would have the browser fetch one of its icons from the Internet.
 ICON = (
@@ -22,6 +22,8 @@ st.navigation(
         st.Page(predict.page, title="Predict", icon=":material/online_prediction:", default=True),
         st.Page(models.page, title="Models", icon=":material/deployed_code_history:", url_path="models"),
         st.Page(live.page, title="Live", icon=":material/monitoring:", url_path="live"),
+        # where the alerts' runbook_url leads, and the links of the page Live
+        st.Page(alerts.page, title="Alerts", url_path="alerts", visibility="hidden"),
     ],
     position="top",
 ).run()

@@ -144,6 +144,13 @@ def test_live_figures_follow_the_traffic(platform: Platform, visitor: Callable[.
     someone.check()
 
 
+def test_the_address_in_an_alert_leads_to_what_to_do(platform: Platform, visitor: Callable[..., Visitor]) -> None:
+    someone = visitor()
+    page = someone.go("ui", "/alerts#targetdown")
+    expect(page.get_by_role("heading", name="TargetDown")).to_be_in_viewport()
+    someone.check()
+
+
 def test_a_version_is_promoted_and_rolled_back_with_the_admins_password(
     platform: Platform, newcomer: str, visitor: Callable[..., Visitor]
 ) -> None:

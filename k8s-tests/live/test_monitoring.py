@@ -109,7 +109,9 @@ def test_beside_a_kube_prometheus_stack_nothing_of_ours_watches(platform: Platfo
     """Against the bare CRDs, which are there; and back again."""
     values = tmp_path / "values.json"
     values.write_text(platform.helm("get", "values", platform.release, "--output", "json"))
-    stack = ["monitoring.operator.enabled=false", "monitoring.namespace=observability", "monitoring.release=stack"]
+    stack = ["monitoring.operator.enabled=false", "monitoring.namespace=observability"]
+    monitored = ("monitoring.serviceMonitor", "monitoring.prometheusRule", "model-api.serviceMonitor")
+    stack += [f"{kind}.labels.release=stack" for kind in monitored]
     options = ["--values", str(values), "--wait", "--timeout", "5m"]
     try:
         sets = [f"--set={setting}" for setting in [*stack, "grafana.enabled=false"]]

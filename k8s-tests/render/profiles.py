@@ -33,8 +33,17 @@ PROFILES: dict[str, dict[str, Any]] = {
             "egressCIDRs": ["203.0.113.0/24"],
             "allowedHosts": ["mlflow.internal:443"],
         },
-        "model-api": {"autoscaling": {"enabled": False}, "replicas": 3},
-        "monitoring": {"operator": {"enabled": False}, "release": "stack", "namespace": "observability"},
+        "model-api": {
+            "autoscaling": {"enabled": False},
+            "replicas": 3,
+            "serviceMonitor": {"labels": {"release": "stack"}},
+        },
+        "monitoring": {
+            "operator": {"enabled": False},
+            "namespace": "observability",
+            "serviceMonitor": {"labels": {"release": "stack"}},
+            "prometheusRule": {"labels": {"release": "stack"}},
+        },
         "grafana": {"persistence": {"enabled": True}, "prometheusUrl": "https://prometheus.example.com"},
         "prefect-worker": {
             "bootstrap": {"enabled": False},

@@ -87,7 +87,7 @@ def test_every_panel_has_a_unit_a_description_and_a_link(name: str) -> None:
         assert panel["fieldConfig"]["defaults"]["unit"] in unit_names, panel["title"]
         assert panel["description"].endswith("."), panel["title"]
         assert len(panel["description"]) > 25, panel["title"]
-        assert set(re.findall(r"docs/operations\.md#(\w+)", panel["description"])) <= runbooks, panel["title"]
+        assert set(re.findall(r"docs/alerts\.md#(\w+)", panel["description"])) <= runbooks, panel["title"]
         (link,) = panel["links"]
         assert link["title"], panel["title"]
         assert re.match(r"http://(api|ui|mlflow|prefect|prometheus)\.localhost:8080(/|$)", link["url"]), panel["title"]

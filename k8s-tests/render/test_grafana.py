@@ -176,7 +176,22 @@ def dashboards(values: dict[str, Any] | None = None) -> Manifest:
 def test_the_installed_dashboards_are_the_committed_files(values: dict[str, Any]) -> None:
     config_map = dashboards(values)
     assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert config_map["data"] == {path.name: path.read_text() for path in (CHART / "dashboards").glob("*.json")}
+    assert config_map["data"] == {
+        path.name: path.read_text().replace("docs/alerts.md#", "http://ui.localhost:8080/alerts#")
+        for path in (CHART / "dashboards").glob("*.json")
+    }
+
+
+def test_without_the_retrainer_no_panel_is_left_that_only_it_could_fill() -> None:
+    everything, left = (dashboards(values)["data"] for values in ({}, {"retrainer": {"enabled": False}}))
+    assert set(everything) - set(left) == {"loop.json"}
+    for name in ("model-api.json", "model-quality.json"):
+        assert left[name] == everything[name]
+    before, after = (json.loads(text["platform.json"]) for text in (everything, left))
+    gone = [panel["title"] for panel in before["panels"] if panel not in after["panels"]]
+    assert gone == ["Flow runs", "Flow runs by state", "Flow run duration", "Time since the last success"]
+    assert before["panels"][-len(gone) :][0]["title"] == "Flow runs", "it is the last row, and leaves no hole"
+    assert {**before, "panels": []} == {**after, "panels": []}
 
 
 def test_links_lead_to_the_pages_of_another_domain() -> None:

@@ -43,7 +43,7 @@ OWN = ("alertmanager", "kube-state-metrics", "prometheus")
 WATCHED = {
     *(f"ServiceMonitor/mlops-{name}" for name in TARGETS),
     *(f"NetworkPolicy/mlops-{name}-metrics" for name in TARGETS),
-    "AlertmanagerConfig/mlops-alertmanager",
+    "AlertmanagerConfig/mlops-retrainer",
     "PrometheusRule/mlops-monitoring",
 }
 MONITORING = {

@@ -8,14 +8,33 @@ from typing import Any
 
 import custom_resources
 import pytest
-from chart import CHART, NAMESPACE, RELEASE, Manifest, helm, named, render_chart, title
+from chart import (
+    CHART,
+    NAMESPACE,
+    RELEASE,
+    Manifest,
+    helm,
+    named,
+    render_chart,
+    rendered_text,
+    template,
+    title,
+)
 from custom_resources import GROUP, crds
 from profiles import PROFILES
 
 WITHOUT_GRAFANA: dict[str, Any] = {"grafana": {"enabled": False}}
 STACK: dict[str, Any] = {
     **WITHOUT_GRAFANA,
-    "monitoring": {"operator": {"enabled": False}, "release": "stack", "namespace": "observability"},
+    "monitoring": {
+        "operator": {"enabled": False},
+        "namespace": "observability",
+        **{
+            kind: {"labels": {"release": "stack"}}
+            for kind in ("serviceMonitor", "prometheusRule", "alertmanagerConfig")
+        },
+    },
+    "model-api": {"serviceMonitor": {"labels": {"release": "stack"}}},
 }
 
 
@@ -101,7 +120,7 @@ def named_port(manifests: list[Manifest], service: str) -> str:
 
 
 def test_alerts_that_ask_for_a_retraining_reach_the_retrainer_with_its_token() -> None:
-    spec = named(render_chart(), "AlertmanagerConfig", "mlops-alertmanager")["spec"]
+    spec = named(render_chart(), "AlertmanagerConfig", "mlops-retrainer")["spec"]
     assert spec["route"]["matchers"] == [{"name": "action", "value": "retrain", "matchType": "="}]
     ((receiver,),) = [receiver["webhookConfigs"] for receiver in spec["receivers"]]
     assert receiver["url"] == "http://mlops-retrainer.mlops:8090/alerts"
@@ -150,3 +169,66 @@ def test_the_images_that_the_operator_starts_are_the_values(profile: str) -> Non
     (operator,) = named(manifests, "Deployment", "mlops-operator")["spec"]["template"]["spec"]["containers"]
     reloader = "registry.example.com/mirror/prometheus-operator/prometheus-config-reloader:v0.93.0"
     assert f"--prometheus-config-reloader={reloader}" in operator["args"]
+
+
+def test_no_other_operator_reconciles_what_ours_does() -> None:
+    """An operator without an id leaves alone what is annotated, and ours, with its own, all else."""
+    manifests = render_chart()
+    (operator,) = named(manifests, "Deployment", "mlops-operator")["spec"]["template"]["spec"]["containers"]
+    assert "--controller-id=mlops/mlops" in operator["args"]
+    for kind in ("Prometheus", "Alertmanager"):
+        annotations = named(manifests, kind, "mlops")["metadata"]["annotations"]
+        assert annotations == {"operator.prometheus.io/controller-id": "mlops/mlops"}
+
+
+def test_a_label_that_the_chart_sets_itself_is_refused() -> None:
+    label = {"labels": {"app.kubernetes.io/instance": "stack"}}
+    for chart, section in (
+        ("monitoring", "serviceMonitor"),
+        ("monitoring", "prometheusRule"),
+        ("model-api", "serviceMonitor"),
+    ):
+        done = template({chart: {section: label}})
+        assert done.returncode != 0
+        assert f"{chart}.{section}.labels has app.kubernetes.io/instance=stack" in done.stderr
+
+
+def monitor(values: dict[str, Any]) -> list[Manifest]:
+    """The API's ServiceMonitor, if there is one."""
+    return [m for m in render_chart(values) if title(m) == "ServiceMonitor/mlops-model-api"]
+
+
+OFF: dict[str, Any] = {**WITHOUT_GRAFANA, "monitoring": {"enabled": False}}
+
+
+def test_the_apis_monitor_is_there_where_monitoring_is_on_or_a_prometheus_is_named() -> None:
+    assert monitor({})
+    assert monitor(STACK)
+    assert not monitor(OFF)
+    assert not monitor({"model-api": {"serviceMonitor": {"enabled": False}}})
+    of_others = {"namespace": "theirs", "labels": {"team": "ml"}, "interval": 30}
+    (made,) = monitor({**OFF, "model-api": {"serviceMonitor": of_others}})
+    assert made["metadata"]["labels"]["team"] == "ml"
+    assert made["spec"]["endpoints"][0]["interval"] == "30s"
+    assert "interval" not in monitor({})[0]["spec"]["endpoints"][0], "as often as monitoring.interval says"
+    policy = named(
+        render_chart({**OFF, "model-api": {"serviceMonitor": of_others}}), "NetworkPolicy", "mlops-model-api"
+    )
+    peers = [peer for rule in policy["spec"]["ingress"] for peer in rule["from"] if "namespaceSelector" in peer]
+    assert peers == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "theirs"}}}]
+
+
+def test_a_monitor_in_a_cluster_without_the_kind_is_refused() -> None:
+    message = bare("--set=monitoring.enabled=false", "--set=model-api.serviceMonitor.namespace=theirs")
+    assert "model-api.serviceMonitor.namespace=theirs is for a cluster with the Prometheus Operator" in message
+
+
+@pytest.mark.parametrize("values", [{}, STACK, PROFILES["postgres"]], ids=["ours", "stack", "postgres"])
+def test_without_the_retrainer_nothing_is_left_of_it(values: dict[str, Any]) -> None:
+    off = {**values, "retrainer": {"enabled": False}}
+    assert "retrainer" not in rendered_text(off).lower()
+    assert "AlertmanagerConfig" not in {m["kind"] for m in render_chart(off)}
+    (rule,) = [m for m in render_chart(off) if m["kind"] == "PrometheusRule"]
+    alerts = {r["alert"]: r for group in rule["spec"]["groups"] for r in group["rules"] if "alert" in r}
+    assert not {"TrainingFailed", "TrainingOverdue"} & set(alerts), "which go by the metrics of the retrainer"
+    assert alerts["FeatureDrift"]["annotations"]["description"].endswith("Train the model anew.")

@@ -97,7 +97,8 @@ def test_keys_of_secrets_exist(profile: str, manifests: list[Manifest]) -> None:
     settings = PROFILES[profile].get("global", {})
     secrets = {m["metadata"]["name"]: set(m.get("data", {})) for m in manifests if m["kind"] == "Secret"}
     if "mlops-credentials" in secrets:
-        assert secrets["mlops-credentials"] == KEYS
+        retrains = PROFILES[profile].get("retrainer", {}).get("enabled", True)
+        assert secrets["mlops-credentials"] == KEYS - (set() if retrains else {"retrainer-token"})
     secrets |= {
         name: keys
         for name, keys in {settings.get("existingSecret"): KEYS, settings.get("databaseSecret"): DATABASE_KEYS}.items()

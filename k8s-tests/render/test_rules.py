@@ -11,6 +11,7 @@ import pytest
 import yaml
 from chart import NAMESPACE, ROOT
 from dashboard_queries import metrics
+from profiles import PROFILES
 from prometheus_rules import known, prometheus_rule, promtool, rules
 
 from app.registry.reference import SHARE_FLOOR, psi
@@ -21,6 +22,7 @@ ALERTS = {
 }
 RETRAIN = {"FeatureDrift", "PredictionDrift", "LiveAccuracyLow"}
 IRIS = {"model": "iris", "version": "2"}
+RUNBOOK = "http://ui.localhost:8080/alerts#"
 UP = "1x400"
 Series = dict[str, str]
 
@@ -142,7 +144,7 @@ def expected(name: str, at: str, alerts: list[Alert]) -> dict[str, Any]:
         labels = {"namespace": NAMESPACE, "severity": severity(name), **alert.labels}
         labels |= {"action": "retrain"} if name in RETRAIN else {}
         annotations = {"summary": alert.summary, "description": alert.description}
-        annotations["runbook_url"] = f"docs/operations.md#{name.lower()}"
+        annotations |= {"part_of": "mlops", "runbook_url": f"{RUNBOOK}{name.lower()}"}
         entries.append({"exp_labels": labels, "exp_annotations": annotations})
     return {"alertname": name, "eval_time": at, "exp_alerts": entries}
 
@@ -517,11 +519,21 @@ def test_an_alert_says_what_it_is_and_where_help_is(name: str) -> None:
     rule = rules("alert")[name]
     assert rule["labels"]["severity"] == severity(name)
     assert rule["labels"].get("action") == ("retrain" if name in RETRAIN else None)
-    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert set(rule["annotations"]) == {"summary", "description", "part_of", "runbook_url"}
     assert rule["annotations"]["description"].endswith(".")
-    page, anchor = rule["annotations"]["runbook_url"].split("#")
-    assert anchor == name.lower()
-    assert anchor in anchors(ROOT / page), f"{page} has no section {name}"
+    assert rule["annotations"]["runbook_url"] == RUNBOOK + name.lower()
+    assert name.lower() in anchors(ROOT / "docs" / "alerts.md"), f"docs/alerts.md has no section {name}"
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        (PROFILES["external"], "https://ui.ml.example.com/alerts#apidown"),
+        ({"monitoring": {"runbookUrl": "https://wiki.example.com/a/"}}, "https://wiki.example.com/a/apidown"),
+    ],
+)
+def test_a_runbook_is_on_the_pages_or_where_a_setting_says(values: dict[str, Any], url: str) -> None:
+    assert rules("alert", values)["ApiDown"]["annotations"]["runbook_url"] == url
 
 
 def every_rule() -> list[dict[str, Any]]:
@@ -578,9 +590,9 @@ def test_every_threshold_is_tested() -> None:
 
 
 def test_the_interval_and_the_release_label_are_values() -> None:
-    manifest = prometheus_rule({"monitoring": {"interval": 60, "release": "kube-prometheus-stack"}})
+    manifest = prometheus_rule({"monitoring": {"interval": 60, "prometheusRule": {"labels": {"release": "stack"}}}})
     assert {group["interval"] for group in manifest["spec"]["groups"]} == {"60s"}
-    assert manifest["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    assert manifest["metadata"]["labels"]["release"] == "stack"
     assert "release" not in prometheus_rule()["metadata"]["labels"]
 
 

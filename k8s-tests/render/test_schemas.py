@@ -17,10 +17,11 @@ SUBCHARTS = [folder.name for folder in FOLDERS[1:]]
 # What writes the settings that charts have in common: they have no default in values.yaml but `global`'s.
 COMMON = runpy.run_path(str(CHART / "schemas.py"))
 # Maps of people's own keys, and what is Kubernetes' own.
-OPEN = {*COMMON["POD"], "annotations"}
+OPEN = {*COMMON["POD"], "annotations", "labels", "config"}
 # What the other charts learn from one being on, and no settings.
 INTERNAL = ("/shared", "/operator/shared")
-SHARED = {"/global/postgres", "/global/monitoring", "/global/grafana", "/global/traefik"}
+CHARTS = ("postgres", "monitoring", "serviceMonitors", "grafana", "traefik", "retrainer")
+SHARED = {f"/global/{name}" for name in CHARTS}
 # Their defaults are in the umbrella's values.yaml, as that is what reads them.
 OF_UMBRELLA = {"traefik": {"/enabled"}, "grafana": {"/enabled", "/dashboardLabel"}}
 

@@ -19,7 +19,7 @@ from app.ui.live.exposition import Labels, MetricSeries
 INTERVAL = 5.0  # seconds: a third of the usual scrape interval, so that what was scraped is soon seen
 HISTORY = 15 * 60.0  # seconds
 STEP = 15.0  # seconds
-RUNBOOK = "docs/operations.md#"  # tells the platform's alerts from others in the same Prometheus
+PART_OF = "mlops"  # the annotation by which the platform's alerts are told from others in the same Prometheus
 
 REQUESTS, DURATIONS = "mlops_requests_total", "mlops_request_duration_seconds_bucket"
 # The metrics by name, and the labels by which the series of all replicas are added up.
@@ -208,7 +208,7 @@ def _window(counts: Iterable[tuple[Labels, float]]) -> RequestWindow:
 
 
 def _is_firing(alert: ActiveAlert) -> bool:
-    return alert.state == "firing" and RUNBOOK in alert.annotations.get("runbook_url", "")
+    return alert.state == "firing" and alert.annotations.get("part_of") == PART_OF
 
 
 def _alert(alert: ActiveAlert) -> FiringAlert:
@@ -218,5 +218,5 @@ def _alert(alert: ActiveAlert) -> FiringAlert:
         alert.labels.get("severity", "warning"),
         alert.annotations.get("summary", "").strip() or name,
         alert.activeAt.timestamp(),
-        alert.annotations["runbook_url"],
+        alert.annotations.get("runbook_url", ""),
     )

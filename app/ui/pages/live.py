@@ -20,6 +20,7 @@ from app.ui.formatting import (
     format_time,
     format_window,
 )
+from app.ui.links import runbook_link
 from app.ui.live.api_source import ApiSource
 from app.ui.live.data import (
     FeatureBuckets,
@@ -137,7 +138,7 @@ def _alerts(alerts: list[FiringAlert]) -> None:
 def _alert_text(alert: FiringAlert) -> str:
     return (
         f"**{escape_markdown(alert.name)}** since {format_moment(alert.since)}: "
-        f"{escape_markdown(alert.summary.removesuffix('.'))}. What to do: {escape_markdown(alert.runbook)}"
+        f"{escape_markdown(alert.summary.removesuffix('.'))}. {runbook_link(alert.runbook)}"
     )
 
 

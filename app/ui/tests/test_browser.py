@@ -71,3 +71,9 @@ def test_a_flower_is_typed_in_and_read_and_labelled(served: Any, pages: str, bro
     expect(page.get_by_role("heading", name="Feature drift")).to_be_visible()
     local = (pages, pages.replace("http", "ws"), "data:", "blob:")
     assert [url for url in requested if not url.startswith(local)] == []  # nothing comes from the Internet
+
+
+def test_the_address_of_an_alert_leads_to_its_section(pages: str, browser_page: Page) -> None:
+    browser_page.goto(f"{pages}/alerts#targetdown")
+    expect(browser_page.get_by_role("heading", name="TargetDown")).to_be_in_viewport()
+    expect(browser_page.get_by_role("heading", name="ApiDown", exact=True)).not_to_be_in_viewport()

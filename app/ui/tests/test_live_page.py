@@ -134,7 +134,7 @@ groups:
   - alert: ApiDown
     expr: absent(mlops_registry_up)
     labels: {severity: critical}
-    annotations: {summary: No replica of the model API answers, runbook_url: "docs/operations.md#apidown"}
+    annotations: {summary: No replica of the model API answers, part_of: mlops, runbook_url: "http://ui.localhost/alerts#apidown"}
 """
 
 
@@ -182,7 +182,7 @@ def test_an_alert_is_told_when_there_is_nothing_else_to_tell(
         monkeypatch.setenv("MLOPS_PROMETHEUS_URL", url)
         app = wait_until(lambda: alarmed(open_page("live")))
     assert "has no figures of the model API" in read(app.error)
-    assert "What to do: docs/operations.md#apidown" in read(app.error)
+    assert "[What to do](http://ui.localhost/alerts#apidown)" in read(app.error)
     assert "No alert is firing" not in read(app.caption)
 
 

@@ -399,14 +399,14 @@ groups:
   - alert: FeatureDrift
     expr: vector(0.4) > 0.25
     labels: {severity: warning, model: iris}
-    annotations: {summary: "petal_length of iris drifts", runbook_url: "https://x/docs/operations.md#featuredrift"}
+    annotations: {summary: "petal_length of iris drifts", part_of: mlops, runbook_url: "https://x/alerts#featuredrift"}
   - alert: ApiDown
     expr: vector(1)
     labels: {severity: critical}
-    annotations: {summary: "No replica of the model API answers.", runbook_url: "docs/operations.md#apidown"}
-  - {alert: Unexplained, expr: vector(1), annotations: {runbook_url: "docs/operations.md#unexplained"}}
-  - {alert: Waits, expr: vector(1), for: 1h, annotations: {summary: x, runbook_url: "docs/operations.md#waits"}}
-  - {alert: Watchdog, expr: vector(1), annotations: {summary: "another's"}}
+    annotations: {summary: "No replica of the model API answers.", part_of: mlops, runbook_url: "x"}
+  - {alert: Unexplained, expr: vector(1), annotations: {part_of: mlops}}
+  - {alert: Waits, expr: vector(1), for: 1h, annotations: {summary: x, part_of: mlops}}
+  - {alert: Watchdog, expr: vector(1), annotations: {summary: "another's", runbook_url: "https://x/watchdog"}}
 """
 
 
@@ -423,7 +423,7 @@ def test_firing_alerts_even_where_there_are_no_figures(tmp_path: Path) -> None:
         ("FeatureDrift", "warning", "petal_length of iris drifts"),
         ("Unexplained", "warning", "Unexplained"),
     ]
-    assert made.alerts[1].runbook == "https://x/docs/operations.md#featuredrift"
+    assert made.alerts[1].runbook == "https://x/alerts#featuredrift"
     assert made.alerts[0].since > END
 
 

@@ -284,7 +284,7 @@ def _model_api_requests() -> list[Row | Panel]:
         ),
         graph(
             "p99 latency",
-            "99 of 100 prediction requests take less. The alert ApiLatency is about it: docs/operations.md#apilatency.",
+            "99 of 100 prediction requests take less. The alert ApiLatency is about it: docs/alerts.md#apilatency.",
             units.Seconds,
             ("Alerts", ALERTS),
             query(quantile(0.99), "{{model}}"),
@@ -292,7 +292,7 @@ def _model_api_requests() -> list[Row | Panel]:
         ),
         graph(
             "Error ratio",
-            "Share of the prediction requests that end in 5xx. Alert ApiErrorRatio: docs/operations.md#apierrorratio.",
+            "Share of the prediction requests that end in 5xx. Alert ApiErrorRatio: docs/alerts.md#apierrorratio.",
             units.PercentUnit,
             ("Alerts", ALERTS),
             query(f"(sum({failed}) or vector(0)) / sum({counted})", "5xx"),
@@ -308,7 +308,7 @@ def _model_api_versions() -> list[Row | Panel]:
         table(
             "Versions in service",
             "What the replicas answer with, and how many do. One line per model, but for the seconds of a"
-            " promotion; else the alert ReplicaVersionsDiffer fires: docs/operations.md#replicaversionsdiffer.",
+            " promotion; else the alert ReplicaVersionsDiffer fires: docs/alerts.md#replicaversionsdiffer.",
             units.Short,
             versions,
             f"count by (model, version, serving, run_id) ({of('mlops_model_info', MODEL)})",
@@ -324,7 +324,7 @@ def _model_api_versions() -> list[Row | Panel]:
         number(
             "Refused versions",
             "Versions that stayed out since the replicas started: a download, a checksum or a golden row failed,"
-            " and the version before stays in service. docs/operations.md#swapfailed.",
+            " and the version before stays in service. docs/alerts.md#swapfailed.",
             units.Short,
             versions,
             query(f"sum({of('mlops_swap_failures_total', MODEL)}) or vector(0)", "refused", now=True),
@@ -392,7 +392,7 @@ def _model_quality_drift() -> list[Row | Panel]:
                 "Feature drift",
                 f"Population stability index of each feature over the last hour, all replicas: below {STABLE}"
                 f" stable, above {SHIFTED} shifted, and then the model is retrained. Nothing while there are too few"
-                " rows (monitoring.drift.minRows). docs/operations.md#featuredrift.",
+                " rows (monitoring.drift.minRows). docs/alerts.md#featuredrift.",
                 units.Short,
                 LIVE_PAGE,
                 query(rule("mlops:feature_psi"), "{{model}} {{feature}}"),
@@ -405,7 +405,7 @@ def _model_quality_drift() -> list[Row | Panel]:
             graph(
                 "Prediction drift",
                 f"The same index for what is predicted. Above {SHIFTED} the model is retrained."
-                " docs/operations.md#predictiondrift.",
+                " docs/alerts.md#predictiondrift.",
                 units.Short,
                 LIVE_PAGE,
                 query(rule("mlops:prediction_psi"), "{{model}} version {{version}}"),
@@ -451,7 +451,7 @@ def _model_quality_feedback() -> list[Row | Panel]:
                 "Live accuracy",
                 "Share of right predictions among those whose true label was sent to /feedback in the last hour;"
                 " dashed what the gate asks of a new version, in the gate's own metric."
-                " docs/operations.md#liveaccuracylow.",
+                " docs/alerts.md#liveaccuracylow.",
                 units.PercentUnit,
                 LIVE_PAGE,
                 query(rule("mlops:live_accuracy"), "{{model}} version {{version}}"),
@@ -538,7 +538,7 @@ def _platform_at_a_glance() -> list[Row | Panel]:
         Row("At a glance"),
         number(
             "Targets up",
-            "Share of what Prometheus scrapes that answers. docs/operations.md#targetdown.",
+            "Share of what Prometheus scrapes that answers. docs/alerts.md#targetdown.",
             units.PercentUnit,
             TARGETS,
             query(f"avg({of('up')})", "up", now=True),
@@ -546,7 +546,7 @@ def _platform_at_a_glance() -> list[Row | Panel]:
         ),
         number(
             "Alerts that fire",
-            "Each has a section in docs/operations.md.",
+            "Each has a section in docs/alerts.md.",
             units.Short,
             ALERT_LIST,
             query('count(ALERTS{alertstate="firing", alertname!="Watchdog"}) or vector(0)', "firing", now=True),
@@ -651,7 +651,7 @@ def _platform_volumes() -> list[Row | Panel]:
         bars(
             "Volume claims: size",
             "What each claim asks for. The alert VolumeNearlyFull is about what is free:"
-            " docs/operations.md#volumenearlyfull.",
+            " docs/alerts.md#volumenearlyfull.",
             units.BytesIEC,
             ALERT_LIST,
             query(
@@ -680,7 +680,7 @@ def _platform_flow_runs() -> list[Row | Panel]:
             graph(
                 "Flow runs by state",
                 "Prefect's runs of the last seven days. Failed and Crashed say why in Prefect."
-                " docs/operations.md#trainingfailed.",
+                " docs/alerts.md#trainingfailed.",
                 units.Short,
                 runs,
                 query(f"sum by (state) ({of('mlops_flow_runs', flows)})", "{{state}}"),
@@ -695,7 +695,7 @@ def _platform_flow_runs() -> list[Row | Panel]:
         ),
         graph(
             "Time since the last success",
-            "Of each deployment. docs/operations.md#trainingoverdue.",
+            "Of each deployment. docs/alerts.md#trainingoverdue.",
             units.DurationSeconds,
             runs,
             query(f"time() - {of('mlops_deployment_last_success_timestamp_seconds', flows)}", "{{deployment}}"),
@@ -756,7 +756,7 @@ def _loop_time_of_each_stage() -> list[Row | Panel]:
         ),
         number(
             "Age of the last success",
-            "Since the last training that completed. docs/operations.md#trainingoverdue.",
+            "Since the last training that completed. docs/alerts.md#trainingoverdue.",
             units.DurationSeconds,
             TRAININGS,
             query(
@@ -767,7 +767,7 @@ def _loop_time_of_each_stage() -> list[Row | Panel]:
         ),
         number(
             "Age of the last failure",
-            "Since the last training that failed. docs/operations.md#trainingfailed.",
+            "Since the last training that failed. docs/alerts.md#trainingfailed.",
             units.DurationSeconds,
             TRAININGS,
             query(
@@ -785,7 +785,7 @@ def _loop_watch() -> list[Row | Panel]:
         limited(
             graph(
                 "Highest drift",
-                "The largest index of any feature or of the predictions. docs/operations.md#featuredrift.",
+                "The largest index of any feature or of the predictions. docs/alerts.md#featuredrift.",
                 units.Short,
                 DRIFT_ALERTS,
                 query(f"max by (model) ({rule('mlops:feature_psi')})", "{{model}} features"),
@@ -825,7 +825,7 @@ def _loop_retrain_and_serve() -> list[Row | Panel]:
         stacked(
             graph(
                 "Training runs by state",
-                "Runs of the last seven days. docs/operations.md#trainingfailed.",
+                "Runs of the last seven days. docs/alerts.md#trainingfailed.",
                 units.Short,
                 TRAININGS,
                 query(f"sum by (state) ({of('mlops_flow_runs', TRAINING)})", "{{state}}"),

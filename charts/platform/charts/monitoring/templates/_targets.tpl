@@ -1,13 +1,18 @@
-{{/* What Prometheus asks for metrics: Service, name and number of its port, and what differs. Another target is another line. */}}
+{{/*
+What Prometheus asks for metrics: Service, name and number of its port, and what differs. Another target is another line.
+The chart of a target with `monitored` brings its ServiceMonitor itself.
+*/}}
 {{- define "monitoring.targets" -}}
-model-api: {port: http, number: 8086}
+model-api: {port: http, number: 8086, monitored: true}
 mlflow: {port: http, number: 5000, account: mlflow-admin} # it shows its metrics to nobody else
 prefect-server: {port: http, number: 4200, path: /api/metrics, account: prefect}
 prefect-worker: {port: metrics, number: 4201}
 {{- if .Values.global.traefik }}
 traefik: {port: metrics, number: 9000}
 {{- end }}
+{{- if .Values.global.retrainer }}
 retrainer: {port: http, number: 8090}
+{{- end }}
 {{- end }}
 
 {{/* And its own parts, where they run. */}}
@@ -48,11 +53,9 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{- end }}
 
-{{/* What the operator's objects and rules have that people's Prometheus looks for. */}}
-{{- define "monitoring.release" -}}
-{{- with .Values.release }}
-release: {{ . }}
-{{- end }}
+{{/* What the operator reconciles: no other operator of the cluster does, and ours nothing else. */}}
+{{- define "monitoring.controller" -}}
+operator.prometheus.io/controller-id: {{ .Release.Namespace }}/{{ .Release.Name }}
 {{- end }}
 
 {{/* What people add to a pod that the operator makes, in the fields that it has for it. */}}
