@@ -6,8 +6,11 @@ from chart import Manifest, notes, template, title
 from profiles import PROFILES
 
 SERVICES = ("mlflow", "model-api", "prefect-server", "prefect-worker", "retrainer", "ui")
+# What makes the Secret before each install and upgrade.
+CREDENTIALS = {
+    f"{kind}/mlops-credentials" for kind in ("Job", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount")
+}
 COMMON = {
-    "Secret/mlops-credentials",
     "NetworkPolicy/mlops-default-deny",
     "NetworkPolicy/mlops-loop",
     "ConfigMap/mlops-dashboards",
@@ -21,6 +24,7 @@ COMMON = {
     "PersistentVolumeClaim/mlops-prefect-server",
     "HorizontalPodAutoscaler/mlops-model-api",
     "PodDisruptionBudget/mlops-model-api",
+    *CREDENTIALS,
     *(f"Service/mlops-{name}" for name in SERVICES),
     *(f"{kind}/mlops-{name}" for name in SERVICES for kind in ("Deployment", "ServiceAccount", "NetworkPolicy")),
 }
@@ -58,7 +62,7 @@ GRAFANA = {
 EXPECTED = {
     "defaults": COMMON | MONITORING | TRAEFIK | GRAFANA,
     "postgres": COMMON | MONITORING | TRAEFIK | GRAFANA | POSTGRES,
-    "external": COMMON - {"Secret/mlops-credentials", "HorizontalPodAutoscaler/mlops-model-api"}
+    "external": COMMON - {*CREDENTIALS, "HorizontalPodAutoscaler/mlops-model-api"}
     | GRAFANA
     | WATCHED
     | {"PersistentVolumeClaim/mlops-grafana"}
