@@ -60,12 +60,13 @@ class KubernetesClient:
 
     async def __aenter__(self) -> Self:
         settings = client.Configuration()
-        in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ and not self.context
+        files = os.environ.get("KUBECONFIG")
+        in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not files and not self.context
         try:
             if in_pod:
                 config.load_incluster_config(client_configuration=settings)
             else:
-                await config.load_kube_config(context=self.context or None, client_configuration=settings)
+                await config.load_kube_config(files, context=self.context or None, client_configuration=settings)
         except (config.ConfigException, OSError) as error:
             raise ServiceError(
                 f"Which Kubernetes is meant cannot be read: {error}.",
