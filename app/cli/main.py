@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,63 @@ def drift(model: str, shift: float, features: str, rows: int, feedback: bool, se
     with ModelApiClient(url or settings.api_url, max(settings.timeout, 30)) as api:
         for line in send(api, definition, frame, feedback):
             _print(line)
+
+
+@main.group()
+def credentials() -> None:
+    """Make or rotate the passwords and keys of an installation on Kubernetes."""
+
+
+def _secret_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options by which the commands find the Secret."""
+    for option in (
+        click.option("--name", default="mlops-credentials", show_default=True, help="Name of the Secret."),
+        click.option("-n", "--namespace", default="mlops", show_default=True, help="Its namespace."),
+    ):
+        command = option(command)
+    return command
+
+
+context_option = click.option(
+    "--context", default="", help="Context of the kubeconfig; by default the current one, or in a pod its own account."
+)
+
+
+@credentials.command()
+@_secret_options
+@context_option
+@click.option("--wait", default=0.0, help="Seconds to wait until Kubernetes answers.")
+def create(name: str, namespace: str, context: str, wait: float) -> None:
+    """Make the Secret in the cluster, or add the keys that it lacks; a value that is there stays."""
+    from app.cli.credentials import create, run
+    from app.clients.kubernetes import KubernetesClient
+
+    _print(run(KubernetesClient(namespace, context, retry_for=wait), lambda api: create(api, name)))
+
+
+@credentials.command()
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--all", "everything", is_flag=True, help="Rotate all keys that can be.")
+@_secret_options
+@context_option
+def rotate(keys: tuple[str, ...], everything: bool, name: str, namespace: str, context: str) -> None:
+    """Give KEYs new values, and what is made from them; then restart the pods that read them."""
+    from app.cli.credentials import BY_KEY, rotate, run
+    from app.clients.kubernetes import KubernetesClient
+
+    if everything == bool(keys):
+        raise click.UsageError(f"name the keys to rotate, or say --all; the keys are: {', '.join(BY_KEY)}")
+    for line in run(KubernetesClient(namespace, context), lambda api: rotate(api, name, keys)):
+        _print(line)
+
+
+@credentials.command("print")
+@_secret_options
+def print_secret(name: str, namespace: str) -> None:
+    """Print a Secret with new values for all keys, for `kubectl create -f -`, kubeseal or a vault; asks no cluster."""
+    from app.cli.credentials import printed
+
+    click.echo(printed(name, namespace), nl=False)
 
 
 def _report(decision: dict[str, Any]) -> None:

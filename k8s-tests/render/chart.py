@@ -111,7 +111,7 @@ def render_chart(
 
 
 def rendered_text(values: dict[str, Any] | None = None) -> str:
-    """What helm printed for render_chart(values): the same passwords, as they are generated anew by each rendering."""
+    """What helm prints, which render_chart(values) is made of."""
     return _text(*_key(values))
 
 

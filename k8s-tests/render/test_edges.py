@@ -11,6 +11,12 @@ from network import Edge, Party, edges
 from profiles import PROFILES
 
 API = 8086
+# The Job that makes the Secret, and the Kubernetes API, wherever that is.
+CREDENTIALS: set[Edge] = {
+    ("credentials", "dns", 53),
+    ("credentials", "outside", 443),
+    ("credentials", "data", 443),
+}
 # Others that could be connected to, or try to: with a port each that stands for all of theirs.
 DNS = Party("dns", (53,), {"k8s-app": "kube-dns"}, "kube-system")
 STRANGERS = (
@@ -61,8 +67,9 @@ MONITORING: set[Edge] = {
     *((name, "data", 443) for name in ("operator", "prometheus", "kube-state-metrics")),
 }
 EXPECTED: dict[str, set[Edge]] = {
-    "defaults": COMMON | MONITORING | TRAEFIK | GRAFANA,
+    "defaults": COMMON | CREDENTIALS | MONITORING | TRAEFIK | GRAFANA,
     "postgres": COMMON
+    | CREDENTIALS
     | MONITORING
     | TRAEFIK
     | GRAFANA
@@ -76,7 +83,7 @@ EXPECTED: dict[str, set[Edge]] = {
     | {("mlflow", "data", port) for port in (80, 443, 5432)}
     # jobs.egressCIDRs is 0.0.0.0/0: anywhere, but for the pods of the platform
     | {("training", party.name, port) for party in STRANGERS for port in party.ports},
-    "development": {edge for edge in COMMON if "retrainer" not in edge},
+    "development": {edge for edge in COMMON | CREDENTIALS if "retrainer" not in edge},
 }
 
 

@@ -7,8 +7,11 @@ from chart import Loader, Manifest, notes, render_chart, template, title
 from profiles import PROFILES
 
 SERVICES = ("mlflow", "model-api", "prefect-server", "prefect-worker", "retrainer", "ui")
+# What makes the Secret before each install and upgrade.
+CREDENTIALS = {
+    f"{kind}/mlops-credentials" for kind in ("Job", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount")
+}
 COMMON = {
-    "Secret/mlops-credentials",
     "NetworkPolicy/mlops-default-deny",
     "NetworkPolicy/mlops-loop",
     *("ConfigMap/mlops-dashboards", "ConfigMap/mlops-addresses"),
@@ -22,6 +25,7 @@ COMMON = {
     "PersistentVolumeClaim/mlops-prefect-server",
     "HorizontalPodAutoscaler/mlops-model-api",
     "PodDisruptionBudget/mlops-model-api",
+    *CREDENTIALS,
     *(f"Service/mlops-{name}" for name in SERVICES),
     *(f"{kind}/mlops-{name}" for name in SERVICES for kind in ("Deployment", "ServiceAccount", "NetworkPolicy")),
 }
@@ -66,7 +70,7 @@ GRAFANA = {
 EXPECTED = {
     "defaults": COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA,
     "postgres": COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA | POSTGRES,
-    "external": COMMON - {"Secret/mlops-credentials", "HorizontalPodAutoscaler/mlops-model-api"}
+    "external": COMMON - {*CREDENTIALS, "HorizontalPodAutoscaler/mlops-model-api"}
     | GRAFANA
     | WATCHED
     | {"PersistentVolumeClaim/mlops-grafana"}

@@ -11,19 +11,10 @@ from chart import Manifest, containers, named, notes, operated, pods, render_cha
 from network import selects
 from profiles import PROFILES
 
-# The keys of the Secret that global.existingSecret replaces (docs/security.md) and of global.databaseSecret.
-PROMETHEUS = (
-    "pages-password",
-    "pages-users",
-    "mlflow-admin-username",
-    "prefect-username",
-    "prefect-password",
-)
-KEYS = {
-    *("mlflow-admin-password", "mlflow-flask-key", "mlflow-reader-password", "mlflow-trainer-password"),
-    *("prefect-auth-string", "feedback-key", "retrainer-token", "postgres-password"),
-    *("grafana-admin-password", "grafana-secret-key", *PROMETHEUS),
-}
+from app.cli.credentials import BY_KEY
+
+# The keys of the Secret that the Job makes or global.existingSecret names, and of global.databaseSecret.
+KEYS = set(BY_KEY)
 DATABASE_KEYS = {"mlflow-url", "mlflow-auth-url", "prefect-url"}
 ADDRESS = re.compile(r"(mlops-[a-z-]+):(\d+)")
 
@@ -96,14 +87,9 @@ def test_files_that_are_named_are_in_the_mounted_configuration(manifests: list[M
 def test_keys_of_secrets_exist(profile: str, manifests: list[Manifest]) -> None:
     settings = PROFILES[profile].get("global", {})
     secrets = {m["metadata"]["name"]: set(m.get("data", {})) for m in manifests if m["kind"] == "Secret"}
-    if "mlops-credentials" in secrets:
-        retrains = PROFILES[profile].get("retrainer", {}).get("enabled", True)
-        assert secrets["mlops-credentials"] == KEYS - (set() if retrains else {"retrainer-token"})
-    secrets |= {
-        name: keys
-        for name, keys in {settings.get("existingSecret"): KEYS, settings.get("databaseSecret"): DATABASE_KEYS}.items()
-        if name
-    }
+    secrets[settings.get("existingSecret", "mlops-credentials")] = KEYS
+    if name := settings.get("databaseSecret"):
+        secrets[name] = DATABASE_KEYS
     for name, container, variable in variables(manifests):
         if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
             where = f"{name}: {container}.env[{variable['name']}]"
@@ -180,7 +166,7 @@ def test_commands_of_the_notes_name_what_is_there(profile: str, manifests: list[
         assert int(port) in ports_of(named(manifests, "Service", service)), f"NOTES.txt: svc/{service} {port}"
     for kind, name in re.findall(r"\b(deployment)/(\S+)", text):
         assert named(manifests, kind.capitalize(), name), f"NOTES.txt: {kind}/{name}"
-    secrets = names(manifests, "Secret") | {values.get("global", {}).get("existingSecret")}
+    secrets = {values.get("global", {}).get("existingSecret", "mlops-credentials")}
     for secret, key in re.findall(r"get secret (\S+) -o jsonpath='\{\.data\.([\w-]+)\}'", text):
         assert secret in secrets, f"NOTES.txt: secret {secret}"
         assert key in KEYS, f"NOTES.txt: {key}"

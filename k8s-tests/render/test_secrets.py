@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import copy
-import re
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chart import Manifest, named, notes, pods, render_chart, rendered_text, title
-from profiles import PROFILES
+from chart import ROOT, Manifest, named, notes, pods, render_chart, rendered_text, title
 from secrets_in_clear import in_config, in_pod
 
+HOOKS = [
+    f"templates/credentials/{name}.yaml" for name in ("networkpolicy", "serviceaccount", "role", "rolebinding", "job")
+]
 
-def generated(manifests: list[Manifest]) -> list[Manifest]:
-    """The Secret of passwords and keys; that of Prometheus' configuration has none."""
-    return [m for m in manifests if m["kind"] == "Secret" and m["metadata"]["name"] != "mlops-prometheus"]
 
-
-def test_no_generated_value_is_printed_a_second_time(profile: str, manifests: list[Manifest]) -> None:
-    text = rendered_text(PROFILES[profile])
-    for secret in generated(manifests):
-        assert not secret.get("stringData"), f"{title(secret)}: stringData"
-        for key, encoded in secret["data"].items():
-            value = base64.b64decode(encoded, validate=True).decode()
-            if key.endswith("-username"):
-                continue
-            times = 2 if key == "prefect-password" else 1  # it is in prefect-auth-string, too
-            assert text.count(encoded) == times, f"{key} is elsewhere, too"
-            for part in {value, value.removeprefix("admin:")}:
-                assert part not in text, f"{key} is in clear"
+def test_no_manifest_is_a_secret_of_ours(profile: str, manifests: list[Manifest]) -> None:
+    """That of Prometheus' configuration has no passwords."""
+    assert {title(m) for m in manifests if m["kind"] == "Secret"} <= {"Secret/mlops-prometheus"}
 
 
 def test_variables_and_commands_carry_no_secret(manifests: list[Manifest]) -> None:
@@ -51,25 +41,59 @@ def test_notes_tell_how_to_read_the_passwords_and_not_the_passwords() -> None:
     assert not [word for word in text.split() if len(word) >= 32 and word.isalnum()]
 
 
-def test_the_generated_values_are_long_random_and_kept() -> None:
-    secret = named(render_chart(), "Secret", "mlops-credentials")
-    values = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
-    assert secret["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    # what Prometheus wants apart
-    assert (values.pop("mlflow-admin-username"), values.pop("prefect-username")) == ("admin", "admin")
-    assert f"admin:{values.pop('prefect-password')}" == values["prefect-auth-string"]
-    assert re.fullmatch(r"admin:\$2a\$10\$[./\w]{53}", values.pop("pages-users"))  # a bcrypt hash
-    assert len(set(values.values())) == len(values)
-    for key, value in values.items():
-        assert len(value.removeprefix("admin:")) == 32, key
-        assert value.removeprefix("admin:").isalnum(), f"{key} is quoted nowhere, in a database's address neither"
-    assert values["prefect-auth-string"].startswith("admin:")
+def test_the_job_that_makes_the_secret_comes_first_and_leaves_nothing_behind() -> None:
+    made = render_chart(show_only=HOOKS)
+    assert {m["kind"] for m in made} == {"Job", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount"}
+    hook = {
+        "helm.sh/hook": "pre-install,pre-upgrade",
+        "helm.sh/hook-delete-policy": "before-hook-creation,hook-succeeded",
+    }
+    for manifest in made:
+        weight = "0" if manifest["kind"] == "Job" else "-1"
+        assert manifest["metadata"]["annotations"] == {**hook, "helm.sh/hook-weight": weight}, title(manifest)
+    job = named(made, "Job", "mlops-credentials")["spec"]
+    assert job["ttlSecondsAfterFinished"] <= 600, "`kubectl apply` of another template needs the old Job gone"
+    pod = job["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    assert pod["serviceAccountName"] == "mlops-credentials"
 
 
-def test_a_secret_of_yours_takes_the_place_of_the_generated_one() -> None:
-    manifests = render_chart({"global": {"existingSecret": "ours"}})
-    assert not generated(manifests)
-    assert "mlops-credentials" not in rendered_text({"global": {"existingSecret": "ours"}})
+def test_the_job_runs_a_command_that_there_is() -> None:
+    job = named(render_chart(show_only=HOOKS), "Job", "mlops-credentials")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    python, *words = [*container["command"], *container["args"]]
+    done = subprocess.run(
+        [sys.executable, *words, "--context=none"],
+        cwd=ROOT,
+        env={**os.environ, "KUBECONFIG": "/none"},
+        capture_output=True,
+        text=True,
+    )
+    assert python == "python"
+    assert done.returncode == 1, "it has read its options, and finds no Kubernetes"
+    assert "Which Kubernetes is meant cannot be read" in done.stderr
+
+
+def test_the_job_has_image_and_nodes_of_the_worker() -> None:
+    worker = {
+        "image": {"tag": "1.2.3"},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "ml", "operator": "Exists"}],
+    }
+    values = {
+        "global": {"imageRegistry": "registry.example.com", "imagePullSecrets": ["pull"]},
+        "prefect-worker": worker,
+    }
+    pod = named(render_chart(values), "Job", "mlops-credentials")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == "registry.example.com/mlops/flows:1.2.3"
+    assert pod["imagePullSecrets"] == [{"name": "pull"}]
+    assert (pod["nodeSelector"], pod["tolerations"]) == (worker["nodeSelector"], worker["tolerations"])
+
+
+def test_a_secret_of_yours_leaves_the_job_out() -> None:
+    text = rendered_text({"global": {"existingSecret": "ours"}})
+    assert "mlops-credentials" not in text
+    assert "pre-install" not in text
 
 
 def _env(entry: dict[str, Any]) -> Callable[[Manifest], None]:

@@ -42,6 +42,10 @@ def test_commands_and_options_exist() -> None:
         name, *words = line.split()[1:]
         command = main.commands.get(name)
         assert command, f"{line}: there is no command {name}"
+        if isinstance(command, click.Group):
+            group, name = command, words.pop(0)
+            command = group.commands.get(name)
+            assert command, f"{line}: there is no command {name}"
         known = {option for parameter in command.params for option in parameter.opts}
         assert isinstance(command, click.Command)
         assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, line
