@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -82,8 +83,9 @@ def up() -> Up:
     """Run `make up`. Raises SystemExit with the end of its output when it fails."""
     begun = time.monotonic()
     seconds, steps, printed = 0.0, {}, []
+    # ARGS of `make bench` would be those of this make, too
     with subprocess.Popen(
-        ["make", "up"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["make", "up", "ARGS="], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout
         for line in process.stdout:
@@ -163,8 +165,10 @@ def edit(folder: Path) -> float:
 
 
 def title() -> str:
-    """The title in the API's OpenAPI document; "" while it does not answer."""
-    answer = httpx.get(f"{INGRESS}/openapi.json", headers=API)
+    """The title in the API's OpenAPI document, which is for people with an account; "" while it does not answer."""
+    query = ["get", "secret", "mlops-credentials", "-o", "jsonpath={.data.pages-password}"]
+    password = base64.b64decode(run([*KUBECTL, *query])).decode()
+    answer = httpx.get(f"{INGRESS}/openapi.json", headers=API, auth=("admin", password))
     return str(answer.json()["info"]["title"]) if answer.is_success else ""
 
 

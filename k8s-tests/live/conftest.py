@@ -52,7 +52,7 @@ def platform(api: client.ApiClient) -> Platform:
     """The platform, ready; installed by `make up` where it is not there."""
     platform = Platform("mlops", api)
     if not platform.installed:
-        print(run(["make", "up"], 2400))
+        print(run(["make", "up", "ARGS="], 2400))
     platform.ready()
     return platform
 

@@ -22,7 +22,8 @@ INGRESS = "http://127.0.0.1:8080"
 ACCOUNTS = {
     "mlflow": "mlflow-admin-password",
     "prefect": "prefect-auth-string",
-    "prometheus": "pages-password",
+    # who has no accounts of its own: Traefik asks
+    **dict.fromkeys(("prometheus", "ui", "docs"), "pages-password"),
 }
 PORTS = {"mlflow": 5000, "prefect-server": 4200, "model-api": 8086, "ui": 8501}
 
@@ -58,12 +59,13 @@ class Platform(Namespace):
         secret = self.core.read_namespaced_secret(f"{self.release}-credentials", self.name).data
         return {key: base64.b64decode(value).decode() for key, value in secret.items()}
 
+    def password(self, name: str) -> str:
+        """The password of the account admin at a page: mlflow, prefect, prometheus, ui, or the API's docs."""
+        return self.credentials[ACCOUNTS[name]].removeprefix("admin:")
+
     def client(self, name: str, account: bool = True) -> httpx.Client:
         """A client of mlflow, prefect, api or ui through the ingress, by default with the admin's account."""
-        auth = None
-        if account and name in ACCOUNTS:
-            secret = self.credentials[ACCOUNTS[name]]
-            auth = ("admin", secret.removeprefix("admin:"))
+        auth = ("admin", self.password(name)) if account and name in ACCOUNTS else None
         # the name goes into the header, as Python's resolver does not know *.localhost
         return httpx.Client(base_url=INGRESS, headers={"Host": f"{name}.localhost:8080"}, auth=auth, timeout=30)
 

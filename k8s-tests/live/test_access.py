@@ -18,7 +18,7 @@ from release import CONTEXT, PORTS, Platform
 # What listens, besides what people are shown: component -> port.
 LISTENING = PORTS | {
     "prefect-worker": 4201,
-    "ingress": 9000,
+    "traefik": 9000,
     "retrainer": 8090,
     "prometheus": 9090,
     "alertmanager": 9093,
@@ -26,7 +26,7 @@ LISTENING = PORTS | {
 }
 # From -> the components it may reach. Whoever is not named may reach nothing.
 EDGES = {
-    "ingress": {"mlflow", "prefect-server", "model-api", "ui", "prometheus"},
+    "traefik": {"mlflow", "prefect-server", "model-api", "ui", "prometheus", "kubernetes"},
     "ui": {"mlflow", "model-api", "prometheus"},
     "model-api": {"mlflow"},
     "mlflow": set(),
@@ -93,6 +93,12 @@ RIGHTS: dict[str, dict[tuple[str, str], set[str]]] = {
         **{("", resource): READ for resource in ("services", "endpoints", "pods")},
         ("discovery.k8s.io", "endpointslices"): READ,
     },
+    "traefik": {
+        **{("", resource): READ for resource in ("services", "secrets")},
+        ("discovery.k8s.io", "endpointslices"): {"list", "watch"},
+        ("networking.k8s.io", "ingresses"): READ,
+        ("networking.k8s.io", "ingresses/status"): {"update"},
+    },
     "kube-state-metrics": {
         **{("", resource): READ for resource in ("pods", "persistentvolumeclaims")},
         **{("apps", resource): READ for resource in ("deployments", "statefulsets")},
@@ -101,7 +107,8 @@ RIGHTS: dict[str, dict[tuple[str, str], set[str]]] = {
 }
 # And in every namespace.
 ANYWHERE: dict[str, dict[tuple[str, str], set[str]]] = {
-    "prometheus": {("", "nodes"): READ, ("", "nodes/metrics"): {"get"}}
+    "prometheus": {("", "nodes"): READ, ("", "nodes/metrics"): {"get"}},
+    "traefik": {("", "nodes"): {"list", "watch"}, ("networking.k8s.io", "ingressclasses"): {"list", "watch"}},
 }
 
 
@@ -112,7 +119,7 @@ def targets(platform: Platform) -> dict[str, tuple[str, int]]:
     for name, port in LISTENING.items():
         of_service = addresses.get(f"{platform.release}-{name}", "None")
         # a Service without an address, or one that does not serve this port, leaves the pod's
-        direct = of_service == "None" or name == "ingress"
+        direct = of_service == "None" or name == "traefik"
         addresses_by_name[name] = (platform.pods(name)[0].status.pod_ip if direct else of_service, port)
     api = platform.core.read_namespaced_service("kubernetes", "default").spec.cluster_ip
     return {**addresses_by_name, "kubernetes": (api, 443)}

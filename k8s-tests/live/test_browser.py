@@ -38,7 +38,7 @@ class Visitor:
     """Someone at a browser: a page, the foreign hosts it sent requests to, and the errors in its console."""
 
     page: Page
-    folder: Path
+    platform: Platform
     test: str
     foreign_hosts: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
@@ -62,13 +62,17 @@ class Visitor:
             self.errors.append(text)
 
     def go(self, name: str, path: str = "/") -> Page:
-        self.page.goto(f"http://{name}.localhost:{PORT}{path}")
+        """Open a page; with the account where the ingress asks for one, and the websockets after it."""
+        account = ""
+        if name == "ui" or path == "/docs":
+            account = f"admin:{self.platform.password('ui')}@"
+        self.page.goto(f"http://{account}{name}.localhost:{PORT}{path}")
         return self.page
 
     def picture(self, name: str) -> None:
         """Keep what the page looks like."""
         self.page.wait_for_timeout(1000)  # charts and lists are drawn after their data came
-        self.page.screenshot(path=self.folder / f"{self.test}_{name}.png")
+        self.page.screenshot(path=REPORTS / f"{self.test}_{name}.png")
 
     def check(self) -> None:
         assert self.foreign_hosts == set(), "hosts that are not the platform's"
@@ -76,7 +80,7 @@ class Visitor:
 
 
 @pytest.fixture
-def visitor(request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
+def visitor(platform: Platform, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
     """Opens browsers with a profile of their own; options are Playwright's of a context."""
     test = request.node.name.removeprefix("test_")
     opened: list[tuple[BrowserContext, Visitor]] = []
@@ -89,7 +93,7 @@ def visitor(request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
             page = context.new_page()
             page.set_default_timeout(PATIENCE)
             expect.set_options(timeout=PATIENCE)
-            someone = Visitor(page, REPORTS, test)
+            someone = Visitor(page, platform, test)
             someone.watch()
             opened.append((context, someone))
             return someone
@@ -113,7 +117,8 @@ def newcomer(platform: Platform, runs: Runs, tmp_path: Path, monkeypatch: pytest
 
 
 def _mlflow_account(platform: Platform) -> dict[str, Any]:
-    return {"http_credentials": {"username": "admin", "password": platform.credentials["mlflow-admin-password"]}}
+    account = {"username": "admin", "password": platform.credentials["mlflow-admin-password"]}
+    return {"http_credentials": {**account, "origin": f"http://mlflow.localhost:{PORT}"}}
 
 
 def test_a_flower_is_predicted_and_labelled(platform: Platform, visitor: Callable[..., Visitor]) -> None:

@@ -136,7 +136,7 @@ def test_rotated_passwords_are_those_that_count(platform: Platform, prometheus: 
     platform.ready()
     after = platform.credentials
     assert changed(before, after) == {*keys, "pages-users"}
-    for name in ("ingress", "mlflow", "model-api", "ui", "retrainer"):
+    for name in ("traefik", "mlflow", "model-api", "ui", "retrainer"):
         assert f"restarted deployment/{platform.release}-{name}" in said
 
     for name, key, path in (

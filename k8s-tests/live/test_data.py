@@ -18,7 +18,7 @@ from runs import registry_of, restart, runs_of
 
 from app.clients.prefect import ENDED
 
-SERVICES = ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "ingress")
+SERVICES = ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "traefik")
 
 
 @dataclass(frozen=True)

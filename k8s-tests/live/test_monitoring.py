@@ -16,7 +16,7 @@ from runs import port_forward
 from app.clients.prometheus import PrometheusClient
 
 TARGETS = {
-    *("mlops-model-api", "mlops-mlflow", "mlops-prefect-server", "mlops-prefect-worker", "mlops-ingress"),
+    *("mlops-model-api", "mlops-mlflow", "mlops-prefect-server", "mlops-prefect-worker", "mlops-traefik"),
     *("mlops-retrainer", "mlops-prometheus", "mlops-alertmanager", "mlops-kube-state-metrics", "kubelet"),
 }
 GROUP, VERSION = "monitoring.coreos.com", "v1"

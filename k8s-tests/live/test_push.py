@@ -113,6 +113,6 @@ def test_a_mirror_has_the_third_party_images_too(checkout: Path) -> None:
     assert values["global"] == {"imageRegistry": TO, "mirrorRegistry": TO}
     for place in chosen:
         assert_in_registry(image_of(values, place))
-    (traefik,) = rendered(checkout)["Deployment/mlops-ingress"]["containers"]
+    (traefik,) = rendered(checkout)["Deployment/mlops-traefik"]["containers"]
     assert traefik["image"].startswith(f"{TO}/library/traefik:")
     assert "@sha256:" in traefik["image"]

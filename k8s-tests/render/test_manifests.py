@@ -22,8 +22,8 @@ WRITE = READ | {"create", "update", "patch", "delete"}
 OPERATOR_KINDS = ("prometheuses", "prometheusagents", "alertmanagers", "thanosrulers")
 CONFIGURATIONS = ("alertmanagerconfigs", "podmonitors", "probes", "prometheusrules", "scrapeconfigs", "servicemonitors")
 CRDS = "monitoring.coreos.com"
-# Who may do what in the namespace, or with the one object that a rule names. Beyond it: Prometheus asks the kubelets how
-# full volumes are, Traefik sees classes.
+# Who may do what in the namespace, or with the one object that a rule names. Beyond it: Prometheus asks the kubelets
+# how full volumes are, Traefik sees classes.
 ROLES: dict[str, dict[tuple[str, str], set[str]]] = {
     "Role/mlops-prefect-worker": {
         ("batch", "jobs"): {"get", "list", "watch", "create", "patch", "delete"},
