@@ -134,7 +134,10 @@ groups:
   - alert: ApiDown
     expr: absent(mlops_registry_up)
     labels: {severity: critical}
-    annotations: {summary: No replica of the model API answers, part_of: mlops, runbook_url: "http://ui.localhost/alerts#apidown"}
+    annotations:
+      part_of: mlops
+      summary: No replica of the model API answers
+      runbook_url: "http://ui.localhost/alerts#apidown"
 """
 
 
