@@ -12,7 +12,7 @@ import yaml
 
 from images import build
 
-COPIED = ("app", "flows", "images", "requirements", ".dockerignore", "pyproject.toml")
+COPIED = ("app", "docs", "flows", "images", "requirements", ".dockerignore", "pyproject.toml")
 
 
 @pytest.fixture

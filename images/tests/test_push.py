@@ -161,7 +161,7 @@ def test_an_image_that_cannot_be_pulled_is_named_with_what_to_do(
     [
         ([], "make push REGISTRY=registry.example.com/team"),
         (["https://registry.example.com"], "REGISTRY=https://registry.example.com is no registry"),
-        ([TO, "--mirror", "--without=grafna"], "WITHOUT=grafna is not one of: grafana, ingress, monitoring, postgres"),
+        ([TO, "--mirror", "--without=grafna"], "WITHOUT=grafna is not one of: grafana, monitoring, postgres, traefik"),
         ([TO, "--image=api"], "IMAGES=api is not one of: api-skops"),
     ],
 )

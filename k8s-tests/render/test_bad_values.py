@@ -41,7 +41,7 @@ BAD: list[tuple[str, Any]] = [
     ("mlflow.image.digest", "sha256:3f2a9c"),
     ("mlflow.image.digest", "md5:" + "0" * 64),
     ("mlflow.image.pullPolicy", "always"),
-    ("ingress.image.repository", "docker.io/library/traefik"),  # as it was until images had a registry
+    ("traefik.image.repository", "docker.io/library/traefik"),  # as it was until images had a registry
     ("mlflow.persistence.size", "10"),
     ("mlflow.persistence.size", "-1Gi"),
     ("mlflow.persistence.enabled", "yes"),
