@@ -21,13 +21,15 @@ from app.clients.prometheus import PrometheusClient
 
 GROUP = "monitoring.coreos.com"
 KINDS = ("alertmanagerconfig-receivers", "networkpolicy")
-# Prints the body of every POST.
+# Prints the body of every POST, on a line that no client takes for JSON of its own.
 HOOK = """
 import http.server
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
-        print(self.rfile.read(int(self.headers["Content-Length"])).decode(), flush=True)
+        print("POST", self.rfile.read(int(self.headers["Content-Length"])).decode(), flush=True)
         self.send_response(200); self.end_headers()
+    def log_message(self, *_):
+        pass
 http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
 
@@ -88,7 +90,11 @@ def test_an_alert_reaches_a_receiver_and_its_runbook_opens(
         http.post("/api/v2/alerts", json=body).raise_for_status()
 
     def told() -> dict[str, Any] | None:
-        alerts = [alert for line in hook.logs("hook").splitlines() for alert in json.loads(line)["alerts"]]
+        alerts = [
+            alert
+            for line in hook.logs("hook").splitlines()
+            for alert in json.loads(line.removeprefix("POST "))["alerts"]
+        ]
         return next((alert for alert in alerts if alert["labels"] == labels), None)
 
     with (
