@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -18,6 +19,7 @@ from prefect.states import Completed, Crashed
 
 from app.clients.mlflow import MlflowClient
 from app.runtime.processes import free_port
+from app.testing.docs import ROOT
 from flows import automations, deploy, reachable
 from flows.serve import deployments
 
@@ -53,7 +55,7 @@ def test_registering_twice_is_registering_once(platform: MlflowClient, of_image:
             registered = {d.name: d for d in deployments}
             assert len(deployments) == len(registered) == len(of_image)
             assert set(registered) == {"iris", "diabetes", "promote", "rollback"}
-            assert registered["iris"].job_variables == {"image": "mlops/flows:2", "cpu": "100m", "memory": "1Gi"}
+            assert registered["iris"].job_variables == {"image": "mlops/flows:2"}  # the rest is the chart's
             assert registered["iris"].work_pool_name == "k8s"
             assert registered["promote"].job_variables == {"image": "mlops/flows:2"}
             rules = [automation.name for automation in await client.read_automations()]
@@ -133,3 +135,16 @@ def test_reachable_takes_any_answer_and_names_the_problem_where_there_is_none() 
         assert reachable.wait(f"http://127.0.0.1:{server.server_port}/", 0) == ""
         server.shutdown()
     assert "refused" in reachable.wait(f"http://127.0.0.1:{free_port()}/", 0)
+
+
+def test_a_model_asks_for_its_own_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        (ROOT / "flows" / "models" / "iris.py")
+        .read_text()
+        .replace("import Gate, Model", "import Gate, Model, Resources")
+    )
+    resources = '    load=load,\n    resources=Resources(memory="4Gi", gpus=2),\n'
+    (tmp_path / "large.py").write_text(text.replace("    load=load,\n", resources))
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    (large,) = [deployment for deployment in deployments() if deployment.name == "large"]
+    assert deploy.job_variables(large, "mlops/flows:1") == {"image": "mlops/flows:1", "memory": "4Gi", "gpus": 2}
