@@ -60,8 +60,9 @@ tool-cache:  ## compress the programs of .tools/bin into DIR, for TOOL_CACHE on 
 bench: $(READY)  ## the figures of the README, measured here
 	@$(TOOLS) $(BIN)/python -m bench $(ARGS)
 
-schemas: $(READY)  ## the charts' values.schema.json, from charts/platform/schemas.py: what they have in common
+schemas: $(READY)  ## the chart's README.md, and what the charts' values.schema.json have in common (charts/platform/schemas.py)
 	@$(BIN)/python -B charts/platform/schemas.py
+	@$(BIN)/python -B charts/platform/readme.py
 
 dashboards: $(READY)  ## Grafana's dashboards, from charts/platform/dashboards/dashboards.py
 	@$(BIN)/python -B charts/platform/dashboards/dashboards.py

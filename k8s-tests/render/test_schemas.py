@@ -156,3 +156,15 @@ def test_an_unknown_key_is_refused_in_every_section(folder: Path) -> None:
         assert f"- at '{section}': additional properties 'unheard-of' not allowed" in messages, (
             f"{folder.name}: {section}"
         )
+
+
+def test_the_readme_has_every_setting_as_it_is() -> None:
+    page = runpy.run_path(str(CHART / "readme.py"))["page"]()
+    assert (CHART / "README.md").read_text() == page, "run: make schemas"
+    for setting in (
+        "global.ingress.domain",
+        "mlflow.persistence.size",
+        "monitoring.operator.image.tag",
+        "retrainer.cooldown",
+    ):
+        assert f"| `{setting}` | `" in page, f"{setting} and its default"
