@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s lint cluster images push down tool-cache bench crds dashboards schemas lock screenshots clean
+.PHONY: help demo up test test-k8s drills lint cluster images push down tool-cache bench crds dashboards schemas lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,8 +32,11 @@ test: $(READY) lint  ## every test that needs no cluster (and helm and Prometheu
 	@$(CLUSTER) tool prometheus
 	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-k8s: $(READY)  ## every test that needs the cluster
-	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live $(ARGS)
+test-k8s: $(READY)  ## the tests that need the cluster, but for the drills
+	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m "not drill" $(ARGS)
+
+drills: $(READY)  ## live tests that take minutes each: PostgreSQL, 10 x 40 pods, MLflow away for a minute, a Job that vanished
+	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m drill $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, and which room imports which
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && { rooms=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$rooms"; exit 1; }; } && $(BIN)/mypy && $(BIN)/mypy charts/platform/dashboards

@@ -51,6 +51,7 @@ def test_nodes_are_ready(api: client.ApiClient) -> None:
         assert conditions["Ready"] == "True", node.metadata.name
 
 
+@pytest.mark.drill
 def test_forty_pods_at_once_all_start(namespace: Namespace, nodes: list[str]) -> None:
     """With systemd as the driver of cgroup v1, runc could not start one to eleven of forty."""
     if len(nodes) > 1:

@@ -122,6 +122,7 @@ def rows(platform: Platform, database: str, table: str) -> int:
     return int(run(["kubectl", "exec", *where, "--", *query]))
 
 
+@pytest.mark.drill
 def test_the_loop_and_what_it_made_are_on_postgres(on_postgres: Platform, tmp_path: Path) -> None:
     wait_for(lambda: predicts(on_postgres), "a prediction", 60)
     on_postgres.helm("test", on_postgres.release, "--timeout", "10m")

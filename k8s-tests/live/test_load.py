@@ -118,6 +118,7 @@ def test_a_pod_that_is_deleted(platform: Platform) -> None:
     load.check()
 
 
+@pytest.mark.drill
 def test_mlflow_is_away_for_a_minute(platform: Platform) -> None:
     with platform.client("api") as api:
         try:

@@ -257,6 +257,7 @@ def test_a_run_started_while_the_worker_is_away_waits_for_it(platform: Platform,
     _ran_once(platform, runs, run)
 
 
+@pytest.mark.drill
 def test_a_run_whose_job_vanished_while_the_worker_was_away_is_crashed(platform: Platform, runs: Runs) -> None:
     """Nobody is there to see it, as when a node is lost: Prefect misses the run's heartbeat."""
     parameters, variables = slow_source(NEVER)
