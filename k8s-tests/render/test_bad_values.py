@@ -82,7 +82,7 @@ BAD: list[tuple[str, Any]] = [
     ("model-api.pollSeconds", 0),
     ("model-api.pollSeconds", 60),
     ("model-api.autoscaling.minReplicas", 0),
-    ("model-api.autoscaling.targetCPU", 80),
+    ("model-api.autoscaling.targetCPUUtilizationPercentage", "80%"),
     ("model-api.cacheSize", "big"),
     ("ui.tolerations", {"key": "x"}),
     ("ui.password", "x"),
