@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -170,11 +171,16 @@ def _profile() -> list[str]:
     return [] if has_grafana else ["--profile", "without-grafana"]
 
 
-def title() -> str:
-    """The title in the API's OpenAPI document, which is for people with an account; "" while it does not answer."""
+@cache
+def _account() -> tuple[str, str]:
+    """The account of the API's docs; asked for once, as title() is what is timed."""
     query = ["get", "secret", "mlops-credentials", "-o", "jsonpath={.data.pages-password}"]
-    password = base64.b64decode(run([*KUBECTL, *query])).decode()
-    answer = httpx.get(f"{INGRESS}/openapi.json", headers=API, auth=("admin", password))
+    return "admin", base64.b64decode(run([*KUBECTL, *query])).decode()
+
+
+def title() -> str:
+    """The title in the API's OpenAPI document; "" while it does not answer."""
+    answer = httpx.get(f"{INGRESS}/openapi.json", headers=API, auth=_account())
     return str(answer.json()["info"]["title"]) if answer.is_success else ""
 
 

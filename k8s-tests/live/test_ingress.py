@@ -12,12 +12,13 @@ import pytest
 from kubernetes import client
 from load import FLOWER
 from namespace import Namespace, wait_for
-from release import CHART, CONTEXT, Platform, run
+from release import CHART, CONTEXT, ROOT, Platform, run
 from runs import port_forward
 
 HOSTS = ("mlflow", "prefect", "api", "ui", "prometheus")
 OTHER = "tls"  # a release of which there is Traefik alone
 HOST = "secured.localhost"
+TEMPLATES = ROOT / CHART / "charts" / "traefik" / "templates"
 
 
 def test_every_service_has_an_ingress_with_a_status(platform: Platform) -> None:
@@ -62,9 +63,8 @@ def secured(platform: Platform, namespace: Namespace, tmp_path: Path) -> Iterato
     """A Traefik of another release, with a certificate of its own issuer, before a page that answers `hello`."""
     labels = {"app.kubernetes.io/component": "page"}
     namespace.serve("page", "hello", labels=labels)
-    port = {"port": 80, "targetPort": 8080}
-    namespace.create({"kind": "Service", "metadata": {"name": "page"}, "spec": {"selector": labels, "ports": [port]}
-                      , "apiVersion": "v1"})  # fmt: skip
+    service = {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]}
+    namespace.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "page"}, "spec": service})
     subject = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
     key, certificate = tmp_path / "tls.key", tmp_path / "tls.crt"
     files = ["-keyout", str(key), "-out", str(certificate)]
@@ -74,13 +74,12 @@ def secured(platform: Platform, namespace: Namespace, tmp_path: Path) -> Iterato
     run([*kubectl, "create", "secret", "generic", f"{OTHER}-credentials", "--from-literal=pages-users=nobody:x"])
     options = ["--set=global.ingress.tls.enabled=true,global.ingress.port=443", "--set=traefik.service.type=ClusterIP"]
     # without its policy, which lets it reach the charts' pods alone
-    templates = {path.name for path in (CHART_FOLDER / "traefik" / "templates").glob("*.yaml")} - {"networkpolicy.yaml"}
+    templates = {path.name for path in TEMPLATES.glob("*.yaml")} - {"networkpolicy.yaml"}
     only = [f"--show-only=charts/traefik/templates/{name}" for name in sorted(templates)]
     manifests = tmp_path / "traefik.yaml"
     # as the cluster: the operator's kinds are there
-    manifests.write_text(run(["helm", "template", OTHER, CHART, "--namespace", namespace.name, "--api-versions",
-                              "monitoring.coreos.com/v1/ServiceMonitor", *options, *only]))  # fmt: skip
-    run([*kubectl, "apply", "-f", str(manifests)])
+    options += ["--namespace", namespace.name, "--api-versions", "monitoring.coreos.com/v1/ServiceMonitor"]
+    manifests.write_text(run(["helm", "template", OTHER, CHART, *options, *only]))
     backend = {"service": {"name": "page", "port": {"number": 80}}}
     rule = {"host": HOST, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}}
     namespace.create(
@@ -96,12 +95,12 @@ def secured(platform: Platform, namespace: Namespace, tmp_path: Path) -> Iterato
         }
     )
     other = Platform(namespace.name, namespace.api, OTHER)
-    wait_for(lambda: all(d.status.available_replicas for d in other.deployments()), "Traefik", 120)
-    yield other
-    run([*kubectl, "delete", "--ignore-not-found", "-f", str(manifests)])  # some of it is in no namespace
-
-
-CHART_FOLDER = Path(__file__).resolve().parents[2] / CHART / "charts"
+    try:
+        run([*kubectl, "apply", "-f", str(manifests)])
+        other.ready()
+        yield other
+    finally:
+        run([*kubectl, "delete", "--ignore-not-found", "-f", str(manifests)])  # some of it is in no namespace
 
 
 def test_tls_ends_at_the_ingress_and_plain_http_is_sent_there(secured: Platform, tmp_path: Path) -> None:

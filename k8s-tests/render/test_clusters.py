@@ -9,15 +9,15 @@ import pytest
 import yaml
 from chart import CHART, KUBERNETES, OPERATOR, Loader, Manifest, helm, pods, title
 from pod_security import violations
-from test_manifests import VERSIONS, all_of, invalid
+from validity import VERSIONS, all_of, invalid
 
 FILES = sorted((Path(__file__).parent / "clusters").glob("*.yaml"))
 
 
-def rendered(path: Path) -> list[Manifest]:
-    """What `helm template -f` makes of a file, for a release `mlops` in the namespace `team`."""
+def rendered(path: Path | None = None) -> list[Manifest]:
+    """What `helm template -f` makes of a file, or of none, for a release `mlops` in the namespace `team`."""
     fixed = ("--namespace", "team", "--kube-version", KUBERNETES, "--api-versions", OPERATOR)
-    done = helm("template", "mlops", str(CHART), *fixed, "--values", str(path))
+    done = helm("template", "mlops", str(CHART), *fixed, *(["--values", str(path)] if path else []))
     assert done.returncode == 0, done.stderr
     return [manifest for manifest in yaml.load_all(done.stdout, Loader) if manifest]
 
@@ -45,30 +45,24 @@ def test_everything_is_valid_and_restricted(path: Path) -> None:
 def test_what_is_given_is_used(path: Path) -> None:
     """Every string of the file is somewhere in what it makes: a setting without effect would be a lie."""
     text = "\n".join(yaml.safe_dump(manifest, width=10000) for manifest in rendered(path))
-    settings = given(path)
-    keys = {("global", "storageClass")} if "monitoring" not in settings else set()
-    assert not [value for place, value in strings(settings) if place not in keys and value not in text], path.name
+    assert not [value for value in strings(given(path)) if value not in text], path.name
 
 
-def strings(values: Any, place: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
-    """(keys above, value) of each string that is rendered as it is."""
+def strings(values: Any) -> list[str]:
+    """Each string that is rendered as it is."""
     if isinstance(values, dict):
-        return [pair for key, value in values.items() for pair in strings(value, (*place, key))]
+        values = list(values.values())
     if isinstance(values, list):
-        return [pair for value in values for pair in strings(value, place)]
-    plain = isinstance(values, str) and not set(values) & set("'\"{}")
-    return [(place, values)] if plain else []
+        return [text for value in values for text in strings(value)]
+    return [values] if isinstance(values, str) and not set(values) & set("'\"{}") else []
 
 
 def test_two_releases_have_no_object_in_common() -> None:
-    def titles(path: Path | None) -> set[str]:
-        fixed = ("--namespace", "team", "--kube-version", KUBERNETES, "--api-versions", OPERATOR)
-        done = helm("template", "mlops", str(CHART), *fixed, *(["--values", str(path)] if path else []))
-        return {title(m) for m in yaml.load_all(done.stdout, Loader) if m}
-
-    (second,) = (path for path in FILES if path.stem == "second-release")
-    assert titles(None)
-    assert not titles(None) & titles(second)
+    (path,) = (path for path in FILES if path.stem == "second-release")
+    first, second = ({title(manifest) for manifest in rendered(each)} for each in (None, path))
+    assert first
+    assert second
+    assert not first & second
 
 
 def test_a_namespace_is_enough_where_it_has_to_be() -> None:

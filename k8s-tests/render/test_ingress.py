@@ -94,6 +94,14 @@ def test_another_controller_gets_the_same_objects() -> None:
     assert not [title(m) for m in render_chart(NGINX) if "traefik" in title(m) or m["kind"] == "IngressClass"]
 
 
+def test_another_class_beside_traefik_does_not_show_prometheus_either() -> None:
+    assert "prometheus" in ingresses()
+    assert "prometheus" not in ingresses({"global": NGINX["global"]})
+    assert "prometheus" in ingresses(
+        {"global": NGINX["global"], "monitoring": {"prometheus": {"ingress": {"enabled": True}}}}
+    )
+
+
 def test_another_controllers_login() -> None:
     ingress = {**NGINX["global"]["ingress"], "auth": {"annotations": LOGIN}, "annotations": {"a": "b"}}
     made = ingresses({**NGINX, "global": {"ingress": ingress}})

@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import custom_resources
 import kubernetes_validate
 import pytest
-from chart import Manifest, containers, job_template, named, operated, pods, render_chart, template, title
+from chart import Manifest, containers, named, operated, pods, render_chart, template, title
 from network import selects
 from profiles import PROFILES
+from validity import VERSIONS, all_of, invalid
 
-VERSIONS = ("1.34", "1.35", "1.36")
 TAG = re.compile(r":(v?\d+\.\d+(\.\d+)?)$")
 UNITS = {"Mi": 1, "Gi": 1024}
 READ = {"get", "list", "watch"}
@@ -76,26 +75,6 @@ def cpu(quantity: str) -> float:
 
 def mebibytes(quantity: str) -> int:
     return int(quantity[:-2]) * UNITS[quantity[-2:]]
-
-
-def invalid(manifest: Manifest, version: str) -> str:
-    """A problem of a manifest by the schemas of a Kubernetes version or of the operator's kinds; "" if valid."""
-    if manifest["apiVersion"].startswith(custom_resources.GROUP):
-        if problem := custom_resources.invalid(manifest):
-            return problem
-        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
-    try:
-        kubernetes_validate.validate(manifest, version, strict=True)
-    except kubernetes_validate.ValidationError as error:
-        return f"{title(manifest)}: {'.'.join(map(str, error.path))}: {error.message}"
-    return ""
-
-
-def all_of(manifests: list[Manifest]) -> list[Manifest]:
-    """The manifests, and the Job that Prefect makes."""
-    job = job_template(manifests)
-    job["metadata"]["name"] = "training"
-    return [*manifests, job]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -4,7 +4,9 @@ otherwise. A long one is cut, so that no name or label made of it is longer than
 */}}
 {{- define "lib.fullname" -}}
 {{- $global := .Values.global -}}
-{{- $name := $global.fullnameOverride | default (ternary (printf "%s-%s" .Release.Name $global.nameOverride) .Release.Name (ne ($global.nameOverride | default "") "")) -}}
+{{- $name := .Release.Name -}}
+{{- with $global.nameOverride }}{{ $name = printf "%s-%s" $name . }}{{ end -}}
+{{- with $global.fullnameOverride }}{{ $name = . }}{{ end -}}
 {{- if gt (len $name) 36 -}}
 {{ trunc 30 $name | trimSuffix "-" }}-{{ sha256sum $name | trunc 5 }}
 {{- else -}}

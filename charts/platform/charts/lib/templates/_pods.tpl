@@ -6,7 +6,7 @@ several). Maps are merged, lists put one after the other; of single values the l
 {{- define "lib.settings" -}}
 {{- $settings := dict -}}
 {{- range $given := list .root.Values.global (ternary dict .root.Values (.alone | default false)) (.own | default dict) -}}
-{{- range list "affinity" "nodeSelector" "podAnnotations" "podLabels" "podSecurityContext" "securityContext" "serviceAccount" -}}
+{{- range list "affinity" "nodeSelector" "podAnnotations" "podLabels" "podSecurityContext" "securityContext" -}}
 {{- $_ := set $settings . (mergeOverwrite (get $settings . | default dict) (deepCopy (get $given . | default dict))) -}}
 {{- end -}}
 {{- range list "tolerations" "topologySpreadConstraints" "extraEnv" "extraEnvFrom" "extraVolumes" "extraVolumeMounts" "imagePullSecrets" -}}

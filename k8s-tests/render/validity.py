@@ -1,0 +1,29 @@
+"""What the schemas of Kubernetes and of the Prometheus Operator say of a manifest."""
+
+from __future__ import annotations
+
+import custom_resources
+import kubernetes_validate
+from chart import Manifest, job_template, title
+
+VERSIONS = ("1.34", "1.35", "1.36")
+
+
+def invalid(manifest: Manifest, version: str) -> str:
+    """A problem of a manifest by the schemas of a Kubernetes version or of the operator's kinds; "" if valid."""
+    if manifest["apiVersion"].startswith(custom_resources.GROUP):
+        if problem := custom_resources.invalid(manifest):
+            return problem
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
+    try:
+        kubernetes_validate.validate(manifest, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return f"{title(manifest)}: {'.'.join(map(str, error.path))}: {error.message}"
+    return ""
+
+
+def all_of(manifests: list[Manifest]) -> list[Manifest]:
+    """The manifests, and the Job that Prefect makes."""
+    job = job_template(manifests)
+    job["metadata"]["name"] = "training"
+    return [*manifests, job]
