@@ -24,11 +24,11 @@ RESTRICTED = {
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T | None], what: str, seconds: float = 90) -> T:
+def wait_for(condition: Callable[[], T | None], what: str | Callable[[], str], seconds: float = 90) -> T:
     """Ask until the answer is true, and return it. The test fails when it is not in time.
 
     Args:
-        what: what is waited for, for the failure, which has the last answer too.
+        what: what is waited for, for the failure, which has the last answer too; a function is called then.
     """
     last: list[T | None] = []
 

@@ -231,7 +231,9 @@ def test_prefect_shows_runs_and_starts_one_after_the_login(
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Quick run", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name=re.compile("Submit|Run")).click()  # it shows the parameters
-    (started,) = wait_for(lambda: _runs_of_iris(runs) - known, "the run of the button", 30)
+    (started,) = wait_for(
+        lambda: _runs_of_iris(runs) - known, lambda: f"the run of the button; the browser says {someone.errors}", 30
+    )
     someone.picture("started")
     assert runs.wait(started, "COMPLETED", seconds=180).state_name == "Completed"
 
