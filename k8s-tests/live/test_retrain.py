@@ -85,16 +85,13 @@ def fresh_version(platform: Platform, runs: Runs, prometheus: PrometheusClient, 
     version = new_version(platform, runs)
     registry.set_alias("iris", PRODUCTION, version)  # by hand: the gate would ask what production makes of it
 
-    def other_pods() -> list[str]:
-        """What is in service where the version is not, as Prometheus sees it."""
-        served = {
-            series.metric["pod"]: series.metric["version"]
-            for series in prometheus.query('mlops_model_info{model="iris"}')
-        }
-        named = {pod.metadata.name for pod in platform.pods("model-api")} | set(served)
-        return [f"{name}: {served.get(name)}" for name in sorted(named) if served.get(name) != version]
+    def missing() -> list[str]:
+        """The pods for which Prometheus has another version; for minutes it may have pods, too, that are gone."""
+        series = prometheus.query(f'mlops_model_info{{model="iris",version="{version}"}}')
+        serving = {one.metric["pod"] for one in series}
+        return [pod.metadata.name for pod in platform.pods("model-api") if pod.metadata.name not in serving]
 
-    wait_for(lambda: not other_pods(), lambda: f"version {version} in service everywhere; not so {other_pods()}", 120)
+    wait_for(lambda: not missing(), lambda: f"version {version} in service everywhere; not in {missing()}", 120)
     wait_for(lambda: not prometheus.query(FIRING.format(model="iris")), "alerts of the version before resolved", 300)
     return version
 
