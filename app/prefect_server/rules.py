@@ -1,7 +1,7 @@
 """What the Job of a flow run may ask of Prefect: to report about its own run, and to have its version promoted.
 
 Prefect has one password, and whoever has it may rewrite the work pool's template and so start any pod. These rules
-list what `prefect flow-run execute` and `flows.train` need of the REST API and of its two websockets; all else is refused.
+list what `prefect flow-run execute` and `flows.train` need of the REST API and its websockets; all else is refused.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ class Rules:
 
     def _refused(self, what: str) -> Refused:
         return Refused(
-            f"the account of the flow run {self.run} does not allow {what}: it reports about this run and has its version "
-            "promoted. What people do in Prefect needs Prefect's own account (docs/security.md)"
+            f"the account of the flow run {self.run} does not allow {what}: it reports about this run and has "
+            "its version promoted. What people do in Prefect needs Prefect's own account (docs/security.md)"
         )
 
 
