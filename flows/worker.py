@@ -1,4 +1,6 @@
-"""The Prefect worker of the platform: Prefect's own for Kubernetes, which also removes the Jobs of ended runs.
+"""The Prefect worker of the platform: Prefect's own for Kubernetes, which gives each Job the account of its run alone.
+
+It also removes the Jobs of ended runs.
 
 A run may end while its Job does not: its image cannot be pulled, nothing was heard of it, it was cancelled while no
 worker ran. Kubernetes would keep such a Job's pod, and the compute that is reserved for it, for ever.
@@ -19,8 +21,12 @@ from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_AUTH_STRING
 from prefect.states import Cancelled
 from prefect_kubernetes import KubernetesWorker
+from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
+
+from app.prefect_server.run_token import auth_string
 
 RUN_LABEL = "prefect.io/flow-run-id"
 GRACE = timedelta(seconds=20)  # for a process that has reported its end and is about to leave
@@ -48,7 +54,26 @@ async def delete_jobs_of_ended_runs(batch: client.BatchV1Api, prefect: PrefectCl
 
 
 class Worker(KubernetesWorker):
-    """Prefect's worker for Kubernetes, which deletes the Jobs of ended runs whenever it reports to Prefect."""
+    """Prefect's worker for Kubernetes: Jobs have accounts of their runs, and those of ended runs are deleted."""
+
+    async def _replace_env_variable_with_secret(
+        self, env_variable_name: str, configuration: KubernetesWorkerJobConfiguration, secret_name: str, secret_key: str
+    ) -> None:
+        """Where Prefect's worker names the Secret with Prefect's password, put the account of the run instead.
+
+        Raises:
+            RuntimeError: the worker has no password, from which the account is made.
+        """
+        if env_variable_name != "PREFECT_API_AUTH_STRING":
+            await super()._replace_env_variable_with_secret(env_variable_name, configuration, secret_name, secret_key)
+            return
+        password = PREFECT_API_AUTH_STRING.value()
+        if not password:
+            raise RuntimeError("PREFECT_API_AUTH_STRING is empty: the worker needs Prefect's account")
+        account = auth_string(password, configuration.labels[RUN_LABEL])
+        container = configuration.job_manifest["spec"]["template"]["spec"]["containers"][0]
+        others = [entry for entry in container["env"] if entry["name"] != env_variable_name]
+        container["env"] = [*others, {"name": env_variable_name, "value": account}]
 
     async def sync_with_backend(self) -> None:
         """Report to Prefect, then delete the Jobs; a problem with Kubernetes is logged and does not end the worker."""

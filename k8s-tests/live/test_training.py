@@ -128,8 +128,8 @@ def test_no_password_is_in_the_job_or_the_log(platform: Platform, runs: Runs, tr
             assert secret not in shown, f"{key} in clear"
             assert base64.b64encode(secret.encode()).decode() not in shown, f"{key} in base64"
     variables = {variable.name: variable for variable in trained.pod.spec.containers[0].env}
-    for name in ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD"):
-        assert variables[name].value_from.secret_key_ref.name  # where it does come from
+    assert variables["MLFLOW_TRACKING_PASSWORD"].value_from.secret_key_ref.name  # where it does come from
+    assert variables["PREFECT_API_AUTH_STRING"].value.startswith(f"run-{trained.run}:")  # good for this run alone
 
 
 def test_a_finished_job_goes_after_its_time_and_its_run_stays(runs: Runs, trained: Trained) -> None:

@@ -18,11 +18,15 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_U
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from profiles import PROFILES
 
+from app.prefect_server.run_token import auth_string
+from flows.worker import Worker
+
 PASSWORD = "admin:0123456789"  # noqa: S105
+RUN = uuid4()
 
 
 def made(manifests: list[Manifest], **variables: Any) -> Manifest:
-    """The Job of a flow run, as prefect-kubernetes prepares it from the chart's template."""
+    """The Job of a flow run, as the worker prepares it from the chart's template."""
     template = json.loads(named(manifests, "ConfigMap", "mlops-prefect-worker")["data"]["base-job-template.json"])
     worker = named(manifests, "Deployment", "mlops-prefect-worker")["spec"]["template"]["spec"]["containers"][0]
     addresses = named(manifests, "ConfigMap", "mlops-addresses")["data"]
@@ -32,7 +36,9 @@ def made(manifests: list[Manifest], **variables: Any) -> Manifest:
     with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD, **settings}):
         configuration = asyncio.run(KubernetesWorkerJobConfiguration.from_template_and_values(template, variables))
         flow = Flow(id=uuid4(), name="train")
-        configuration.prepare_for_flow_run(FlowRun(id=uuid4(), name="brave-run", flow_id=flow.id), None, flow)
+        configuration.prepare_for_flow_run(FlowRun(id=RUN, name="brave-run", flow_id=flow.id), None, flow)
+        replace = Worker(work_pool_name="k8s")._replace_env_variable_with_secret
+        asyncio.run(replace("PREFECT_API_AUTH_STRING", configuration, "mlops-credentials", "prefect-auth-string"))
     job: Manifest = configuration.job_manifest
     for field in ("parallelism", "completions"):
         job["spec"]["template"]["spec"].pop(field)
@@ -72,12 +78,11 @@ def test_the_policy_of_trainings_is_about_its_pod(manifests: list[Manifest], job
         assert selects(named(manifests, "NetworkPolicy", policy)["spec"]["podSelector"], labels), f"{policy}: {labels}"
 
 
-def test_the_password_is_only_where_the_worker_replaces_it(job: Manifest) -> None:
-    """Prefect puts it into one variable; with the Secret's name in the worker's environment, that one is replaced."""
-    entries = [entry for entry in container(job)["env"] if entry.get("value") == PASSWORD]
-    assert [entry["name"] for entry in entries] == ["PREFECT_API_AUTH_STRING"]
-    entries[0].pop("value")
+def test_it_has_the_account_of_its_run_and_not_prefects_password(manifests: list[Manifest], job: Manifest) -> None:
+    variables = {entry["name"]: entry for entry in container(job)["env"]}
+    assert variables["PREFECT_API_AUTH_STRING"]["value"] == auth_string(PASSWORD, str(RUN))
     assert PASSWORD not in json.dumps(job)
+    assert "prefect-auth-string" not in json.dumps([job, job_template(manifests)])
 
 
 def test_a_run_that_loses_its_pod_ends_whatever_its_variables(profile: str) -> None:

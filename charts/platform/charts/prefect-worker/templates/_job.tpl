@@ -57,7 +57,6 @@ job_configuration:
             - {name: MLFLOW_TRACKING_URI, value: "http://{{ include "lib.name" (list . "mlflow") }}:5000"}
             - {name: MLFLOW_TRACKING_USERNAME, value: trainer}
             {{- include "lib.secretEnv" (list . "MLFLOW_TRACKING_PASSWORD" "mlflow-trainer-password") | nindent 12 }}
-            {{- include "lib.secretEnv" (list . "PREFECT_API_AUTH_STRING" "prefect-auth-string") | nindent 12 }}
             {{- include "lib.urlEnv" (list . "MLOPS_MLFLOW_PUBLIC_URL" "mlflow") | nindent 12 }}
             - {name: MLOPS_RETRY_SECONDS, value: "180"}
             - {name: MLOPS_IMAGE, value: {{ include "lib.image" (list . .Values.image) | quote }}}
