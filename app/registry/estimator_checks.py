@@ -1,7 +1,7 @@
 """What a loaded estimator may not say, though its types are trusted.
 
-Some attributes name a method to call or a folder to write; others are positions in arrays, which scikit-learn's compiled
-code takes without a look, so that a wrong one reads foreign memory or ends the process.
+Some attributes name a method to call or a folder to write; others are positions in arrays, which scikit-learn's
+compiled code takes without a look, so that a wrong one reads foreign memory or ends the process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def check_estimator(estimator: Any) -> str:
         name = type(item).__name__
         for attribute, value in _attributes(item).items():
             if attribute in ATTRIBUTES and not ATTRIBUTES[attribute][0](value):
-                return f"the attribute {attribute} of {name} in it is {value!r}; it has to be {ATTRIBUTES[attribute][1]}"
+                return (
+                    f"the attribute {attribute} of {name} in it is {value!r}; it has to be {ATTRIBUTES[attribute][1]}"
+                )
         if name in _POSITIONS and not _sound(_POSITIONS[name], item, features):
             return f"a {name} in it refers to positions outside its own arrays"
     return ""
@@ -61,7 +63,7 @@ def _attributes(item: Any) -> dict[str, Any]:
 
 
 def _parts(root: Any) -> Iterator[tuple[Any, int]]:
-    """All that the estimator is made of, each once, with the number of features of the estimator that it is a part of."""
+    """All that the estimator is made of, each once, with the number of features of what it is a part of."""
     seen: set[int] = set()
     waiting: list[tuple[Any, int]] = [(root, 0)]
     while waiting:

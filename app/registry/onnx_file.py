@@ -1,8 +1,8 @@
 """Checks a model.onnx before onnxruntime sees it: which operators it has, and that its tensors are in it.
 
-The file is a protobuf message (https://onnx.ai/onnx/repo-docs/IR.html, onnx/onnx.proto). The API has no package onnx, so
-this reads the wire format itself, and more strictly than protobuf does: a field that is not known here, of another type,
-or there twice where it may be there once, is refused rather than left out or merged.
+The file is a protobuf message (https://onnx.ai/onnx/repo-docs/IR.html, onnx/onnx.proto). The API has no package onnx,
+so this reads the wire format itself, and more strictly than protobuf does: a field that is not known here, of another
+type, or there twice where it may be there once, is refused rather than left out or merged.
 """
 
 from __future__ import annotations
@@ -10,31 +10,37 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from app.clients.errors import ServiceError
 
-MAX_FILE = 2**30  # bytes
+MAX_FILE = 2**29  # bytes
 MAX_NODES = 100_000
 MAX_DEPTH = 2  # the graph, and the body of a Scan in it
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # What skl2onnx writes for scikit-learn's estimators, and the exporter adds (Reshape, Split); a test compares. No If and
 # no Loop, which may never end; Scan, which KNN and Gaussian processes need, ends with its input.
-OPERATORS: dict[str, frozenset[str]] = {
-    "": frozenset(
-        """Abs Add And ArgMax ArgMin Cast Clip Concat Constant ConstantOfShape CumSum Div Einsum Equal Erf Exp EyeLike
-        Flatten Gather GatherElements GatherND Gemm Greater GreaterOrEqual Identity IsNaN Less LessOrEqual Log
-        LpNormalization MatMul Max Min Mod Mul Neg Not Or Pow Reciprocal ReduceL2 ReduceLogSumExp ReduceMax ReduceMean
-        ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Scan Shape Sigmoid Sign Sin Cos Slice Softmax Split
-        Sqrt Squeeze StringNormalizer Sub Sum Tanh TfIdfVectorizer Tile TopK Transpose Unsqueeze Where""".split()
+OPERATORS = {
+    "": _words(
+        """Abs Add ArgMax ArgMin Cast Clip Concat ConstantOfShape CumSum Div Equal Exp Flatten Gather GatherElements
+        Gemm Greater GreaterOrEqual Identity IsNaN Less LessOrEqual Log LpNormalization MatMul Max Mul Neg Not Or Pow
+        ReduceLogSumExp ReduceMax ReduceMean ReduceProd ReduceSum ReduceSumSquare Relu Reshape Scan Shape Sigmoid Sign
+        Slice Softmax Split Sqrt StringNormalizer Sub Sum Tanh TfIdfVectorizer TopK Transpose Where"""
     ),
-    "ai.onnx.ml": frozenset(
-        """ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor
-        Normalizer OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsembleClassifier TreeEnsembleRegressor""".split()
+    "ai.onnx.ml": _words(
+        """ArrayFeatureExtractor Binarizer Imputer LabelEncoder LinearClassifier LinearRegressor Normalizer
+        OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsembleClassifier TreeEnsembleRegressor"""
     ),
-    "com.microsoft": frozenset({"Tokenizer"}),
+    "com.microsoft": _words("Tokenizer"),
 }
 NEWEST = {"": 18, "ai.onnx.ml": 3, "com.microsoft": 1}  # versions of the operators; `flows.onnx_export` asks for these
 
+Fields = dict[str, list[Any]]  # the values of each field of a message
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
@@ -165,7 +171,7 @@ def check_onnx(content: bytes) -> None:
         raise OnnxFileError(f"it is no ONNX model: {type(error).__name__}: {error}") from error
 
 
-def _check_opset(opset: dict[str, list]) -> None:
+def _check_opset(opset: Fields) -> None:
     domain, version = _string(opset, "domain"), _single(opset, "version", 0)
     if domain == "ai.onnx":
         domain = ""
@@ -190,14 +196,14 @@ def _check_graph(raw: memoryview, count: _Count, depth: int) -> None:
         if name not in OPERATORS.get("" if domain == "ai.onnx" else domain, ()):
             what = f"{domain}.{name}" if domain else name
             raise OnnxFileError(f"it has the operator {what!r}, which is not among those that training writes")
-        for attribute in map(lambda part: _read("Attribute", part), node.get("attribute", [])):
+        for attribute in (_read("Attribute", part) for part in node.get("attribute", [])):
             for tensor in attribute.get("t", []):
                 _check_tensor(_read("Tensor", tensor))
             for inner in attribute.get("g", []):
                 _check_graph(inner, count, depth + 1)
 
 
-def _check_tensor(tensor: dict[str, list]) -> None:
+def _check_tensor(tensor: Fields) -> None:
     """Check that a tensor holds as many elements as its shape says."""
     name, kind = _string(tensor, "name"), _single(tensor, "data_type", 0)
     dims = [length for value in tensor.get("dims", []) for length in _numbers(value)]
@@ -218,9 +224,10 @@ def _check_tensor(tensor: dict[str, list]) -> None:
 # -- the wire format: https://protobuf.dev/programming-guides/encoding/ ---------------------------------------------
 
 
-def _read(message: str, raw: memoryview) -> dict[str, list]:
+def _read(message: str, raw: memoryview) -> Fields:
     """The fields of a message, each a list of its values: numbers, or bytes as memoryviews."""
-    fields, known = {}, MESSAGES[message]
+    fields: Fields = {}
+    known = MESSAGES[message]
     for number, wire, value in _wire(raw):
         field = known.get(number)
         if field is None:
@@ -288,9 +295,9 @@ def _length(key: str, value: int | memoryview) -> float:
     return sum(byte < 128 for byte in value)  # each number ends with such a byte
 
 
-def _single(fields: dict[str, list], name: str, default: object) -> object:
+def _single(fields: Fields, name: str, default: Any) -> Any:
     return fields[name][0] if name in fields else default
 
 
-def _string(fields: dict[str, list], name: str) -> str:
+def _string(fields: Fields, name: str) -> str:
     return bytes(_single(fields, name, b"")).decode()

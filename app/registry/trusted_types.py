@@ -178,8 +178,8 @@ sklearn.utils.validation: check_array
 """)
 
 SCALARS = _names("""
-numpy: bool bool_ bytes_ complex128 complex64 datetime64 float16 float32 float64 int16 int32 int64 int8 longlong str_ timedelta64
-    uint16 uint32 uint64 uint8 ulonglong
+numpy: bool bool_ bytes_ complex128 complex64 datetime64 float16 float32 float64 int16 int32 int64 int8 longlong str_
+    timedelta64 uint16 uint32 uint64 uint8 ulonglong
 """)
 
 SPARSE = _names("""

@@ -131,7 +131,9 @@ CLASSIFIERS: dict[str, Make] = {
     "lda": lambda: discriminant_analysis.LinearDiscriminantAnalysis(),
     "qda": lambda: discriminant_analysis.QuadraticDiscriminantAnalysis(),
     "calibrated": lambda: calibration.CalibratedClassifierCV(svm.LinearSVC(), cv=3),
-    "calibrated isotonic": lambda: calibration.CalibratedClassifierCV(naive_bayes.GaussianNB(), method="isotonic", cv=3),
+    "calibrated isotonic": lambda: calibration.CalibratedClassifierCV(
+        naive_bayes.GaussianNB(), method="isotonic", cv=3
+    ),
     "grid search": lambda: model_selection.GridSearchCV(
         _scaled(_LOGISTIC()), {"logisticregression__C": [0.1, 1.0]}, cv=3
     ),
@@ -188,7 +190,9 @@ CLASSIFIERS: dict[str, Make] = {
         feature_extraction.text.CountVectorizer(analyzer="char_wb", ngram_range=(2, 3)),
         make_pipeline(decomposition.TruncatedSVD(2, random_state=0), _LOGISTIC()),
     ),
-    "text, hashing": lambda: _text(feature_extraction.text.HashingVectorizer(n_features=32), linear_model.SGDClassifier()),
+    "text, hashing": lambda: _text(
+        feature_extraction.text.HashingVectorizer(n_features=32), linear_model.SGDClassifier()
+    ),
 }
 REGRESSORS: dict[str, Make] = {
     "linear": lambda: _scaled(linear_model.LinearRegression()),
@@ -214,7 +218,9 @@ REGRESSORS: dict[str, Make] = {
     ),
     "ada boost": lambda: ensemble.AdaBoostRegressor(n_estimators=5, random_state=0),
     "voting": lambda: ensemble.VotingRegressor([("l", linear_model.Ridge()), ("t", tree.DecisionTreeRegressor())]),
-    "stacking": lambda: ensemble.StackingRegressor([("l", linear_model.Ridge()), ("k", neighbors.KNeighborsRegressor())]),
+    "stacking": lambda: ensemble.StackingRegressor(
+        [("l", linear_model.Ridge()), ("k", neighbors.KNeighborsRegressor())]
+    ),
     "knn": lambda: neighbors.KNeighborsRegressor(weights="distance"),
     "gaussian process": lambda: gaussian_process.GaussianProcessRegressor(
         kernels.ConstantKernel() * kernels.Matern(nu=1.5)
@@ -223,7 +229,9 @@ REGRESSORS: dict[str, Make] = {
         + kernels.DotProduct(),
         optimizer=None,
     ),
-    "mlp": lambda: _scaled(neural_network.MLPRegressor(hidden_layer_sizes=(5,), max_iter=30, early_stopping=True, random_state=0)),
+    "mlp": lambda: _scaled(
+        neural_network.MLPRegressor(hidden_layer_sizes=(5,), max_iter=30, early_stopping=True, random_state=0)
+    ),
     "pls": lambda: cross_decomposition.PLSRegression(2),
     "isotonic": lambda: make_pipeline(
         compose.make_column_transformer(("passthrough", ["a"])), isotonic.IsotonicRegression(out_of_bounds="clip")
