@@ -6,22 +6,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from app.registry.bundle import Bundle, read_bundle
+from app.registry.cache import prune_model
+from app.runtime.paths import UnsafePath, inside, is_sha256
 
 CURRENT = "current.json"
-KEPT_BUNDLES = 3  # per model
-STALE_DOWNLOAD = 3600.0  # seconds; an older one is of a process that was killed
-_BUNDLE_FOLDER = re.compile(r"\d+-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -53,38 +50,40 @@ class BundleCache:
         Raises:
             OSError, ValueError, KeyError, TypeError: the note cannot be read.
         """
-        note = json.loads((self.folder / model / CURRENT).read_text())
+        raw = json.loads((self._of(model) / CURRENT).read_text())
         fields = ("version", "run_id", "bundle_sha256", "folder", "incarnation")
-        return CacheNote(model, *(str(note[field]) for field in fields))
+        note = CacheNote(model, *(str(raw[field]) for field in fields))
+        if not is_sha256(note.bundle_sha256):
+            raise ValueError(f"{CURRENT} names no sum of a bundle")
+        return note
 
     def read(self, note: CacheNote) -> Bundle:
         """The bundle that the note names.
 
         Raises:
             BundleError: it is missing or damaged.
+            UnsafePath: the note names no folder of the cache.
         """
-        return read_bundle(self.folder / note.model / note.folder, note.bundle_sha256)
+        return read_bundle(inside(self.folder, note.model, note.folder), note.bundle_sha256)
 
     def remember(self, note: CacheNote) -> None:
         """Make this the version that the next start serves, and delete older bundles.
 
         Raises:
             OSError: the folder cannot be written.
+            UnsafePath: the model's name is no name of a folder.
         """
-        folder = self.folder / note.model
+        folder = self._of(note.model)
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{CURRENT}.", delete=False) as draft:
             json.dump(asdict(note), draft)
         os.replace(draft.name, folder / CURRENT)
-        self._prune(folder, note.folder)
+        prune_model(folder, note.folder)
 
     def forget(self, model: str) -> None:
         """Let the next start not serve the model. Its bundles stay, in case it comes back."""
-        (self.folder / model / CURRENT).unlink(missing_ok=True)
+        with contextlib.suppress(UnsafePath):  # then it was never remembered
+            (self._of(model) / CURRENT).unlink(missing_ok=True)
 
-    def _prune(self, folder: Path, current: str) -> None:
-        bundles = [p for p in folder.iterdir() if p.is_dir() and _BUNDLE_FOLDER.fullmatch(p.name) and p.name != current]
-        bundles.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        downloads = folder.glob(".download-*")
-        stale = [path for path in downloads if time.time() - path.stat().st_mtime > STALE_DOWNLOAD]
-        for path in [*bundles[KEPT_BUNDLES - 1 :], *stale]:
-            shutil.rmtree(path, ignore_errors=True)
+    def _of(self, model: str) -> Path:
+        """The model's folder."""
+        return inside(self.folder, model)

@@ -6,6 +6,7 @@ importing mlflow costs the model API 350 MB of disk and seconds of start-up.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,10 +18,13 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from app.clients.errors import ServiceError
+from app.runtime.paths import UnsafePath, inside
 from app.runtime.settings import MlflowSettings
 
 PRODUCTION = "production"
 CHALLENGER = "challenger"
+MAX_FOLDERS = 8  # in each other, of artifacts
+DOWNLOAD_BLOCK = 2**20  # bytes of a file in memory
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries of a request
 
 
@@ -50,6 +54,10 @@ class Unauthorized(MlflowError):
     """The account may not do this."""
 
     default_cure = "This needs an account that has the rights for it."
+
+
+class TooLarge(MlflowError):
+    """An artifact has more bytes than it may have."""
 
 
 class MlflowUnavailable(MlflowError):
@@ -444,12 +452,17 @@ class MlflowClient:
             MlflowError: the URI does not go through the proxy.
         """
         parts = urlsplit(uri)
-        if parts.scheme != "mlflow-artifacts" or ".." in parts.path.split("/"):
+        path = parts.path.strip("/")
+        if parts.scheme != "mlflow-artifacts":
             raise MlflowError(
                 f"the artifact URI {uri!r} does not go through MLflow's artifact proxy; "
                 "start the server with --serve-artifacts and an --artifacts-destination"
             )
-        return parts.path.strip("/")
+        try:
+            inside(Path("/artifacts"), *path.split("/"))
+        except UnsafePath as error:
+            raise MlflowError(f"the artifact URI {uri!r} is no path below MLflow's artifacts: {error}") from error
+        return path
 
     def bundle_path(self, version: ModelVersion) -> str:
         """Where the version's bundle is, below the artifact proxy."""
@@ -460,43 +473,83 @@ class MlflowClient:
 
     def list_artifacts(self, path: str) -> list[str]:
         """Paths, relative to `path`, of all files in the folder and below."""
+        return sorted(self.artifact_sizes(path))
+
+    def artifact_sizes(self, path: str, depth: int = 0) -> dict[str, int]:
+        """The size in bytes of every file in the folder and below, by its path relative to `path`.
+
+        Args:
+            depth: how many folders this one is below the first.
+
+        Raises:
+            MlflowError: there are more folders in folders than anybody makes.
+        """
+        if depth > MAX_FOLDERS:
+            raise MlflowError(f"the artifacts below {path} are more than {MAX_FOLDERS} folders deep")
         answer = self._retrying(lambda: self._send("GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": path}))
-        names = []
+        sizes: dict[str, int] = {}
         for item in answer.json().get("files", []):
             name = item["path"]
             if item.get("is_dir"):
-                names += [f"{name}/{below}" for below in self.list_artifacts(f"{path}/{name}")]
+                below = self.artifact_sizes(f"{path}/{name}", depth + 1)
+                sizes |= {f"{name}/{inner}": size for inner, size in below.items()}
             else:
-                names.append(name)
-        return sorted(names)
+                sizes[name] = int(item.get("file_size") or 0)
+        return sizes
 
-    def read_artifact(self, path: str) -> bytes:
+    def read_artifact(self, path: str, limit: int | None = None) -> bytes:
         """The content of a file.
+
+        Args:
+            limit: bytes that it may have; by default any number.
 
         Raises:
             NotFound: there is no such file.
+            TooLarge: it has more than `limit` bytes.
         """
-        url = f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
-        return self._retrying(lambda: self._send("GET", url)).content
+        return self._retrying(lambda: b"".join(self._blocks(path, limit)))
 
     def write_artifact(self, path: str, content: bytes) -> None:
         """Store a file; when this returns, MLflow has it."""
         url = f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
         self._retrying(lambda: self._send("PUT", url, content=content))
 
-    def download(self, path: str, folder: Path) -> None:
-        """Copy all files below `path` of the artifact store into the folder.
+    def download(self, path: str, target: Path, limit: int) -> str:
+        """Copy a file to `target` as it arrives, in bounded memory.
+
+        Args:
+            target: a new file in a folder that exists.
+            limit: bytes; more are not written.
+
+        Returns:
+            the SHA-256 sum of what was written, hex.
 
         Raises:
-            NotFound: there are none.
-            MlflowError: a file's name would lead out of the folder.
+            NotFound: there is no such file.
+            TooLarge: it has more than `limit` bytes.
         """
-        names = self.list_artifacts(path)
-        if not names:
-            raise NotFound(f"MLflow at {self.uri} has no files below {path}")
-        for name in names:
-            target = folder / name
-            if not target.resolve().is_relative_to(folder.resolve()):
-                raise MlflowError(f"the artifact {path}/{name} would be written outside {folder}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(self.read_artifact(f"{path}/{name}"))
+        return self._retrying(lambda: self._download_once(path, target, limit))
+
+    def _download_once(self, path: str, target: Path, limit: int) -> str:
+        digest = hashlib.sha256()
+        with target.open("wb") as file:
+            for block in self._blocks(path, limit):
+                digest.update(block)
+                file.write(block)
+        return digest.hexdigest()
+
+    def _blocks(self, path: str, limit: int | None) -> Iterator[bytes]:
+        """The content of a file as it arrives, in blocks."""
+        size = 0
+        try:
+            with self._http.stream("GET", f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}") as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._error(response)
+                for block in response.iter_bytes(DOWNLOAD_BLOCK):
+                    size += len(block)
+                    if limit is not None and size > limit:
+                        raise TooLarge(f"the artifact {path} has more than the {limit} bytes that it may have")
+                    yield block
+        except httpx.HTTPError as error:
+            raise MlflowUnavailable(f"MLflow at {self.uri} does not answer: {error or type(error).__name__}") from error

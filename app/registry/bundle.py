@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,23 @@ import yaml
 from pydantic import TypeAdapter
 
 from app.clients.errors import ServiceError
-from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
-from app.vocabulary import NUMERIC, Feature, Gate, GoldenRows, Label, Reference, Serving, Task
+from app.clients.mlflow import MlflowClient, ModelVersion, NotFound, TooLarge
+from app.registry.bundle_checks import first_problem
+from app.runtime.paths import UnsafePath, inside, is_sha256, is_version
+from app.vocabulary import Feature, Gate, GoldenRows, Label, Reference, Serving, Task
 
 SUMS = "SHA256SUMS"
 BUNDLE_TAG = "bundle_sha256"
+FILES = {
+    *("MLmodel", "model.onnx", "conda.yaml", "python_env.yaml", "requirements.txt"),
+    *("estimator.skops", "reference.json", "golden.json", "input_example.json"),
+}
+MAX_BUNDLE = 4 * 2**30  # bytes of all files
+MAX_TEXT = 64 * 2**20  # bytes of a file that is read as JSON or YAML
+_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]+)\n")
 _GATE, _REFERENCE, _GOLDEN = TypeAdapter(Gate), TypeAdapter(Reference), TypeAdapter(GoldenRows)
+_FEATURES, _TASK, _SERVING = TypeAdapter(tuple[Feature, ...]), TypeAdapter(Task), TypeAdapter(Serving)
+_CLASSES = TypeAdapter(tuple[Label, ...])
 
 
 class BundleError(ServiceError):
@@ -55,7 +68,8 @@ class Bundle:
 
 def file_sha256(path: Path) -> str:
     """The sum of a file's content, hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -88,24 +102,40 @@ def verify_sums(folder: Path, expected: str | None = None) -> str:
     """
     try:
         raw = (folder / SUMS).read_bytes()
-        lines = [line.partition("  ") for line in raw.decode().splitlines()]
-        listed = {name: digest for digest, _, name in lines}
     except FileNotFoundError:
         raise BundleError(f"{SUMS} is missing: this is not a bundle that `mlops train` registered") from None
-    except ValueError:
-        raise BundleError(f"{SUMS} is damaged") from None
     digest = hashlib.sha256(raw).hexdigest()
+    listed, files = _listed(raw, digest, expected), _files(folder)
+    _compare_names(listed, set(files))
+    for name, path in files.items():
+        _compare_sum(name, file_sha256(path), listed)
+    return digest
+
+
+def _listed(raw: bytes, digest: str, expected: str | None) -> dict[str, str]:
+    """The files that SHA256SUMS names, and their sums."""
     if expected and digest != expected:
         raise BundleError(f"{SUMS} has the sum {digest[:12]}…, the version says {expected[:12]}…")
-    if _sums_text(listed).encode() != raw:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = ""
+    listed = {name: digest for digest, name in _LINE.findall(text)}
+    if not listed or _sums_text(listed) != text:
         raise BundleError(f"{SUMS} is damaged")
-    files = _files(folder)
-    for name in sorted(listed.keys() ^ files.keys()):
+    for name in sorted(listed.keys() - FILES):
+        raise BundleError(f"{name} is in {SUMS}, and is no file of a bundle")
+    return listed
+
+
+def _compare_names(listed: dict[str, str], names: set[str]) -> None:
+    for name in sorted(listed.keys() ^ names):
         raise BundleError(f"{name} is {'missing' if name in listed else f'not listed in {SUMS}'}")
-    for name, path in files.items():
-        if file_sha256(path) != listed[name]:
-            raise BundleError(f"{name} was altered: its sum is not the one in {SUMS}")
-    return digest
+
+
+def _compare_sum(name: str, digest: str, listed: dict[str, str]) -> None:
+    if digest != listed[name]:
+        raise BundleError(f"{name} was altered: its sum is not the one in {SUMS}")
 
 
 def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
@@ -114,33 +144,62 @@ def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
     Raises:
         BundleError: the checksums do not fit, or something a bundle needs is not there.
     """
-    digest = verify_sums(folder, expected)
+    return _read_verified(folder, verify_sums(folder, expected))
+
+
+def _read_verified(folder: Path, digest: str) -> Bundle:
+    """Read everything but the model itself. What is in the files is what training wrote, or anybody who could."""
+    name = ""
     try:
-        mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
+        mlmodel = yaml.safe_load(_text(folder, name := "MLmodel"))
         inputs = json.loads(mlmodel["signature"]["inputs"])
         metadata = mlmodel["metadata"]
-        features = tuple(Feature(item["name"], item["type"]) for item in inputs)
-        example = json.loads((folder / "input_example.json").read_text())
+        features = _FEATURES.validate_python(tuple(Feature(item["name"], item["type"]) for item in inputs))
         bundle = Bundle(
             path=folder,
             sha256=digest,
             features=features,
-            task=metadata["task"],
-            target=metadata["target"],
-            classes=tuple(metadata["classes"]),
-            serving=metadata["serving"],
-            serving_reason=metadata["serving_reason"],
+            task=_TASK.validate_python(metadata["task"]),
+            target=str(metadata["target"]),
+            classes=_CLASSES.validate_python(tuple(metadata["classes"])),
+            serving=_SERVING.validate_python(metadata["serving"]),
+            serving_reason=str(metadata["serving_reason"]),
             gate=_GATE.validate_python(metadata["gate"]),
-            reference=_REFERENCE.validate_json((folder / "reference.json").read_bytes()),
-            golden=_GOLDEN.validate_json((folder / "golden.json").read_bytes()),
-            example=dict(zip(example["columns"], example["data"][0], strict=True)),
+            reference=_REFERENCE.validate_json(_finite_json(folder, name := "reference.json"), strict=True),
+            golden=_GOLDEN.validate_json(_finite_json(folder, name := "golden.json"), strict=True),
+            example=_example(json.loads(_finite_json(folder, name := "input_example.json"))),
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError, yaml.YAMLError) as error:
-        raise BundleError(f"the bundle cannot be read: {type(error).__name__}: {error}") from error
-    unknown = [feature for feature in features if feature.dtype not in NUMERIC | {"string"}]
-    if unknown:
-        raise BundleError(f"feature {unknown[0].name!r} has the type {unknown[0].dtype!r}, which cannot be served")
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, yaml.YAMLError) as error:
+        raise BundleError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
+    problem = first_problem(bundle)
+    if problem:
+        raise BundleError(problem)
     return bundle
+
+
+def _text(folder: Path, name: str) -> str:
+    path = folder / name
+    if path.stat().st_size > MAX_TEXT:
+        raise ValueError(f"it has {path.stat().st_size} bytes, {MAX_TEXT} are the most")
+    return path.read_text()
+
+
+def _finite_json(folder: Path, name: str) -> str:
+    """The text of a JSON file, without NaN and numbers that no double can hold: nothing can be compared with them."""
+    text = _text(folder, name)
+    json.loads(text, parse_constant=_finite, parse_float=_finite)
+    return text
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
+
+
+def _example(raw: dict[str, Any]) -> dict[str, Any]:
+    return dict(zip(raw["columns"], raw["data"][0], strict=True))
 
 
 def read_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
@@ -153,10 +212,10 @@ def read_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
         BundleError: the file is damaged, or has no gate in it: the version was not registered by the platform.
         MlflowError: MLflow does not answer.
     """
-    content = registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel")
+    content = registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel", MAX_TEXT)
     try:
         return _GATE.validate_python(yaml.safe_load(content)["metadata"]["gate"])
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         what = f"the MLmodel file of version {version.version} of {version.name} is damaged or has no gate"
         raise BundleError(f"{what}: {type(error).__name__}") from error
 
@@ -165,32 +224,74 @@ def fetch_bundle(registry: MlflowClient, version: ModelVersion, cache: Path) -> 
     """The version's bundle, from the cache folder or downloaded into it; complete or not there at all.
 
     Raises:
-        BundleError: what MLflow holds does not fit its checksums.
+        BundleError: what MLflow holds does not fit its checksums, or is not what a bundle is.
         MlflowError: MLflow does not answer, or has no such files.
     """
-    expected = version.tags.get(BUNDLE_TAG)
-    if not expected:
-        raise BundleError(
-            f"version {version.version} of {version.name} has no tag {BUNDLE_TAG}: `mlops train` did not register it"
-        )
-    target = cache / version.name / f"{version.version}-{expected[:16]}"
+    target, expected = _place(version, cache)
     if target.is_dir():
         try:
-            return read_bundle(target, expected)
+            bundle = read_bundle(target, expected)
+            os.utime(target)  # `app.registry.cache` keeps what was used last
+            return bundle
         except BundleError:
             shutil.rmtree(target, ignore_errors=True)
+        except OSError as error:
+            raise BundleError(f"{target} cannot be read: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
         folder = Path(scratch) / "bundle"
         folder.mkdir()
         try:
-            registry.download(registry.bundle_path(version), folder)
+            _download(registry, registry.bundle_path(version), folder, expected)
         except NotFound as error:
             raise BundleError(f"the files of version {version.version} are missing: {error}") from error
-        read_bundle(folder, expected)
+        except TooLarge as error:
+            raise BundleError(str(error)) from error
+        bundle = _read_verified(folder, expected)
         try:
             os.replace(folder, target)
         except OSError:  # another process was first
             if not target.is_dir():
                 raise
-    return read_bundle(target, expected)
+            return read_bundle(target, expected)
+    return replace(bundle, path=target)
+
+
+def _place(version: ModelVersion, cache: Path) -> tuple[Path, str]:
+    """Where the version's bundle belongs in the cache, and its sum; both are of what the registry says."""
+    expected = version.tags.get(BUNDLE_TAG)
+    if not expected:
+        raise BundleError(
+            f"version {version.version} of {version.name} has no tag {BUNDLE_TAG}: `mlops train` did not register it"
+        )
+    if not is_sha256(expected):
+        raise BundleError(
+            f"the tag {BUNDLE_TAG} of version {version.version} of {version.name} is {expected[:80]!r}, "
+            "a SHA-256 sum is needed: 64 digits of lower-case hex. `mlops train` registers a new version"
+        )
+    if not is_version(version.version):
+        raise BundleError(f"the version {version.version[:80]!r} of {version.name} is not a number")
+    try:
+        return inside(cache, version.name, f"{version.version}-{expected[:16]}"), expected
+    except UnsafePath as error:
+        raise BundleError(f"the model {version.name!r} cannot be kept in the cache: {error}") from error
+
+
+def _download(registry: MlflowClient, source: str, folder: Path, expected: str) -> None:
+    """Download a bundle: SHA256SUMS, whose sum is known, then what it lists. Sums are made of what arrives.
+
+    Args:
+        source: its path below MLflow's artifact proxy.
+
+    Raises:
+        BundleError: the files are not those that SHA256SUMS lists.
+        TooLarge: a file has more bytes than MLflow says that it has.
+    """
+    registry.download(f"{source}/{SUMS}", folder / SUMS, MAX_TEXT)
+    listed = _listed((folder / SUMS).read_bytes(), file_sha256(folder / SUMS), expected)
+    sizes = registry.artifact_sizes(source)
+    _compare_names(listed, sizes.keys() - {SUMS})
+    if sum(sizes.values()) > MAX_BUNDLE:
+        raise BundleError(f"the bundle has {sum(sizes.values())} bytes, {MAX_BUNDLE} are the most")
+    for name in sorted(listed):
+        _compare_sum(name, registry.download(f"{source}/{name}", folder / name, sizes[name]), listed)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
+from app.registry.cache import prune
 from app.registry.gate_metrics import LOWER_IS_BETTER, at_least_as_good, better, evaluate
 from app.registry.predictor import Predictor, load_predictor, plain_rows
 from app.vocabulary import Check, Gate
@@ -161,6 +162,8 @@ def load_version(registry: MlflowClient, version: ModelVersion) -> LoadedVersion
         return LoadedVersion(version.version, bundle, load_predictor(bundle))
     except BundleError as error:
         raise Refused("golden", str(error)) from error
+    finally:
+        prune(cache_dir())
 
 
 def load_production(registry: MlflowClient, model: str, version: str | None) -> LoadedVersion | None:

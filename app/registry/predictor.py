@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +13,8 @@ import numpy as np
 import onnxruntime
 
 from app.registry.bundle import Bundle, BundleError
+from app.registry.onnx_file import MAX_FILE, OnnxFileError, check_onnx
+from app.registry.skops_file import SkopsFileError, read_estimator
 from app.vocabulary import INTEGER, NUMERIC, Feature, Label, Task
 
 if TYPE_CHECKING:
@@ -25,6 +29,17 @@ ONNX_DTYPES = {
     "tensor(bool)": bool,
 }
 Rows = Sequence[Sequence[Any]] | np.ndarray
+ROWS_AT_ONCE = 256  # so that the memory that a model needs does not depend on how much it is asked
+TRIAL_SECONDS = 60.0  # for the golden rows
+
+# All models of a process share this memory: one that asks for more fails, where it would end the process.
+MODEL_MEMORY = 2**29  # bytes
+onnxruntime.create_and_register_allocator(
+    onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    ),
+    onnxruntime.OrtArenaCfg({"max_mem": MODEL_MEMORY, "arena_extend_strategy": 1}),  # 1: no more than is asked for
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +63,23 @@ class OnnxPredictor:
 
     A model with one input takes all features as one float tensor (rows x features); otherwise each feature is an input
     of its own name (rows x 1). Outputs are the labels or values, then one column of probabilities per class.
+
+    Args:
+        on_trial: nothing is calculated before the first rows, where a limit of time can be given.
     """
 
-    def __init__(self, model: bytes, features: Sequence[Feature]) -> None:
+    def __init__(self, model: bytes, features: Sequence[Feature], on_trial: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        options.log_severity_level = 4 if on_trial else 3  # what goes wrong is raised, too
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        self._session = onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"] if on_trial else None,  # which no limit of memory holds for
+        )
         inputs = self._session.get_inputs()
         names = [feature.name for feature in features]
         self._single = inputs[0].name if len(inputs) == 1 and inputs[0].name not in names else None
@@ -64,8 +88,21 @@ class OnnxPredictor:
         else:
             self._columns = [(i.name, names.index(i.name), ONNX_DTYPES.get(i.type, object)) for i in inputs]
 
-    def predict(self, rows: Rows) -> Predictions:
-        """The predictions for rows of shape (n_rows, n_features), values in the order of the bundle's features."""
+    def predict(self, rows: Rows, options: onnxruntime.RunOptions | None = None) -> Predictions:
+        """The predictions for rows of shape (n_rows, n_features), values in the order of the bundle's features.
+
+        Args:
+            options: of onnxruntime for this run.
+        """
+        if len(rows) <= ROWS_AT_ONCE:
+            return self._predict(rows, options)
+        parts = [self._predict(rows[i : i + ROWS_AT_ONCE], options) for i in range(0, len(rows), ROWS_AT_ONCE)]
+        labels = [label for part in parts for label in part.labels]
+        if parts[0].probabilities is None:
+            return Predictions(labels, None)
+        return Predictions(labels, [row for part in parts for row in part.probabilities or []])
+
+    def _predict(self, rows: Rows, options: onnxruntime.RunOptions | None) -> Predictions:
         if self._single:
             feed = {self._single: np.asarray(rows, dtype=self._dtype)}
         else:
@@ -73,7 +110,7 @@ class OnnxPredictor:
                 name: np.array([row[position] for row in rows], dtype=dtype).reshape(-1, 1)
                 for name, position, dtype in self._columns
             }
-        outputs = self._session.run(None, feed)
+        outputs = self._session.run(None, feed, options)
         if len(outputs) == 1:
             return Predictions(outputs[0].ravel().tolist(), None)
         return Predictions(
@@ -85,24 +122,16 @@ class SkopsPredictor:
     """A scikit-learn estimator read by skops, which runs no code of the file. Slower: for what ONNX cannot express."""
 
     def __init__(self, path: Path, features: Sequence[Feature]) -> None:
-        # imported here: 70 MB of memory that models in ONNX do not need
         try:
-            import pandas as pd
-            from skops import io
+            import pandas as pd  # imported here, as the API has none where all its models are in ONNX
+
+            self._estimator = read_estimator(path)
         except ModuleNotFoundError as error:
             raise BundleError(
                 f"the version is served by scikit-learn itself, and this image has no {error.name}: "
                 "install with --set model-api.image.repository=mlops/api-skops"
             ) from error
-
-        untrusted = io.get_untrusted_types(file=path)
-        foreign = [name for name in untrusted if name.split(".")[0] not in ("sklearn", "numpy", "scipy")]
-        if foreign:
-            raise BundleError(
-                f"{path.name} holds types from outside scikit-learn, which serving does not load: {', '.join(foreign)}"
-            )
         self._pd = pd
-        self._estimator = io.load(path, trusted=untrusted)
         self._names = [feature.name for feature in features]
         self._dtypes = {
             f.name: "int64" if f.dtype in INTEGER else "bool" if f.dtype == "boolean" else "float64"
@@ -139,25 +168,57 @@ class GoldenMismatch(BundleError):
 def load_predictor(bundle: Bundle) -> Predictor:
     """The predictor of a verified bundle, tried on its golden rows.
 
+    Nothing of the model's file is imported, made or run before all of it is found to be what training writes.
+
     Raises:
         BundleError: the model does not load, or (GoldenMismatch) answers the golden rows differently.
     """
+    name = "model.onnx" if bundle.serving == "onnx" else "estimator.skops"
     try:
-        predictor: Predictor
         if bundle.serving == "onnx":
-            predictor = OnnxPredictor((bundle.path / "model.onnx").read_bytes(), bundle.features)
-        else:
-            predictor = SkopsPredictor(bundle.path / "estimator.skops", bundle.features)
-        predictions = predictor.predict(bundle.golden.rows)
+            return _load_onnx(bundle)
+        predictor = SkopsPredictor(bundle.path / name, bundle.features)
+        _check_golden_rows(bundle, predictor.predict(bundle.golden.rows))
+        return predictor
     except BundleError:
         raise
+    except (OnnxFileError, SkopsFileError) as error:
+        raise BundleError(f"{name} is refused: {error.what}") from error
     except Exception as error:  # whatever the runtime raises on a file it cannot use
-        raise BundleError(f"the model does not load: {type(error).__name__}: {error}") from error
+        raise BundleError(f"{name} does not load: {type(error).__name__}: {error}") from error
+
+
+def _load_onnx(bundle: Bundle) -> OnnxPredictor:
+    path = bundle.path / "model.onnx"
+    if path.stat().st_size > MAX_FILE:
+        raise OnnxFileError(f"it has {path.stat().st_size} bytes, {MAX_FILE} are the most")
+    model = path.read_bytes()
+    check_onnx(model)
+    trial = OnnxPredictor(model, bundle.features, on_trial=True)
+    with _deadline(TRIAL_SECONDS) as options:
+        predictions = trial.predict(bundle.golden.rows, options)
+    _check_golden_rows(bundle, predictions)
+    return OnnxPredictor(model, bundle.features)
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[onnxruntime.RunOptions]:
+    """Options of a run that ends with an exception after so many seconds."""
+    options = onnxruntime.RunOptions()
+    timer = threading.Timer(seconds, lambda: setattr(options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
+
+
+def _check_golden_rows(bundle: Bundle, predictions: Predictions) -> None:
     expected = Predictions(bundle.golden.outputs, bundle.golden.probabilities)
     difference = first_difference(expected, predictions, bundle.task)
     if difference:
         raise GoldenMismatch(f"the golden rows are answered differently: {difference}")
-    return predictor
 
 
 def example_difference(bundle: Bundle, prediction: Label) -> str:

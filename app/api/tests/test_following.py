@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.bundle_cache import KEPT_BUNDLES
 from app.api.main import create_app
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.bundle import write_sums
+from app.registry.cache import KEPT_BUNDLES
 from app.registry.ledger import ensure_model
 from app.runtime.processes import Server
 from app.runtime.waiting import wait_until
