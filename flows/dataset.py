@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import numpy as np
@@ -64,12 +66,72 @@ def load(model: Model, source: str | None = None) -> tuple[pd.DataFrame, str]:
     return model.load(), f"flows/models/{model.name}.py"
 
 
-def add_feedback(model: Model, frame: pd.DataFrame, rows: list[Row]) -> pd.DataFrame:
-    """The frame with a row for each prediction whose true label was sent; columns it does not have are left out."""
-    feedback = pd.DataFrame([{**row["features"], model.target: row["label"]} for row in rows])
-    if feedback.empty:
-        return frame
-    return pd.concat([frame, feedback[feedback.columns.intersection(frame.columns)]], ignore_index=True)
+class Feedback(NamedTuple):
+    """The data with the feedback that fits it.
+
+    added: how many rows of feedback are in the frame; left_out: reason -> how many are not.
+    """
+
+    frame: pd.DataFrame
+    added: int
+    left_out: dict[str, int]
+
+
+def add_feedback(model: Model, frame: pd.DataFrame, rows: list[Row]) -> Feedback:
+    """The frame with a row for each prediction whose true label was sent, if it fits the model as it is today.
+
+    Feedback is older than the model file: a feature may have been added, a class removed or a type changed since. Values
+    are cast where nothing is lost by it (3.0 to 3), features that the model no longer has are dropped, and what still does
+    not fit is left out and counted.
+    """
+    if not rows:
+        return Feedback(frame, 0, {})
+    kinds = {name: kind for name, dtype in model.load().dtypes.items() if (kind := _kind(dtype))}
+    classes = set(frame[model.target]) if model.task == "classification" and model.target in frame else None
+    fitting: list[dict[str, Any]] = []
+    left_out: Counter[str] = Counter()
+    for row in rows:
+        try:
+            fitting.append(_fit(model, kinds, classes, {**row["features"], model.target: row["label"]}))
+        except _DoesNotFit as reason:
+            left_out[str(reason)] += 1
+    if fitting:
+        # a column at a time: pandas would guess a type from the values, and take text for a category's codes
+        added = pd.DataFrame({name: pd.Series([row[name] for row in fitting], dtype=PANDAS[kind])
+                              for name, kind in kinds.items() if name in frame})  # fmt: skip
+        frame = pd.concat([frame, added], ignore_index=True)
+    return Feedback(frame, len(fitting), dict(left_out))
+
+
+class _DoesNotFit(Exception):
+    """Why a row of feedback cannot be trained on."""
+
+
+def _fit(model: Model, kinds: dict[str, str], classes: set[Any] | None, values: dict[str, Any]) -> dict[str, Any]:
+    """The values that the model wants, in its types."""
+    fitted = {}
+    for name, kind in kinds.items():
+        if name not in values:
+            raise _DoesNotFit(f"it has no {name}")
+        fitted[name] = _cast_value(values[name], kind)
+        if name == model.target and classes is not None and (fitted[name] is None or fitted[name] not in classes):
+            raise _DoesNotFit(f"the label is no class of {name} any more")
+        if fitted[name] is None:
+            raise _DoesNotFit(f"{name} should be {kind}")
+    return fitted
+
+
+def _cast_value(value: Any, kind: str) -> Any:
+    """The value in the type of a signature's name, or None where that would change it."""
+    if kind == "string":
+        return value if isinstance(value, str) else None
+    if kind == "boolean" or isinstance(value, bool):
+        return value if kind == "boolean" and isinstance(value, bool) else None
+    if not isinstance(value, int | float):
+        return None
+    if kind == "double":
+        return float(value) if abs(value) <= sys.float_info.max else None
+    return int(value) if abs(value) < 2**63 and value == int(value) else None
 
 
 def _kind(dtype: Any) -> str:

@@ -49,16 +49,24 @@ _IO: dict[str, Any] = {
 
 
 @task(name="load", **_IO)
-def load_data(model: Model, source: str | None, with_feedback: bool) -> tuple[pd.DataFrame, str]:
-    """The rows to train on, as they are, and where they came from; with_feedback adds the labels that were sent."""
+def load_data(model: Model, source: str | None, with_feedback: bool) -> tuple[pd.DataFrame, str, dict[str, int]]:
+    """The rows to train on, as they are, where they came from, and what is to be counted of them.
+
+    with_feedback adds the labels that were sent; those that do not fit the model any more are left out.
+    """
     frame, origin = dataset.load(model, source)
+    log, counts = get_run_logger(), {}
     if with_feedback:
         with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
             rows = feedback_store.read(registry, model.name)
-        frame = dataset.add_feedback(model, frame, rows)
-        origin += f" and {len(rows)} rows of feedback"
-    get_run_logger().info("%d rows from %s", len(frame), origin)
-    return frame, origin
+        feedback = dataset.add_feedback(model, frame, rows)
+        frame = feedback.frame
+        counts = {"feedback_rows": feedback.added, "feedback_rows_left_out": sum(feedback.left_out.values())}
+        origin += f" and {feedback.added} rows of feedback"
+        for reason, count in sorted(feedback.left_out.items()):
+            log.warning("%d rows of feedback do not fit %s any more and were left out: %s", count, model.name, reason)
+    log.info("%d rows from %s", len(frame), origin)
+    return frame, origin, counts
 
 
 @task(name="validate", cache_policy=NO_CACHE)
@@ -97,9 +105,10 @@ def track(
     origin: str,
     seed: int,
     evaluation: Evaluation,
+    counts: dict[str, int],
     tags: dict[str, str],
 ) -> tuple[str, str]:
-    """Log the run to MLflow: data, parameters, metrics and pictures; returns the ids of run and experiment."""
+    """Log the run to MLflow: data, parameters, metrics, counts and pictures; returns the ids of run and experiment."""
     mlflow.set_tracking_uri(MlflowSettings().mlflow_tracking_uri)
     mlflow.set_experiment(model.name)
     with mlflow.start_run(tags=tags) as run:
@@ -108,7 +117,7 @@ def track(
         mlflow.log_input(data, context="training")
         params = {name: str(value) for name, value in estimator.get_params().items() if _is_plain(value)}
         mlflow.log_params({**params, "seed": seed, "holdout": model.holdout, "rows": len(frame)})
-        mlflow.log_metrics(evaluation.metrics)
+        mlflow.log_metrics({**evaluation.metrics, **counts})
         mlflow.log_dict(evaluation.importances, "evaluation/feature_importances.json")
         for name, figure in evaluation.figures.items():
             mlflow.log_figure(figure, f"evaluation/{name}")
@@ -155,13 +164,13 @@ def train(
         who, cause: for the promotion ledger.
     """
     definition = load_model(model)
-    frame, origin = load_data(definition, source, feedback)
+    frame, origin, counts = load_data(definition, source, feedback)
     frame = validate(definition, frame)
     train_rows, held_out = split(definition, frame)
     estimator = fit(definition, train_rows, seed)
     evaluation = assess(definition, estimator, held_out, seed)
     tags = {**provenance.tags(), "dataset_sha256": dataset.fingerprint(frame), "seed": str(seed), "cause": cause}
-    run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, tags)
+    run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, counts, tags)
     fitted = FittedModel.of(definition, estimator, train_rows, example=frame.head(1).drop(columns=definition.target))
     version = register_version(definition, fitted, held_out, run_id, tags)
     decision = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -28,7 +30,8 @@ class _Pending(NamedTuple):
 class Committer:
     """Group commit: what comes in while one upload is under way goes with the next one, one file per model.
 
-    Runs on the event loop; the upload itself is in a thread of its own.
+    Runs on the event loop; the upload itself is in a thread of its own. After every so many uploads the store is compacted,
+    in another thread that may end at any time: nobody waits for it.
     """
 
     def __init__(self, registry: MlflowClient) -> None:
@@ -39,6 +42,8 @@ class Committer:
         self._closing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feedback")
         self._task: asyncio.Task[None] | None = None
+        self._uploads: Counter[str] = Counter()  # by model
+        self._compacting: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to store; from within the event loop."""
@@ -97,7 +102,28 @@ class Committer:
             error = failure
             is_expected = isinstance(failure, MlflowError)
             log.error("%d labels for %s were not stored: %s", len(rows), model, error, exc_info=not is_expected)
+        else:
+            self._compact_now_and_then(model)
         self._rows -= len(rows)
         for part in parts:
             if not part.done.done():  # done when the client went away
                 part.done.set_exception(error) if error else part.done.set_result(None)
+
+    def _compact_now_and_then(self, model: str) -> None:
+        """Compact at the first upload, for what earlier processes left, and then after as many as make it worth it."""
+        due = self._uploads[model] % feedback_store.COMPACT_AT == 0
+        if due and self._compacting and self._compacting.is_alive():
+            return  # at the next upload
+        self._uploads[model] += 1
+        if due:
+            self._compacting = threading.Thread(target=self._compact, args=(model,), name="compaction", daemon=True)
+            self._compacting.start()
+
+    def _compact(self, model: str) -> None:
+        try:
+            done = feedback_store.compact(self.registry, model)
+        except Exception as error:  # it is as good without, until the next time
+            log.warning("the feedback on %s was not compacted: %s", model, error)
+        else:
+            if done:
+                log.info("compacted the feedback on %s: %d runs", model, done)

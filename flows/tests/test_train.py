@@ -159,7 +159,9 @@ def test_mlflow_away_is_waited_for(
     assert platform.version("iris", result["version"]).run_id == result["run_id"]
 
 
-def test_feedback_can_be_trained_on(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
+def test_feedback_is_trained_on_and_what_no_longer_fits_is_counted(
+    platform: MlflowClient, iris_run: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [
         {
             "id": f"id-{i}",
@@ -172,6 +174,11 @@ def test_feedback_can_be_trained_on(platform: MlflowClient, iris_run: dict[str, 
         }
         for i in range(7)
     ]
+    old = {"sepal_length": 5.0}  # of a time when the model had one feature
+    rows += [{**rows[0], "id": "old", "features": old}, {**rows[0], "id": "gone", "label": "tulip"}]
     feedback_store.store(platform, "iris", rows)
     result = train("iris", feedback=True, promote=False)
-    assert platform.run(result["run_id"]).params["rows"] == str(150 + 7)
+    run = platform.run(result["run_id"])
+    assert run.params["rows"] == str(150 + 7)
+    assert (run.metrics["feedback_rows"], run.metrics["feedback_rows_left_out"]) == (7, 2)
+    assert "1 rows of feedback do not fit iris any more and were left out: it has no sepal_width" in caplog.text

@@ -13,6 +13,7 @@ from app.api.errors import Refusal
 from app.api.feedback_committer import Committer
 from app.api.prediction_id import Signer
 from app.clients.mlflow import MlflowClient
+from app.registry import feedback_store
 from app.registry.feedback_store import read
 from app.runtime.processes import Server
 from app.runtime.waiting import wait_until
@@ -191,6 +192,27 @@ def test_what_comes_in_during_an_upload_goes_as_one_file(mlflow: MlflowClient, m
     assert [row["id"] for row in read(mlflow, model_name)] == [row["id"] for row in rows]
     run = mlflow.search_runs("feedback", {"mlops.model": model_name})[0]
     assert len(mlflow.list_artifacts(mlflow.artifact_path(run.artifact_uri))) < 5
+
+
+def test_uploads_are_compacted_now_and_then(
+    mlflow: MlflowClient, model_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback_store, "COMPACT_AT", 3)
+
+    def compacted() -> bool:
+        runs = mlflow.search_runs("feedback", {"mlops.model": model_name})
+        return any(feedback_store.COMPACTED_TAG in run.tags for run in runs)
+
+    async def put_one_by_one() -> None:
+        committer = Committer(mlflow)
+        committer.start()
+        for i in range(8):
+            await committer.put({model_name: [{"id": str(i), "time": i, "label": i}]})
+        await asyncio.to_thread(wait_until, compacted)
+        await committer.close()
+
+    asyncio.run(put_one_by_one())
+    assert [row["label"] for row in read(mlflow, model_name)] == list(range(8))
 
 
 def test_a_full_queue_is_503() -> None:
