@@ -19,7 +19,7 @@ COMMON = runpy.run_path(str(CHART / "schemas.py"))
 # Maps of people's own keys, and what is Kubernetes' own.
 OPEN = {*COMMON["POD"], "annotations", "labels", "config", "commonLabels", "commonAnnotations"}
 # What the other charts learn from one being on, and no settings.
-INTERNAL = ("/shared", "/operator/shared")
+INTERNAL = ("/shared", "/operator/shared", "/lib", "/global/alone")
 CHARTS = ("postgres", "monitoring", "serviceMonitors", "grafana", "traefik", "retrainer")
 HANDED_DOWN = ("fullnameOverride", "nameOverride", "commonLabels", "commonAnnotations", "addresses")
 SHARED = {f"/global/{name}" for name in (*CHARTS, *HANDED_DOWN)}
