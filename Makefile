@@ -26,8 +26,9 @@ TOOLS := PATH="$(CURDIR)/.tools/bin:$$PATH"
 up:  ## a kind cluster with everything on it: ends with a prediction
 	@$(CLUSTER) up --config $(KIND_CONFIG) --platform -- $(ARGS)
 
-test: $(READY) lint  ## every test that needs no cluster (and helm and Prometheus, which it builds where there are none)
+test: $(READY) lint  ## every test that needs no cluster (and helm, a registry and Prometheus, which it builds where there are none)
 	@$(CLUSTER) tool helm
+	@$(CLUSTER) tool registry
 	@$(CLUSTER) tool promtool
 	@$(CLUSTER) tool prometheus
 	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -44,7 +44,12 @@ def page() -> str:
     platform = yaml.safe_load((CHART / "values.yaml").read_text())
     common = set(json.loads((CHART / "charts" / "ui" / "values.schema.json").read_text())["properties"])
     of_pods = {name for name in common if name in platform["global"]}
-    sections = [HEAD, _section("global", CHART, {"global": platform["global"]}, set())]
+    charts = {path.parent.name for path in CHART.glob("charts/*/Chart.yaml")}
+    sections = [
+        HEAD,
+        _section("platform", CHART, platform, {*charts, "global"}),
+        _section("global", CHART, {"global": platform["global"]}, set()),
+    ]
     for path in sorted(CHART.glob("charts/*/values.yaml")):
         name = path.parent.name
         values = _merged(yaml.safe_load(path.read_text()), platform.get(name) or {})
@@ -59,9 +64,12 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 def _section(name: str, folder: Path, values: dict[str, Any], left_out: set[str]) -> str:
     schema = json.loads((folder / "values.schema.json").read_text())
-    prefix = "" if name == "global" else f"{name}."
+    prefix = f"{name}."
     if name == "global":
-        schema = {"properties": {"global": schema["properties"]["global"]}}
+        schema = schema["properties"]["global"]
+        values = values["global"]
+    elif name == "platform":
+        prefix = ""
     else:
         left_out = {*left_out, "ingress"}
         schema["properties"].pop("global")

@@ -164,6 +164,7 @@ WITHOUT_CLAIM = {"monitoring"}  # its volumes are the operator's to claim
 def filled(name: str, schema: Schema) -> Schema:
     """A chart's schema with the settings that it has in common with others."""
     properties: Schema = schema["properties"]
+    properties["lib"] = {"type": "object", "description": "Fragments, where the chart is rendered alone; not a setting"}
     sections = [properties, *(properties[section]["properties"] for section in PODS.get(name, []))]
     for section in sections:
         section |= POD

@@ -52,7 +52,7 @@ BAD: list[tuple[str, Any]] = [
     ("global.affinity", []),
     ("global.networkPolicy.enabled", "off"),
     ("global.networkPolicy.dns.ports", ["dns"]),
-    ("global.fullnameOverride", "My Platform"),
+    ("fullnameOverride", "My Platform"),
     ("prefect-worker.jobs.activeDeadlineSeconds", -1),
     ("prefect-worker.jobs.gpuResource", "gpu"),
     ("mlflow.resources.requests.cpu", "much"),

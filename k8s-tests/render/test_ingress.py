@@ -37,6 +37,12 @@ def annotations(ingress: Manifest) -> dict[str, str]:
     return dict(ingress["metadata"].get("annotations", {}))
 
 
+def env(manifests: list[Manifest], deployment: str) -> dict[str, str]:
+    """The main container's environment variables that are given as they are."""
+    (container,) = named(manifests, "Deployment", f"mlops-{deployment}")["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+
+
 def test_every_service_has_one_that_leads_to_it() -> None:
     made = ingresses()
     assert set(made) == {*SERVICES, "api-docs"}
@@ -135,7 +141,7 @@ def test_a_service_as_it_is_wanted() -> None:
     assert (path["path"], path["pathType"]) == ("/mlflow", "ImplementationSpecific")
     assert "Ingress/mlops-ui" not in {title(m) for m in manifests}
     # and everything else knows the address
-    assert named(manifests, "ConfigMap", "mlops-addresses")["data"]["mlflow"] == "https://mlflow.example.com/mlflow"
+    assert env(manifests, "ui")["MLOPS_MLFLOW_PUBLIC_URL"] == "https://mlflow.example.com/mlflow"
     arguments = named(manifests, "Deployment", "mlops-mlflow")["spec"]["template"]["spec"]["containers"][0]["args"]
     assert any("mlflow.example.com" in a for a in arguments if a.startswith("--allowed-hosts"))
     assert "https://mlflow.example.com" in str(named(manifests, "ConfigMap", "mlops-dashboards"))
@@ -150,7 +156,7 @@ def test_tls_for_every_service(secret: str) -> None:
         expected = {"hosts": [f"{service}.ml.example.com"], "secretName": secret or f"mlops-{service}-tls"}
         assert ingress["spec"]["tls"] == [expected], name
     manifests = render_chart(values)
-    assert named(manifests, "ConfigMap", "mlops-addresses")["data"]["ui"] == "https://ui.ml.example.com"
+    assert env(manifests, "prefect-worker")["PREFECT_UI_URL"] == "https://prefect.ml.example.com"
     arguments = named(manifests, "Deployment", "mlops-traefik")["spec"]["template"]["spec"]["containers"][0]["args"]
     assert "--entryPoints.web.http.redirections.entryPoint.to=:443" in arguments
     assert not [a for a in str(named(render_chart(), "Deployment", "mlops-traefik")) if "redirections" in a]

@@ -14,7 +14,7 @@ CREDENTIALS = {
 COMMON = {
     "NetworkPolicy/mlops-default-deny",
     "NetworkPolicy/mlops-loop",
-    *("ConfigMap/mlops-dashboards", "ConfigMap/mlops-addresses"),
+    "ConfigMap/mlops-dashboards",
     "NetworkPolicy/mlops-training",
     "Pod/mlops-loop",
     "ServiceAccount/mlops-training",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import Manifest, containers, named, operated, pods, render_chart, template, title
+from chart import CHART, Manifest, containers, job_template, named, operated, pods, render_chart, template, title
 
 TOLERATION = {"key": "team", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}
 SPREAD = {
@@ -213,11 +213,63 @@ def rendered(values: dict[str, Any], release: str) -> list[Manifest]:
     [({"fullnameOverride": "ml"}, "ml-"), ({"nameOverride": "iris"}, "mlops-iris-"), ({}, "mlops-")],
 )
 def test_names_begin_as_they_are_told_to(values: dict[str, Any], begin: str) -> None:
-    manifests = rendered({"global": values, **POSTGRES}, "mlops")
+    manifests = rendered({**values, **POSTGRES}, "mlops")
     for manifest in manifests:
         name = manifest["metadata"]["name"].removeprefix("mlops-" if manifest["kind"] == "IngressClass" else "")
         assert f"{name}-".startswith(begin), title(manifest)
         assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == begin.removesuffix("-"), title(manifest)
+
+
+def test_what_is_handed_down_is_so_before_any_chart_is_rendered() -> None:
+    """Helm renders the templates of deeper folders first; two of one depth come in no order."""
+    (first,) = CHART.glob("templates/**/handed-down.yaml")
+    depths = {path: len(path.parts) for path in CHART.rglob("*.yaml") if "templates" in path.parts and path != first}
+    assert len(first.parts) > max(depths.values())
+
+
+def test_labels_and_annotations_of_all_objects() -> None:
+    labels, annotations = {"cost-center": "42", "app.kubernetes.io/owner": "ml"}, {"example.com/contact": "ml@example.com"}
+    plain = {title(m): m for m in render_chart(POSTGRES)}
+    manifests = render_chart({"commonLabels": labels, "commonAnnotations": annotations, **POSTGRES})
+    assert {title(m) for m in manifests} == set(plain)
+    job = job_template(manifests)
+    for manifest in [*manifests, {**job, "metadata": {"name": "training", **job["metadata"]}}]:
+        assert labels.items() <= manifest["metadata"]["labels"].items(), title(manifest)
+        assert annotations.items() <= manifest["metadata"]["annotations"].items(), title(manifest)
+        before = plain.get(title(manifest), {"metadata": {}})["metadata"]
+        assert before.get("labels", {}).items() <= manifest["metadata"]["labels"].items(), title(manifest)
+        assert before.get("annotations", {}).items() <= manifest["metadata"]["annotations"].items(), title(manifest)
+    for name, pod in {**pods(manifests), **operated(manifests)}.items():
+        assert labels.items() <= pod["metadata"]["labels"].items(), name
+    claim = named(manifests, "Prometheus", "mlops")["spec"]["storage"]["volumeClaimTemplate"]
+    assert claim["metadata"]["labels"] == labels
+    for manifest in manifests:
+        selector = manifest.get("spec", {}).get("selector", {}) if isinstance(manifest.get("spec"), dict) else {}
+        assert "cost-center" not in str(selector), title(manifest)
+
+
+def test_a_label_of_the_charts_cannot_be_common() -> None:
+    done = template({"commonLabels": {"app.kubernetes.io/instance": "x"}})
+    assert done.returncode != 0
+    assert "commonLabels has app.kubernetes.io/instance=x, but the chart sets" in done.stderr
+
+
+def test_objects_of_ones_own() -> None:
+    manifests = render_chart(
+        {
+            "extraObjects": [
+                {
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": "{{ include \"lib.fullname\" . }}-extra"},
+                    "data": {"namespace": "{{ .Release.Namespace }}"},
+                },
+                "apiVersion: v1\nkind: Secret\nmetadata: {name: as-text}\n",
+            ]
+        }
+    )
+    assert named(manifests, "ConfigMap", "mlops-extra")["data"] == {"namespace": "mlops"}
+    assert named(manifests, "Secret", "as-text")
 
 
 def test_no_name_is_too_long() -> None:

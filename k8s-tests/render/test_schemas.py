@@ -17,11 +17,12 @@ SUBCHARTS = [folder.name for folder in FOLDERS[1:]]
 # What writes the settings that charts have in common: they have no default in values.yaml but `global`'s.
 COMMON = runpy.run_path(str(CHART / "schemas.py"))
 # Maps of people's own keys, and what is Kubernetes' own.
-OPEN = {*COMMON["POD"], "annotations", "labels", "config"}
+OPEN = {*COMMON["POD"], "annotations", "labels", "config", "commonLabels", "commonAnnotations"}
 # What the other charts learn from one being on, and no settings.
-INTERNAL = ("/shared", "/operator/shared")
+INTERNAL = ("/shared", "/operator/shared", "/lib", "/global/alone")
 CHARTS = ("postgres", "monitoring", "serviceMonitors", "grafana", "traefik", "retrainer")
-SHARED = {f"/global/{name}" for name in CHARTS}
+HANDED_DOWN = ("fullnameOverride", "nameOverride", "commonLabels", "commonAnnotations", "addresses")
+SHARED = {f"/global/{name}" for name in (*CHARTS, *HANDED_DOWN)}
 # Their defaults are in the umbrella's values.yaml, as that is what reads them.
 OF_UMBRELLA = {"traefik": {"/enabled"}, "grafana": {"/enabled", "/dashboardLabel"}}
 
@@ -32,9 +33,9 @@ def schema(folder: Path) -> dict[str, Any]:
 
 
 def values(folder: Path) -> dict[str, Any]:
-    """values.yaml; of the umbrella only `global`, as the rest is the subcharts'."""
+    """values.yaml; of the umbrella without what is the subcharts'."""
     loaded: dict[str, Any] = yaml.safe_load((folder / "values.yaml").read_text())
-    return {"global": loaded["global"]} if folder == CHART else loaded
+    return {key: value for key, value in loaded.items() if folder != CHART or key not in SUBCHARTS}
 
 
 def properties(of: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -90,8 +91,8 @@ def test_schema_and_values_have_the_same_settings(folder: Path) -> None:
         path
         for path, child in properties(schema(folder))
         if "properties" not in child
-        and (folder == CHART) == path.startswith("/global/")
-        and path not in SHARED
+        and not (folder == CHART and path.split("/")[1] in {*SUBCHARTS, "lib"})
+        and path not in {*SHARED, "/global"}
         and not path.startswith(INTERNAL)
     }
     in_values = {path for path, _ in settings(values(folder))}

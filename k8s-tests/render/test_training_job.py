@@ -29,9 +29,7 @@ def made(manifests: list[Manifest], **variables: Any) -> Manifest:
     """The Job of a flow run, as the worker prepares it from the chart's template."""
     template = json.loads(named(manifests, "ConfigMap", "mlops-prefect-worker")["data"]["base-job-template.json"])
     worker = named(manifests, "Deployment", "mlops-prefect-worker")["spec"]["template"]["spec"]["containers"][0]
-    addresses = named(manifests, "ConfigMap", "mlops-addresses")["data"]
     env = {variable["name"]: variable.get("value") for variable in worker["env"]}
-    env["PREFECT_UI_URL"] = addresses["prefect"]  # as the worker reads it
     settings = {PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_UI_URL: env["PREFECT_UI_URL"]}
     with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD, **settings}):
         configuration = asyncio.run(KubernetesWorkerJobConfiguration.from_template_and_values(template, variables))

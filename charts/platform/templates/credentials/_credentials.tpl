@@ -13,12 +13,6 @@ stays. Nothing is generated here, so two renderings are the same. With global.ex
 {{/* The metadata of an object that is there for the Job: made before it, removed when it has succeeded. (list . weight) */}}
 {{- define "credentials.metadata" -}}
 {{- $root := index . 0 -}}
-name: {{ include "credentials.name" $root }}
-namespace: {{ $root.Release.Namespace }}
-labels:
-  {{- include "credentials.labels" $root | nindent 2 }}
-annotations:
-  helm.sh/hook: pre-install,pre-upgrade
-  helm.sh/hook-weight: {{ index . 1 | quote }}
-  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- $hook := dict "helm.sh/hook" "pre-install,pre-upgrade" "helm.sh/hook-weight" (index . 1 | toString) "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
+{{ include "lib.metadata" (dict "root" $root "name" (include "credentials.name" $root) "labels" (include "credentials.labels" $root) "annotations" $hook) }}
 {{- end }}

@@ -27,13 +27,10 @@
 {{ $scheme }}://{{ include "lib.hosts" . | fromYamlArray | first }}{{ if ne $port $default }}:{{ $port }}{{ end }}{{ $own.path | default "/" | trimSuffix "/" }}
 {{- end }}
 
-{{/* An environment variable with the address of another chart's service. (list . NAME "mlflow") */}}
-{{- define "lib.urlEnv" -}}
-- name: {{ index . 1 }}
-  valueFrom:
-    configMapKeyRef:
-      name: {{ include "lib.name" (list (index . 0) "addresses") }}
-      key: {{ index . 2 }}
+{{/* The address of another chart's service for people; the platform tells all charts. (list . "mlflow") */}}
+{{- define "lib.address" -}}
+{{- $root := index . 0 -}}
+{{ get ($root.Values.global.addresses | default dict) (index . 1) | default (include "lib.url" (list $root (index . 1) dict)) }}
 {{- end }}
 
 {{/*
@@ -73,14 +70,7 @@ The Ingress of a service and, with global.gateway.enabled, its HTTPRoute.
 apiVersion: networking.k8s.io/v1
 kind: Ingress
 metadata:
-  name: {{ $name }}
-  namespace: {{ $root.Release.Namespace }}
-  labels:
-    {{- include "lib.labels" $root | nindent 4 }}
-  {{- with $annotations }}
-  annotations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "lib.metadata" (dict "root" $root "name" $name "annotations" $annotations) | nindent 2 }}
 spec:
   {{- with $class }}
   ingressClassName: {{ . }}
@@ -114,10 +104,7 @@ spec:
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata:
-  name: {{ include "lib.name" (list .root .name) }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "lib.labels" .root | nindent 4 }}
+  {{- include "lib.metadata" (dict "root" .root "name" (include "lib.name" (list .root .name))) | nindent 2 }}
 spec:
   parentRefs:
     {{- toYaml .root.Values.global.gateway.parentRefs | nindent 4 }}

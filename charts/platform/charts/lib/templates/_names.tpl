@@ -39,14 +39,25 @@ app.kubernetes.io/part-of: mlops
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- include "lib.commonLabels" . }}
 {{- end }}
 
-{{/* The metadata of an object. */}}
+{{/*
+The metadata of an object, its labels last: of the chart's main one (.), or (dict "root" .) with what differs of "name",
+"labels", "annotations"; "clusterScoped" true for an object that is in no namespace.
+*/}}
 {{- define "lib.metadata" -}}
-name: {{ include "lib.name" . }}
-namespace: {{ .Release.Namespace }}
+{{- $object := ternary . (dict "root" .) (hasKey . "root") -}}
+name: {{ $object.name | default (include "lib.name" $object.root) }}
+{{- if not $object.clusterScoped }}
+namespace: {{ $object.root.Release.Namespace }}
+{{- end }}
+{{- with mergeOverwrite (dict) ($object.root.Values.global.commonAnnotations | default dict) ($object.annotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 labels:
-  {{- include "lib.labels" . | nindent 2 }}
+  {{- $object.labels | default (include "lib.labels" $object.root) | nindent 2 }}
 {{- end }}
 
 {{/*

@@ -65,7 +65,8 @@ priorityClassName: {{ . }}
 {{- define "lib.podMetadata" -}}
 {{- $settings := include "lib.settings" . | fromYaml -}}
 labels:
-  {{- mergeOverwrite $settings.podLabels (.labels | default (include "lib.labels" .root) | fromYaml) | toYaml | nindent 2 }}
+  {{- $common := .root.Values.global.commonLabels | default dict }}
+  {{- mergeOverwrite (dict) $common $settings.podLabels (.labels | default (include "lib.labels" .root) | fromYaml) | toYaml | nindent 2 }}
 {{- with mergeOverwrite $settings.podAnnotations (.annotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -115,14 +116,7 @@ envFrom:
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ include "lib.accountName" . }}
-  namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- .labels | default (include "lib.labels" .root) | nindent 4 }}
-  {{- with $account.annotations }}
-  annotations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "lib.metadata" (dict "root" .root "name" (include "lib.accountName" .) "labels" .labels "annotations" $account.annotations) | nindent 2 }}
 automountServiceAccountToken: false
 {{- end }}
 {{- end }}

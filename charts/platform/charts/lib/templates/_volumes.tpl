@@ -5,10 +5,8 @@
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata:
-  {{- include "lib.metadata" $ | nindent 2 }}
-  annotations:
-    helm.sh/resource-policy: keep
-    {{- include "lib.claimAnnotations" . | nindent 4 }}
+  {{- $annotations := include "lib.claimAnnotations" . | fromYaml }}
+  {{- include "lib.metadata" (dict "root" $ "annotations" (set $annotations "helm.sh/resource-policy" "keep")) | nindent 2 }}
 spec:
   {{- include "lib.claimSpec" (list $ .) | nindent 2 }}
 {{- end }}

@@ -37,10 +37,7 @@ kube-state-metrics: {port: http, number: 8080, honorLabels: true}
 
 {{/* The metadata of an object of the chart. (list . "prometheus") */}}
 {{- define "monitoring.metadata" -}}
-name: {{ include "lib.name" . }}
-namespace: {{ (index . 0).Release.Namespace }}
-labels:
-  {{- include "monitoring.labels" . | nindent 2 }}
+{{ include "lib.metadata" (dict "root" (index . 0) "name" (include "lib.name" .) "labels" (include "monitoring.labels" .)) }}
 {{- end }}
 
 {{- define "monitoring.labels" -}}
@@ -51,6 +48,7 @@ app.kubernetes.io/part-of: mlops
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
+{{- include "lib.commonLabels" $root }}
 {{- end }}
 
 {{/* What the operator reconciles: no other operator of the cluster does, and ours nothing else. */}}

@@ -15,8 +15,9 @@ job_configuration:
     metadata:
       generateName: {{ "{{ name }}-" | quote }}
       namespace: {{ "{{ namespace }}" | quote }}
-      labels: {{ "{{ labels }}" | quote }}
-      annotations: {{ "{{ annotations }}" | quote }}
+      # to which Prefect adds its own
+      labels: {{ .Values.global.commonLabels | default dict | toJson }}
+      annotations: {{ .Values.global.commonAnnotations | default dict | toJson }}
     spec:
       backoffLimit: 0 # a second pod would be a second run
       ttlSecondsAfterFinished: {{ "{{ finished_job_ttl }}" | quote }}
@@ -57,7 +58,7 @@ job_configuration:
             - {name: MLFLOW_TRACKING_URI, value: "http://{{ include "lib.name" (list . "mlflow") }}:5000"}
             - {name: MLFLOW_TRACKING_USERNAME, value: trainer}
             {{- include "lib.secretEnv" (list . "MLFLOW_TRACKING_PASSWORD" "mlflow-trainer-password") | nindent 12 }}
-            {{- include "lib.urlEnv" (list . "MLOPS_MLFLOW_PUBLIC_URL" "mlflow") | nindent 12 }}
+            - {name: MLOPS_MLFLOW_PUBLIC_URL, value: {{ include "lib.address" (list . "mlflow") | quote }}}
             - {name: MLOPS_RETRY_SECONDS, value: "180"}
             - {name: MLOPS_IMAGE, value: {{ include "lib.image" (list . .Values.image) | quote }}}
             - {name: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, value: "30"}

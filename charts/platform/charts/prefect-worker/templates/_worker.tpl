@@ -2,6 +2,6 @@
 {{- define "prefect-worker.env" -}}
 - {name: PREFECT_API_URL, value: "http://{{ include "lib.name" (list . "prefect-server") }}:4200/api"}
 # For people: in the logs of runs, and of what is started from this pod. Prefect hands it on to the Jobs.
-{{ include "lib.urlEnv" (list . "PREFECT_UI_URL" "prefect") }}
+- {name: PREFECT_UI_URL, value: {{ include "lib.address" (list . "prefect") | quote }}}
 {{ include "lib.secretEnv" (list . "PREFECT_API_AUTH_STRING" "prefect-auth-string") }}
 {{- end }}

@@ -1,16 +1,4 @@
-# Where people reach each service: for the links between pages and in the logs of runs.
-apiVersion: v1
-kind: ConfigMap
-metadata:
-  name: {{ include "lib.name" (list . "addresses") }}
-  namespace: {{ .Release.Namespace }}
-  labels:
-    {{- include "lib.labels" . | nindent 4 }}
-data:
-  {{- range $name, $url := include "platform.addresses" . | fromYaml }}
-  {{ $name }}: {{ $url }}
-  {{- end }}
-
+{{/* Where people reach each service: for the links between pages, in alerts and in the logs of runs. */}}
 {{- define "platform.addresses" -}}
 {{- $values := .Values -}}
 {{- range $name, $ingress := dict "api" (index $values "model-api").ingress "mlflow" $values.mlflow.ingress "prefect" (index $values "prefect-server").ingress "ui" $values.ui.ingress "grafana" $values.grafana.ingress "prometheus" (dig "prometheus" "ingress" dict ($values.monitoring | default dict)) }}
