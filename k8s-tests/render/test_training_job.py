@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
-from uuid import uuid4
 
 import kubernetes_validate
 import pytest
 from chart import Manifest, job_template, named, render_chart
 from network import selects
 from pod_security import violations
-from prefect.client.schemas import FlowRun
-from prefect.client.schemas.objects import Flow
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
-from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from profiles import PROFILES
+
+from app.testing.training_job import training_job
 
 PASSWORD = "admin:0123456789"  # noqa: S105
 
@@ -27,16 +23,8 @@ def made(manifests: list[Manifest], **variables: Any) -> Manifest:
     worker = named(manifests, "Deployment", "mlops-prefect-worker")["spec"]["template"]["spec"]["containers"][0]
     addresses = named(manifests, "ConfigMap", "mlops-addresses")["data"]
     env = {variable["name"]: variable.get("value") for variable in worker["env"]}
-    env["PREFECT_UI_URL"] = addresses["prefect"]  # as the worker reads it
-    settings = {PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_UI_URL: env["PREFECT_UI_URL"]}
-    with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD, **settings}):
-        configuration = asyncio.run(KubernetesWorkerJobConfiguration.from_template_and_values(template, variables))
-        flow = Flow(id=uuid4(), name="train")
-        configuration.prepare_for_flow_run(FlowRun(id=uuid4(), name="brave-run", flow_id=flow.id), None, flow)
-    job: Manifest = configuration.job_manifest
-    for field in ("parallelism", "completions"):
-        job["spec"]["template"]["spec"].pop(field)
-    return job
+    settings = {"PREFECT_API_URL": env["PREFECT_API_URL"], "PREFECT_UI_URL": addresses["prefect"]}
+    return training_job(template, settings | {"PREFECT_API_AUTH_STRING": PASSWORD}, **variables)
 
 
 def container(job: Manifest) -> dict[str, Any]:
