@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from release import Platform
+from namespace import Namespace, wait_for
+from release import CHART, CONTEXT, Platform, run
 
 from app.testing.training_job import training_job
 
@@ -145,9 +147,8 @@ FORBIDDEN: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def worker(platform: Platform) -> client.BatchV1Api:
-    """A client with the rights of the worker's account."""
+def worker_of(platform: Platform) -> client.BatchV1Api:
+    """A client with the rights of a release's worker."""
     api = client.ApiClient(platform.api.configuration)
     api.set_default_header(
         "Impersonate-User", f"system:serviceaccount:{platform.name}:{platform.release}-prefect-worker"
@@ -155,11 +156,22 @@ def worker(platform: Platform) -> client.BatchV1Api:
     return client.BatchV1Api(api)
 
 
-@pytest.fixture(scope="module")
-def template(platform: Platform) -> dict[str, Any]:
-    """The base job template that the worker gives Prefect."""
+def template_of(platform: Platform) -> dict[str, Any]:
+    """The base job template that a release's worker gives Prefect."""
     config = platform.core.read_namespaced_config_map(f"{platform.release}-prefect-worker", platform.name)
     return dict(json.loads(config.data["base-job-template.json"]))
+
+
+@pytest.fixture(scope="module")
+def worker(platform: Platform) -> client.BatchV1Api:
+    """A client with the rights of the platform's worker."""
+    return worker_of(platform)
+
+
+@pytest.fixture(scope="module")
+def template(platform: Platform) -> dict[str, Any]:
+    """The base job template of the platform's trainings."""
+    return template_of(platform)
 
 
 @pytest.fixture
@@ -219,10 +231,113 @@ def test_a_job_that_is_there_is_not_made_another(
     worker.patch_namespaced_job(suspended, platform.name, {"spec": {"suspend": True}}, dry_run="All")
 
 
+def assert_understood(api: client.ApiClient, policy: str) -> None:
+    """Kubernetes has compared every expression with the types of a Job, and found nothing that does not fit."""
+
+    def checked() -> Any:
+        return client.AdmissionregistrationV1Api(api).read_validating_admission_policy(policy).status.type_checking
+
+    assert not wait_for(checked, f"the status of {policy}").expression_warnings
+
+
 def test_the_rules_are_understood(platform: Platform) -> None:
-    """Kubernetes compares every expression with the types of a Job, and says what does not fit."""
-    policy = client.AdmissionregistrationV1Api(platform.api).read_validating_admission_policy(
-        f"{platform.name}.{platform.release}-prefect-worker"
-    )
-    assert policy.status.type_checking is not None, "not looked at yet"
-    assert not policy.status.type_checking.expression_warnings
+    assert_understood(platform.api, f"{platform.name}.{platform.release}-prefect-worker")
+
+
+# -- what settings add -----------------------------------------------------------------------------------------------
+
+VOLUMES = [
+    {"name": "ca", "configMap": {"name": "ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+    {"name": "data", "persistentVolumeClaim": {"claimName": "data", "readOnly": True}},
+    {"name": "vault", "csi": {"driver": "csi.example.com", "volumeAttributes": {"secret-class": "vault"}}},
+    {"name": "both", "projected": {"sources": [{"secret": {"name": "theirs"}}, {"configMap": {"name": "ca"}}]}},
+    {"name": "scratch", "emptyDir": {"sizeLimit": "1024Mi"}},
+]
+SETTINGS: dict[str, Any] = {
+    "allowedImages": ["registry.example.com/models/*", "example.com/exact:1"],
+    "extraVolumes": VOLUMES,
+    "extraVolumeMounts": [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in VOLUMES],
+    "extraEnv": [_secret("token", "theirs")],
+    "extraEnvFrom": [{"secretRef": {"name": "data"}}, {"configMapRef": {"name": "plain"}}],
+    "podLabels": {"team": "a"},
+    "tolerations": [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}],
+    "imagePullSecrets": ["pull"],
+    "priorityClassName": "batch",
+    "podSecurityContext": {"seLinuxOptions": {"level": "s0:c1"}},
+    "serviceAccount": {"name": "data-reader", "create": False},
+}
+# Change -> what the refusal names; "" where it is none.
+WITH_SETTINGS: dict[str, tuple[Change, str]] = {
+    "as it is": (lambda job: None, ""),
+    "an allowed image": (lambda job: _container(job).update(image="registry.example.com/models/iris:3"), ""),
+    "an image that begins so": (
+        lambda job: _container(job).update(image="example.com/exact:12"),
+        "example.com/exact:12",
+    ),
+    "an image whose name only looks so": (
+        lambda job: _container(job).update(image="registryXexample.com/models/iris:3"),
+        "registryXexample.com",
+    ),
+    "another key of a Secret": (lambda job: _container(job)["env"].append(_secret("more", "theirs")), "theirs/more"),
+    "another claim by the name": (
+        lambda job: _pod(job)["volumes"][2].update(persistentVolumeClaim={"claimName": "mlops-mlflow"}),
+        "unlike data",
+    ),
+    "another kind by the name": (
+        lambda job: _pod(job)["volumes"].__setitem__(1, {"name": "ca", "hostPath": {"path": "/"}}),
+        "unlike ca",
+    ),
+    "more in a volume": (
+        lambda job: _pod(job)["volumes"][4]["projected"]["sources"].append({"secret": {"name": "more"}}),
+        "unlike both",
+    ),
+    "another attribute": (
+        lambda job: _pod(job)["volumes"][3]["csi"]["volumeAttributes"].update({"secret-class": "more"}),
+        "unlike vault",
+    ),
+    "another label": (lambda job: _labels(job).update(team="b"), "team=a"),
+    "another toleration": (
+        lambda job: _pod(job)["tolerations"].append({"key": "more", "operator": "Exists"}),
+        "tolerations",
+    ),
+    "another SELinux level": (
+        lambda job: _pod(job)["securityContext"].update(seLinuxOptions={"type": "spc_t"}),
+        "seLinuxOptions",
+    ),
+}
+OF_WORKER = "charts/prefect-worker/templates"
+PARTS = ("validatingadmissionpolicy", "configmap", "role", "rolebinding", "serviceaccount")
+
+
+@pytest.fixture
+def settled(namespace: Namespace, tmp_path: Path) -> Iterator[str]:
+    """The worker's account, rights and policy with SETTINGS, in a namespace of their own; the policy's name."""
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps({"prefect-worker": {"jobs": SETTINGS}}))
+    parts = [f"--show-only={OF_WORKER}/{part}.yaml" for part in PARTS]
+    rendered = run(["helm", "template", "trial", CHART, "--namespace", namespace.name, "--values", str(values), *parts])
+    (manifests := tmp_path / "manifests.yaml").write_text(rendered)
+    kubectl = ["kubectl", "--context", CONTEXT]
+    run([*kubectl, "apply", "--filename", str(manifests)])
+    yield f"{namespace.name}.trial-prefect-worker"
+    run([*kubectl, "delete", "--ignore-not-found", "--filename", str(manifests)])
+
+
+def test_what_settings_give_may_be_made_and_no_more(namespace: Namespace, settled: str) -> None:
+    platform = Platform(namespace.name, namespace.api, release="trial")
+    batch, made_of = worker_of(platform), template_of(platform)
+    assert_understood(namespace.api, settled)
+
+    def answer(change: Change) -> str:
+        job = training_job(made_of, {"PREFECT_API_URL": "http://trial-prefect-server:4200/api"})
+        change(job)
+        try:
+            _create(batch, platform, job)
+        except ApiException as refused:
+            return str(json.loads(refused.body)["message"])
+        return ""
+
+    wait_for(lambda: answer(FORBIDDEN["a node"][0]), "the policy in force")
+    for what, (change, named) in WITH_SETTINGS.items():
+        message = answer(change)
+        assert named in message if named else not message, f"{what}: {message}"
