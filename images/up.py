@@ -12,7 +12,8 @@ from images import build
 from images.build import ROOT
 from images.offline.steps import Failure, Log, Steps
 
-INSTALL = ["helm", "upgrade", "--install", "mlops", "charts/platform", "--namespace", "mlops", "--create-namespace"]
+INSTALL = ["helm", "upgrade", "--install", "mlops", "charts/platform", "--namespace", "mlops"]
+NAMESPACE = ["apply", "--server-side", "--force-conflicts", "--filename", "images/namespace.yaml"]
 PATH = "/predict?sepal_length=5.1&sepal_width=3.5&petal_length=1.4&petal_width=0.2"
 SECONDS = 60.0
 
@@ -35,6 +36,7 @@ def add(steps: Steps, context: str, options: list[str], after: Iterable[str]) ->
 
 def install(context: str, options: list[str], log: Log) -> None:
     """Install or upgrade the chart, wait until everything is ready, and print how to reach it."""
+    log.run(["kubectl", "--context", context, *NAMESPACE], cwd=ROOT, retries=2)
     log.run([*INSTALL, "--kube-context", context, "--wait", "--timeout", "10m", *options], cwd=ROOT)
     print(log.path.read_text().partition("NOTES:\n")[2], flush=True)
 

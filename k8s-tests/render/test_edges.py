@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ipaddress
 from typing import Any
 
 import pytest
@@ -11,22 +12,33 @@ from network import Edge, Party, edges
 from profiles import PROFILES
 
 API = 8086
-# The Job that makes the Secret, and the Kubernetes API, wherever that is.
-CREDENTIALS: set[Edge] = {
-    ("credentials", "dns", 53),
-    ("credentials", "outside", 443),
-    ("credentials", "data", 443),
-}
+SHARED = {"global": {"networkPolicy": {"wholeNamespace": False}}}  # with the neighbour
+# Where clouds hand a machine its rights: no pod reaches them.
+METADATA = ("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254")
+
+
+def asks_kubernetes(*names: str) -> set[Edge]:
+    """Edges to the Kubernetes API. Its address is not known here, so it is any of a private network, on its ports."""
+    return {
+        (name, *target) for name in names for target in (("kubernetes", 443), ("kubernetes", 6443), ("intranet", 443))
+    }
+
+
+CREDENTIALS: set[Edge] = {("credentials", "dns", 53), *asks_kubernetes("credentials")}
 # Others that could be connected to, or try to: with a port each that stands for all of theirs.
 DNS = Party("dns", (53,), {"k8s-app": "kube-dns"}, "kube-system")
 STRANGERS = (
     DNS,
-    Party("neighbour", (80,), {"app": "theirs"}),  # in the same namespace, of no release
+    Party("neighbour", (80,), {"app": "theirs"}),  # in the same namespace, of no release: cut off
     Party("elsewhere", (80,), {"app": "theirs"}, "theirs"),
     Party("controller", (80,), {"app": "nginx"}, "nginx"),
     Party("stack", (80,), {"app": "prometheus"}, "observability"),
     Party("outside", (80, 443), address="198.51.100.7"),
     Party("data", (80, 443, 5432), address="203.0.113.5"),  # in mlflow.egressCIDRs of the profile `external`
+    Party("kubernetes", (443, 6443), address="172.18.0.2"),
+    Party("node", (22, 10250), address="172.18.0.3"),
+    Party("intranet", (80, 443), address="192.168.7.7"),
+    Party("metadata", (80, 443), address=METADATA[0]),
 )
 FREE = {party.name for party in STRANGERS}
 TARGETS = (
@@ -40,17 +52,15 @@ COMMON: set[Edge] = {
     *(("loop", "prefect-server", 4200), ("loop", "mlflow", 5000), ("loop", "model-api", API)),
     *(("prefect-worker", "prefect-server", 4200), ("prefect-worker", "model-api", API)),
     *(("retrainer", "prefect-server", 4200), ("retrainer", "mlflow", 5000)),
-    # the Kubernetes API, wherever that is
-    *(("prefect-worker", "outside", 443), ("prefect-worker", "data", 443)),
+    *asks_kubernetes("prefect-worker"),
     *((name, "dns", 53) for name in EVERYBODY),
 }
 WAYS_IN = (("mlflow", 5000), ("prefect-server", 4200), ("model-api", API), ("ui", 8501), ("grafana", 3000))
 TRAEFIK: set[Edge] = {
     *(("traefik", name, port) for name, port in WAYS_IN),
-    *((name, "traefik", port) for name in FREE for port in (8000, 8443)),
+    *((name, "traefik", port) for name in FREE - {"neighbour"} for port in (8000, 8443)),
     *(("traefik", "dns", 53), ("traefik", "prometheus", 9090), ("prometheus", "traefik", 9000)),
-    # the Kubernetes API, wherever that is
-    *(("traefik", "outside", 443), ("traefik", "data", 443)),
+    *asks_kubernetes("traefik"),
 }
 GRAFANA: set[Edge] = {("grafana", "dns", 53)}
 MONITORING: set[Edge] = {
@@ -62,9 +72,8 @@ MONITORING: set[Edge] = {
         ("alertmanager", "retrainer", 8090),
     ),
     *((name, "dns", 53) for name in ("operator", "prometheus", "alertmanager", "kube-state-metrics")),
-    # the Kubernetes API, wherever that is
-    *((name, "outside", 443) for name in ("operator", "prometheus", "kube-state-metrics")),
-    *((name, "data", 443) for name in ("operator", "prometheus", "kube-state-metrics")),
+    *asks_kubernetes("operator", "prometheus", "kube-state-metrics"),
+    ("prometheus", "node", 10250),
 }
 EXPECTED: dict[str, set[Edge]] = {
     "defaults": COMMON | CREDENTIALS | MONITORING | TRAEFIK | GRAFANA,
@@ -79,10 +88,15 @@ EXPECTED: dict[str, set[Edge]] = {
     | {("stack", name, port) for name, port in TARGETS}
     | {("controller", name, port) for name, port in WAYS_IN}
     # grafana.prometheusUrl is outside, wherever that is
-    | {("grafana", "outside", 443), ("grafana", "data", 443)}
+    | {("grafana", name, 443) for name in ("outside", "data", "kubernetes", "intranet")}
     | {("mlflow", "data", port) for port in (80, 443, 5432)}
-    # jobs.egressCIDRs is 0.0.0.0/0: anywhere, but for the pods of the platform
-    | {("training", party.name, port) for party in STRANGERS for port in party.ports},
+    # jobs.egressCIDRs is 0.0.0.0/0: anywhere, but for the pods of the namespace and what a cloud tells its machines
+    | {
+        ("training", party.name, port)
+        for party in STRANGERS
+        if party.name not in ("neighbour", "metadata")
+        for port in party.ports
+    },
     "development": {edge for edge in COMMON | CREDENTIALS if "retrainer" not in edge},
 }
 
@@ -99,8 +113,7 @@ def parties(manifests: list[Manifest]) -> list[Party]:
 
 def allowed(manifests: list[Manifest]) -> set[Edge]:
     """The connections that the policies allow, but for those among strangers."""
-    policies = [m for m in manifests if m["kind"] == "NetworkPolicy"]
-    return {edge for edge in edges(policies, parties(manifests)) if not {edge[0], edge[1]} <= FREE}
+    return {edge for edge in edges(policies(manifests), parties(manifests)) if not {edge[0], edge[1]} <= FREE}
 
 
 def test_connections_are_those_of_the_table(profile: str, manifests: list[Manifest]) -> None:
@@ -109,8 +122,91 @@ def test_connections_are_those_of_the_table(profile: str, manifests: list[Manife
     assert not EXPECTED[profile] - connections, "denied, and needed"
 
 
+def policies(manifests: list[Manifest]) -> list[Manifest]:
+    return [m for m in manifests if m["kind"] == "NetworkPolicy"]
+
+
+def blocks(policy: Manifest) -> list[Any]:
+    """The addresses that a policy's egress rules name. Fails where a rule names nobody, which is everybody."""
+    rules = policy["spec"].get("egress") or []
+    assert all(rule.get("to") for rule in rules), f"{policy['metadata']['name']}: egress to anywhere"
+    return [peer["ipBlock"] for rule in rules for peer in rule["to"] if "ipBlock" in peer]
+
+
+def test_no_egress_is_open_to_any_address(profile: str, manifests: list[Manifest]) -> None:
+    """But for jobs.egressCIDRs and grafana.prometheusUrl of the profile that says so."""
+    wide = {p["metadata"]["name"] for p in policies(manifests) for block in blocks(p) if block["cidr"].endswith("/0")}
+    assert wide == ({"mlops-training", "mlops-grafana"} if profile == "external" else set())
+
+
+WIDE = ["0.0.0.0/0", "0.0.0.0/1", "100.64.0.0/10", "128.0.0.0/1", "168.0.0.0/6", "169.254.0.0/16", "169.254.168.0/22"]
+WIDE += ["::/0", "fc00::/7", "fd00::/8"]
+
+
+def test_no_setting_opens_the_way_to_a_clouds_metadata() -> None:
+    slack = {"existingSecret": "slack", "key": "url"}
+    values: dict[str, Any] = {
+        "global": {"networkPolicy": {"apiServer": {"cidrs": WIDE}}},
+        "prefect-worker": {"jobs": {"egressCIDRs": WIDE}},
+        "mlflow": {"egressCIDRs": WIDE},
+        "prefect-server": {"egressCIDRs": WIDE},
+        "monitoring": {
+            "kubelet": {"cidrs": WIDE},
+            "alertmanager": {"egressCIDRs": WIDE, "receivers": [{"name": "chat", "slack": slack}]},
+        },
+        "grafana": {"prometheusUrl": "http://prometheus.example.com"},
+    }
+    rendered = render_chart(values)
+    clouds = [Party(address, (80, 443, 6443), address=address) for address in METADATA]
+    found = edges(policies(rendered), [*(party for party in parties(rendered) if party not in STRANGERS), *clouds])
+    assert not {edge for edge in found if edge[1] in METADATA}
+    for block in (block for policy in policies(rendered) for block in blocks(policy)):
+        for out in map(ipaddress.ip_network, block.get("except", [])):  # Kubernetes takes no other
+            assert out != ipaddress.ip_network(block["cidr"])
+            assert out.subnet_of(ipaddress.ip_network(block["cidr"]))  # type: ignore[arg-type]
+
+
+def test_an_address_that_is_named_exactly_is_meant() -> None:
+    """As for GKE's workload identity."""
+    rendered = render_chart({"prefect-worker": {"jobs": {"egressCIDRs": [f"{METADATA[0]}/32"]}}})
+    assert {edge for edge in allowed(rendered) if edge[1] == "metadata"} == {
+        ("training", "metadata", 80),
+        ("training", "metadata", 443),
+    }
+
+
+def test_who_asks_kubernetes_reaches_the_address_that_is_given() -> None:
+    api = {"cidrs": ["172.18.0.2/32"], "ports": [6443]}
+    values = {"global": {"networkPolicy": {"apiServer": api}}, "monitoring": {"kubelet": {"cidrs": ["172.18.0.3/32"]}}}
+    found = {edge for edge in allowed(render_chart(values)) if edge[1] in ("kubernetes", "intranet", "node", "outside")}
+    asking = ("credentials", "prefect-worker", "traefik", "operator", "prometheus", "kube-state-metrics")
+    assert found == {*((name, "kubernetes", 6443) for name in asking), ("prometheus", "node", 10250)}
+
+
+def test_a_pod_without_labels_has_a_network_only_where_the_namespace_is_shared() -> None:
+    shared = render_chart(SHARED)
+    for rendered, has_network in ((render_chart(), False), (shared, True)):
+        found = edges(policies(rendered), STRANGERS)
+        assert (("neighbour", "outside", 443) in found) is has_network
+        assert (("elsewhere", "neighbour", 80) in found) is has_network
+    titles = {p["metadata"]["name"] for p in policies(render_chart())} - {
+        p["metadata"]["name"] for p in policies(shared)
+    }
+    assert titles == {"mlops-acme"}, "which lets cert-manager's pods be reached"
+
+
+def test_certificates_can_be_had() -> None:
+    solver = Party("solver", (8089,), {"acme.cert-manager.io/http01-solver": "true"})
+    for values, controller in (({}, "traefik"), (PROFILES["external"], "controller")):
+        rendered = render_chart(values)
+        found = edges(policies(rendered), [solver, *parties(rendered)])
+        assert {edge for edge in found if "solver" in edge} == {
+            (controller, "solver", 8089),
+        }
+
+
 def test_names_are_asked_for_by_udp_and_tcp(manifests: list[Manifest]) -> None:
-    for policy in (m for m in manifests if m["kind"] == "NetworkPolicy"):
+    for policy in policies(manifests):
         for rule in policy["spec"].get("egress") or []:
             ports = [(port["port"], port["protocol"]) for port in rule.get("ports", [])]
             if 53 in dict(ports):
@@ -138,7 +234,7 @@ def _policy(manifests: list[Manifest], name: str) -> Any:
     ],
 )
 def test_a_policy_that_is_too_wide_is_seen(name: str, direction: str, rule: dict[str, Any], opened: Edge) -> None:
-    manifests = copy.deepcopy(render_chart())
+    manifests = copy.deepcopy(render_chart(SHARED))
     assert opened not in allowed(manifests)
     _policy(manifests, name)[direction].append(rule)
     assert opened in allowed(manifests)

@@ -125,7 +125,9 @@ def _egress(values: dict[str, Any]) -> list[Any]:
     [("https://p.example.com", 443), ("http://p.example.com", 80), ("http://10.0.0.7:9090/x", 9090)],
 )
 def test_a_prometheus_outside_is_reached_at_its_port(url: str, port: int) -> None:
-    assert _egress({"grafana": {"prometheusUrl": url}}) == [{"ports": [{"port": port, "protocol": "TCP"}]}]
+    (rule,) = _egress({"grafana": {"prometheusUrl": url}})
+    assert rule["ports"] == [{"port": port, "protocol": "TCP"}]
+    assert [peer["ipBlock"]["cidr"] for peer in rule["to"]] == ["0.0.0.0/0", "::/0"]
 
 
 def test_a_prometheus_of_another_namespace_is_reached_there_only() -> None:

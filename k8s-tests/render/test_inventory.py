@@ -21,6 +21,8 @@ COMMON = {
     "ConfigMap/mlops-prefect-worker",
     "Role/mlops-prefect-worker",
     "RoleBinding/mlops-prefect-worker",
+    "ValidatingAdmissionPolicy/mlops.mlops-prefect-worker",
+    "ValidatingAdmissionPolicyBinding/mlops.mlops-prefect-worker",
     "PersistentVolumeClaim/mlops-mlflow",
     "PersistentVolumeClaim/mlops-prefect-server",
     "HorizontalPodAutoscaler/mlops-model-api",
@@ -37,7 +39,9 @@ TRAEFIK = {
     *("IngressClass/mlops-mlops", "ClusterRole/mlops-traefik-mlops", "ClusterRoleBinding/mlops-traefik-mlops"),
     "Ingress/mlops-prometheus",
 }
-INGRESSES = {f"Ingress/mlops-{name}" for name in ("api", "api-docs", "mlflow", "prefect", "ui")}
+INGRESSES = {f"Ingress/mlops-{name}" for name in ("api", "api-docs", "mlflow", "prefect", "ui")} | {
+    "NetworkPolicy/mlops-acme"
+}
 POSTGRES = {
     f"{kind}/mlops-postgres"
     for kind in ("ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Service", "ServiceAccount", "StatefulSet")
@@ -89,7 +93,7 @@ def test_every_object_is_known(profile: str, manifests: list[Manifest]) -> None:
 def test_every_object_is_in_the_namespace_and_labelled(manifests: list[Manifest]) -> None:
     for manifest in manifests:
         metadata = manifest["metadata"]
-        if not manifest["kind"].startswith(("Cluster", "IngressClass")):
+        if not manifest["kind"].startswith(("Cluster", "IngressClass", "ValidatingAdmission")):
             assert metadata["namespace"] == "mlops", title(manifest)
         labels = metadata["labels"]
         assert labels["app.kubernetes.io/part-of"] == "mlops", title(manifest)

@@ -228,7 +228,10 @@ def test_what_is_handed_down_is_so_before_any_chart_is_rendered() -> None:
 
 
 def test_labels_and_annotations_of_all_objects() -> None:
-    labels, annotations = {"cost-center": "42", "app.kubernetes.io/owner": "ml"}, {"example.com/contact": "ml@example.com"}
+    labels, annotations = (
+        {"cost-center": "42", "app.kubernetes.io/owner": "ml"},
+        {"example.com/contact": "ml@example.com"},
+    )
     plain = {title(m): m for m in render_chart(POSTGRES)}
     manifests = render_chart({"commonLabels": labels, "commonAnnotations": annotations, **POSTGRES})
     assert {title(m) for m in manifests} == set(plain)
@@ -261,7 +264,7 @@ def test_objects_of_ones_own() -> None:
                 {
                     "apiVersion": "v1",
                     "kind": "ConfigMap",
-                    "metadata": {"name": "{{ include \"lib.fullname\" . }}-extra"},
+                    "metadata": {"name": '{{ include "lib.fullname" . }}-extra'},
                     "data": {"namespace": "{{ .Release.Namespace }}"},
                 },
                 "apiVersion: v1\nkind: Secret\nmetadata: {name: as-text}\n",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 from uuid import uuid4
@@ -12,14 +11,10 @@ import pytest
 from chart import Manifest, job_template, named, render_chart
 from network import selects
 from pod_security import violations
-from prefect.client.schemas import FlowRun
-from prefect.client.schemas.objects import Flow
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
-from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from profiles import PROFILES
 
 from app.prefect_server.run_token import auth_string
-from flows.worker import Worker
+from app.testing.training_job import training_job
 
 PASSWORD = "admin:0123456789"  # noqa: S105
 RUN = uuid4()
@@ -30,17 +25,10 @@ def made(manifests: list[Manifest], **variables: Any) -> Manifest:
     template = json.loads(named(manifests, "ConfigMap", "mlops-prefect-worker")["data"]["base-job-template.json"])
     worker = named(manifests, "Deployment", "mlops-prefect-worker")["spec"]["template"]["spec"]["containers"][0]
     env = {variable["name"]: variable.get("value") for variable in worker["env"]}
-    settings = {PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_UI_URL: env["PREFECT_UI_URL"]}
-    with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD, **settings}):
-        configuration = asyncio.run(KubernetesWorkerJobConfiguration.from_template_and_values(template, variables))
-        flow = Flow(id=uuid4(), name="train")
-        configuration.prepare_for_flow_run(FlowRun(id=RUN, name="brave-run", flow_id=flow.id), None, flow)
-        replace = Worker(work_pool_name="k8s")._replace_env_variable_with_secret
-        asyncio.run(replace("PREFECT_API_AUTH_STRING", configuration, "mlops-credentials", "prefect-auth-string"))
-    job: Manifest = configuration.job_manifest
-    for field in ("parallelism", "completions"):
-        job["spec"]["template"]["spec"].pop(field)
-    return job
+    settings = {name: env[name] for name in ("PREFECT_API_URL", "PREFECT_UI_URL")} | {
+        "PREFECT_API_AUTH_STRING": PASSWORD
+    }
+    return training_job(template, settings, RUN, **variables)
 
 
 def container(job: Manifest) -> dict[str, Any]:

@@ -15,7 +15,9 @@
 {{- else }}
 {{- $url := urlParse .Values.prometheusUrl }}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) }}
-- ports:
+- to:
+  {{- include "lib.addresses" (list "0.0.0.0/0" "::/0") | nindent 2 }}
+  ports:
   - {port: {{ $port }}, protocol: TCP}
 {{- end }}
 {{- end }}

@@ -73,8 +73,7 @@ port: {{ .port | default 443 }}
 {{- end }}
 {{- with $ports }}
 - to:
-  - ipBlock: {cidr: 0.0.0.0/0}
-  - ipBlock: {cidr: "::/0"}
+  {{- include "lib.addresses" (list "0.0.0.0/0" "::/0") | nindent 2 }}
   ports:
   {{- range . | uniq }}
   - {port: {{ . }}, protocol: TCP}
