@@ -77,7 +77,9 @@ def test_the_commands_of_the_docs(registry: str, tmp_path: Path) -> None:
     plain = ("--plain-http", "--dry-run=client")
     assert "The platform is installed." in run(install, registry, tmp_path, *plain)
     # what comes back makes the same objects
-    rendered = run(install.replace("install", "template"), registry, tmp_path, "--plain-http", "--api-versions", OPERATOR)
+    rendered = run(
+        install.replace("install", "template"), registry, tmp_path, "--plain-http", "--api-versions", OPERATOR
+    )
     pulled = {title(m) for m in yaml.safe_load_all(rendered) if m}
     assert pulled == {title(m) for m in render_chart()}
 
