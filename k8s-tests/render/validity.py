@@ -13,9 +13,8 @@ OTHERS = ("gateway.networking.k8s.io/", "route.openshift.io/", "external-secrets
 
 def invalid(manifest: Manifest, version: str) -> str:
     """A problem of a manifest by the schemas of a Kubernetes version or of the operator's kinds; "" if valid."""
-    if manifest["apiVersion"].startswith(custom_resources.GROUP):
-        if problem := custom_resources.invalid(manifest):
-            return problem
+    if manifest["apiVersion"].startswith(custom_resources.GROUP) and (problem := custom_resources.invalid(manifest)):
+        return problem
     if manifest["apiVersion"].startswith((custom_resources.GROUP, *OTHERS)):
         manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
     try:
