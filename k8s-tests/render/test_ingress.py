@@ -207,6 +207,12 @@ def test_no_route_shows_a_page_without_accounts_unless_that_is_said() -> None:
     assert "HTTPRoute/mlops-ui" in {title(m) for m in wanted}
 
 
+def test_routes_of_no_gateway_are_refused() -> None:
+    done = template({"global": {"gateway": {"enabled": True}}})
+    assert done.returncode != 0
+    assert "global.gateway.enabled needs global.gateway.parentRefs" in done.stderr
+
+
 def test_a_login_before_routes() -> None:
     login = [{"type": "ExtensionRef", "extensionRef": {"group": "traefik.io", "kind": "Middleware", "name": "login"}}]
     made = routes({"filters": login})

@@ -411,6 +411,12 @@ def test_an_image_for_trainings_alone() -> None:
     assert worker["image"].startswith("other.example/mlops/flows:")
 
 
+def test_half_an_image_for_trainings_is_refused() -> None:
+    done = template({"prefect-worker": {"jobs": {"image": {"tag": "2.1"}}}})
+    assert done.returncode != 0
+    assert "prefect-worker.jobs.image has no repository" in done.stderr
+
+
 # -- volumes -------------------------------------------------------------------------------------------------------
 
 VOLUMES = {"mlflow": "Deployment", "prefect-server": "Deployment", "postgres": "StatefulSet", "grafana": "Deployment"}

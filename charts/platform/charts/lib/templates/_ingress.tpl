@@ -107,6 +107,9 @@ page's own `ingress.enabled` says that it is wanted.
 */}}
 {{- define "lib.httpRoute" -}}
 {{- $global := .root.Values.global -}}
+{{- if not $global.gateway.parentRefs }}
+{{- fail "global.gateway.enabled needs global.gateway.parentRefs: the Gateways that the routes are attached to, such as [{name: public, namespace: gateways}]" }}
+{{- end -}}
 {{- $login := and .login $global.ingress.auth.enabled -}}
 {{- $shown := or (not $login) $global.gateway.filters (eq (toString .own.enabled) "true") -}}
 {{- $filters := list -}}
