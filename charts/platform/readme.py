@@ -16,8 +16,8 @@ COMMON = runpy.run_path(str(CHART / "schemas.py"))
 HEAD = """# The chart `platform`
 
 Train, register, promote, serve, watch and retrain scikit-learn models. [Kubernetes](../../docs/kubernetes.md) says how
-to install it, [from a registry](../../docs/kubernetes.md#from-a-registry), too, and has the settings by what you want to
-do; these are all there are, by chart. `make schemas` writes this page.
+to install it, [from a registry](../../docs/kubernetes.md#from-a-registry), too, and has the settings by what you want
+to do; these are all there are, by chart. `make schemas` writes this page.
 
 Every pod takes what `global` has for all of them:
 {pods}.
