@@ -26,7 +26,7 @@ class Image:
 
 
 def images() -> dict[tuple[str, ...], Image]:
-    """Place in the values, such as (monitoring, prometheus, image) -> the image, of all charts."""
+    """Place in the values, such as (monitoring, prometheus, image) -> the image, where it has a name."""
     found: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for path in sorted(CHART.glob("charts/*/values.yaml")):
         for (*above, last), value in scalars(path.read_text()):
@@ -34,7 +34,7 @@ def images() -> dict[tuple[str, ...], Image]:
     return {
         place: Image(entry["registry"], entry["repository"], entry["tag"])
         for place, entry in found.items()
-        if "repository" in entry
+        if entry.get("repository")
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,23 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parent
+COMMON = runpy.run_path(str(CHART / "schemas.py"))
 HEAD = """# The chart `platform`
 
 Train, register, promote, serve, watch and retrain scikit-learn models. [Kubernetes](../../docs/kubernetes.md) says how
-to install it and has the settings by what you want to do; these are all there are, by chart. `make schemas` writes this
-page.
+to install it, [from a registry](../../docs/kubernetes.md#from-a-registry), too, and has the settings by what you want
+to do; these are all there are, by chart. `make schemas` writes this page.
 
-Every pod takes what `global` has for all of them: `affinity`, `nodeSelector`, `tolerations`,
-`topologySpreadConstraints`, `priorityClassName`, `podAnnotations`, `podLabels`, `podSecurityContext`,
-`securityContext`, `extraEnv`, `extraEnvFrom`, `extraVolumes`, `extraVolumeMounts`, `imagePullSecrets`. Under a chart's
-name they are for its pods alone, beside `serviceAccount.create`, `.name` and `.annotations`. The charts that people
-reach take `ingress.enabled`, `.className`, `.annotations`, `.hosts`, `.path`, `.pathType` and `.tls`.
+Every pod takes what `global` has for all of them:
+{pods}.
+Under a chart's name they are for its pods alone, beside `serviceAccount.create`, `.name` and `.annotations`, and the
+timing of `startupProbe`, `readinessProbe` and `livenessProbe` (`periodSeconds`, `failureThreshold` and so on). Maps are
+merged, lists put one after the other. `monitoring.prometheus`, `.alertmanager`, `.operator`, `.kubeStateMetrics` and
+`prefect-worker.jobs` (the training Jobs) take them, too.
+
+The charts that people reach (`ui`, `model-api`, `mlflow`, `prefect-server`, `grafana`, `monitoring.prometheus`) take
+`ingress.enabled`, `.className`, `.annotations`, `.hosts`, `.path`, `.pathType` and `.tls`, and
+{service}.
 """
 # What other charts learn from a chart being there, and what is said above.
 LEFT_OUT = {"shared", "serviceAccount"}
@@ -42,19 +50,23 @@ def settings(schema: dict[str, Any], values: Any, place: str = "") -> Iterator[t
 def page() -> str:
     """The text of README.md."""
     platform = yaml.safe_load((CHART / "values.yaml").read_text())
-    common = set(json.loads((CHART / "charts" / "ui" / "values.schema.json").read_text())["properties"])
-    of_pods = {name for name in common if name in platform["global"]}
+    said_above = {*COMMON["POD"], *COMMON["PROBES"], "ingress", "service"}
+    head = HEAD.format(pods=_names("", COMMON["POD"]), service=_names("service.", COMMON["SERVICE"]))
     charts = {path.parent.name for path in CHART.glob("charts/*/Chart.yaml")}
     sections = [
-        HEAD,
+        head,
         _section("platform", CHART, platform, {*charts, "global"}),
         _section("global", CHART, {"global": platform["global"]}, set()),
     ]
     for path in sorted(CHART.glob("charts/*/values.yaml")):
         name = path.parent.name
         values = _merged(yaml.safe_load(path.read_text()), platform.get(name) or {})
-        sections.append(_section(name, path.parent, values, of_pods))
+        sections.append(_section(name, path.parent, values, said_above))
     return "\n".join(sections)
+
+
+def _names(before: str, settings: dict[str, Any]) -> str:
+    return "\n".join(textwrap.wrap(", ".join(f"`{before}{name}`" for name in settings), 120))
 
 
 def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +82,8 @@ def _section(name: str, folder: Path, values: dict[str, Any], left_out: set[str]
         values = values["global"]
     elif name == "platform":
         prefix = ""
+        schema["properties"] = {key: of for key, of in schema["properties"].items() if key not in left_out}
     else:
-        left_out = {*left_out, "ingress"}
         schema["properties"].pop("global")
     rows = [
         f"| `{prefix}{key}` | {_cell(default)} | {description.replace('|', ' or ')} |"

@@ -58,6 +58,24 @@ POD: Schema = {
     "tolerations": {"type": "array", "description": "Taints that the pods tolerate, as in a pod", "items": TOLERATION},
     "topologySpreadConstraints": _objects("How the pods spread over nodes or zones, as in a pod"),
     "priorityClassName": {"type": "string", "description": "PriorityClass of the pods", "pattern": NAME},
+    "runtimeClassName": {"type": "string", "description": "RuntimeClass of the pods", "pattern": NAME},
+    "schedulerName": {"type": "string", "description": "Scheduler of the pods", "pattern": NAME},
+    "hostAliases": _objects("Names beside those of DNS, as in a pod"),
+    "dnsPolicy": {
+        "enum": ["", "ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
+        "description": "Whom the pods ask for names",
+    },
+    "dnsConfig": {"type": "object", "description": "How the pods ask for names, as in a pod"},
+    "revisionHistoryLimit": {
+        "type": ["integer", "null"],
+        "description": "Old ReplicaSets that a Deployment keeps",
+        "minimum": 0,
+    },
+    "terminationGracePeriodSeconds": {
+        "type": ["integer", "null"],
+        "description": "Seconds that a pod has to end",
+        "minimum": 0,
+    },
     "podAnnotations": _strings("Annotations of the pods"),
     "podLabels": _strings("Labels of the pods"),
     "podSecurityContext": {"type": "object", "description": "Security context of the pods, over the chart's own"},
@@ -66,12 +84,26 @@ POD: Schema = {
     "extraEnvFrom": _objects("ConfigMaps and Secrets whose keys become environment variables, as in a pod"),
     "extraVolumes": _objects("Volumes, as in a pod"),
     "extraVolumeMounts": _objects("Where those are mounted in the main container"),
+    "extraContainers": _objects("Further containers of the pods"),
     "imagePullSecrets": {
         "type": "array",
         "description": "Names of Secrets with which images are pulled",
         "items": PULL_SECRET,
     },
 }
+PROBE = {
+    "type": "object",
+    "description": "When the probe asks, in place of the chart's own",
+    "additionalProperties": False,
+    "properties": {
+        **{
+            key: {"type": "integer", "description": "As in a probe", "minimum": 1}
+            for key in ("periodSeconds", "timeoutSeconds", "successThreshold", "failureThreshold")
+        },
+        "initialDelaySeconds": {"type": "integer", "description": "As in a probe", "minimum": 0},
+    },
+}
+PROBES: Schema = dict.fromkeys(("startupProbe", "readinessProbe", "livenessProbe"), PROBE)
 SERVICE_ACCOUNT = _closed(
     "The pods' account",
     {
@@ -155,33 +187,69 @@ INGRESS = _closed(
     },
     [],
 )
+SERVICES: Schema = {  # `global` takes these for all
+    "annotations": _strings("Annotations of the Service, such as those of a cloud's load balancer"),
+    "ipFamilyPolicy": {
+        "enum": ["", "SingleStack", "PreferDualStack", "RequireDualStack"],
+        "description": 'One IP family or two; "" for the cluster\'s default',
+    },
+    "ipFamilies": {
+        "type": "array",
+        "description": "IP families of the Service, in order",
+        "maxItems": 2,
+        "items": {"enum": ["IPv4", "IPv6"]},
+    },
+}
+NODE_PORT = {"type": "integer", "anyOf": [{"const": 0}, {"minimum": 30000, "maximum": 32767}]}
+SERVICE: Schema = {
+    "type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"], "description": "Kind of Service"},
+    "nodePort": {"description": "Port of the nodes; 0 for any", **NODE_PORT},
+    **SERVICES,
+    "loadBalancerClass": {"type": "string", "description": "Class of the load balancer"},
+    "loadBalancerIP": {"type": "string", "description": "Address of the load balancer, where the cloud takes one"},
+    "loadBalancerSourceRanges": {
+        "type": "array",
+        "description": "Addresses (CIDR) that may come by the load balancer",
+        "items": {"type": "string"},
+    },
+    "externalTrafficPolicy": {"enum": ["", "Cluster", "Local"], "description": "Which nodes take what comes"},
+}
 ROUTED = {"mlflow": "", "prefect-server": "", "model-api": "", "ui": "", "grafana": "", "monitoring": "prometheus"}
 # Sections of charts that have pods of their own, beside the chart as a whole.
 PODS = {"monitoring": ["operator", "prometheus", "alertmanager", "kubeStateMetrics"], "prefect-worker": ["jobs"]}
-WITHOUT_CLAIM = {"monitoring"}  # its volumes are the operator's to claim
+# What their kinds have no field for.
+NOT_OF = {
+    "jobs": {"revisionHistoryLimit"},
+    "prometheus": {"revisionHistoryLimit", "runtimeClassName"},
+    "alertmanager": {"revisionHistoryLimit", "runtimeClassName"},
+}
+PROBED = {"operator", "kubeStateMetrics"}  # of the sections
 
 
 def filled(name: str, schema: Schema) -> Schema:
     """A chart's schema with the settings that it has in common with others."""
     properties: Schema = schema["properties"]
     properties["lib"] = {"type": "object", "description": "Fragments, where the chart is rendered alone; not a setting"}
-    sections = [properties, *(properties[section]["properties"] for section in PODS.get(name, []))]
-    for section in sections:
-        section |= POD
-        if section is properties and name in PODS and "image" not in section:
-            continue  # its sections have accounts and compute
+    sections = {"": properties, **{key: properties[key]["properties"] for key in PODS.get(name, [])}}
+    for key, section in sections.items():
+        section |= {setting: POD[setting] for setting in POD if setting not in NOT_OF.get(key, ())}
+        if not key and name in PODS and "image" not in section:
+            continue  # its sections have accounts, probes and compute
         section["serviceAccount"] = SERVICE_ACCOUNT
+        if not key or key in PROBED:
+            section |= PROBES
     for section in (properties, *(child.get("properties", {}) for child in properties.values())):
         if "resources" in section:
             section["resources"] = RESOURCES
         if "persistence" in section:
-            persistence = {
-                key: PERSISTENCE[key] for key in PERSISTENCE if name not in WITHOUT_CLAIM or key != "existingClaim"
-            }
-            section["persistence"] = _closed(section["persistence"]["description"], persistence, ["size"])
+            section["persistence"] = _closed(section["persistence"]["description"], PERSISTENCE, ["size"])
     if name in ROUTED:
         section = properties[ROUTED[name]]["properties"] if ROUTED[name] else properties
         section["ingress"] = INGRESS
+        section["service"] = _closed("The Service", SERVICE, [])
+    if name == "traefik":
+        https = {"description": "Port of the nodes for TLS; 0 for any", **NODE_PORT}
+        properties["service"] = _closed("Of Traefik", {**SERVICE, "httpsNodePort": https}, ["type"])
     schema["required"] = [key for key in schema["required"] if key not in POD]
     return schema
 
@@ -193,7 +261,9 @@ def schemas() -> dict[Path, Schema]:
         written[path] = filled(path.parent.name, json.loads(path.read_text()))
     path = CHART / "values.schema.json"
     platform: Schema = json.loads(path.read_text())
-    platform["properties"]["global"]["properties"] |= POD
+    of_all: Schema = platform["properties"]["global"]["properties"]
+    of_all |= POD
+    of_all["service"]["properties"] = SERVICES
     for chart, schema in written.items():
         keys: Schema = {key: {} for key in schema["properties"]}
         platform["properties"][chart.parent.name]["properties"] = keys

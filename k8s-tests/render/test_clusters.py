@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ FILES = sorted((Path(__file__).parent / "clusters").glob("*.yaml"))
 
 def rendered(path: Path | None = None) -> list[Manifest]:
     """What `helm template -f` makes of a file, or of none, for a release `mlops` in the namespace `team`."""
+    return [manifest for manifest in yaml.load_all(printed(path), Loader) if manifest]
+
+
+@cache
+def printed(path: Path | None) -> str:
+    """The same as text."""
     fixed = ("--namespace", "team", "--kube-version", KUBERNETES, "--api-versions", OPERATOR)
     done = helm("template", "mlops", str(CHART), *fixed, *(["--values", str(path)] if path else []))
     assert done.returncode == 0, done.stderr
-    return [manifest for manifest in yaml.load_all(done.stdout, Loader) if manifest]
+    return done.stdout
 
 
 clusters = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

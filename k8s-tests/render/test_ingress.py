@@ -173,18 +173,78 @@ def test_rights_in_one_namespace_are_enough() -> None:
         assert "ingressClassName" not in ingress["spec"], title(ingress)
 
 
-def test_routes_of_the_gateway_api() -> None:
-    parent = {"name": "public", "namespace": "gateways"}
-    values = {"global": {"gateway": {"enabled": True, "parentRefs": [parent]}, "ingress": {"enabled": False}}}
+PARENT = {"name": "public", "namespace": "gateways"}
+GATEWAY = {"enabled": True, "parentRefs": [PARENT]}
+
+
+def routes(gateway: dict[str, Any], **settings: Any) -> dict[str, Manifest]:
+    """Name without the release -> spec of each HTTPRoute of a platform without Ingress objects."""
+    values = {"global": {"gateway": {**GATEWAY, **gateway}, "ingress": {"enabled": False, **settings}}}
     manifests = render_chart(values)
-    routes = {m["metadata"]["name"].removeprefix("mlops-"): m["spec"] for m in manifests if m["kind"] == "HTTPRoute"}
-    assert set(routes) == set(SERVICES)
-    for name, spec in routes.items():
-        assert spec["parentRefs"] == [parent]
-        assert spec["hostnames"] == [f"{name}.localhost"]
-        (rule,) = spec["rules"]
-        assert rule["backendRefs"][0]["name"] == SERVICES[name]
     assert not [title(m) for m in manifests if m["kind"] == "Ingress"]
+    return {m["metadata"]["name"].removeprefix("mlops-"): m["spec"] for m in manifests if m["kind"] == "HTTPRoute"}
+
+
+def test_routes_of_the_gateway_api() -> None:
+    made = routes({}, auth={"enabled": False})
+    assert set(made) == {*SERVICES, "api-docs"}
+    for name, spec in made.items():
+        service = name.removesuffix("-docs")
+        assert spec["parentRefs"] == [PARENT]
+        assert spec["hostnames"] == [f"{service}.localhost"]
+        (rule,) = spec["rules"]
+        assert rule["backendRefs"][0]["name"] == SERVICES[service]
+        assert "filters" not in rule
+
+
+def test_no_route_shows_a_page_without_accounts_unless_that_is_said() -> None:
+    made = routes({})
+    assert set(made) == {"mlflow", "prefect", "api", "grafana", "api-docs"}
+    (rule,) = made["api-docs"]["rules"]  # without it the API's own route would lead to its docs
+    assert [match["path"]["value"] for match in rule["matches"]] == ["/docs", "/openapi.json"]
+    assert rule["filters"][0]["urlRewrite"]["path"]["replaceFullPath"] == "/not-shown"
+    wanted = render_chart({"global": {"gateway": GATEWAY}, "ui": {"ingress": {"enabled": True}}})
+    assert "HTTPRoute/mlops-ui" in {title(m) for m in wanted}
+
+
+def test_routes_of_no_gateway_are_refused() -> None:
+    done = template({"global": {"gateway": {"enabled": True}}})
+    assert done.returncode != 0
+    assert "global.gateway.enabled needs global.gateway.parentRefs" in done.stderr
+
+
+def test_a_login_before_routes() -> None:
+    login = [{"type": "ExtensionRef", "extensionRef": {"group": "traefik.io", "kind": "Middleware", "name": "login"}}]
+    made = routes({"filters": login})
+    assert set(made) == {*SERVICES, "api-docs"}
+    for name, spec in made.items():
+        expected = login if name in ("ui", "api-docs", "prometheus") else None
+        assert spec["rules"][0].get("filters") == expected, name
+
+
+def test_the_notes_say_what_is_open_and_what_is_not_there() -> None:
+    from chart import notes
+
+    assert "global.ingress.auth.annotations" in notes(NGINX)
+    assert "global.gateway.filters" in notes({"global": {"gateway": GATEWAY, "ingress": {"enabled": False}}})
+    for values in (
+        {},
+        {"global": {**NGINX["global"], "ingress": {"className": "nginx", "auth": {"annotations": LOGIN}}}},
+    ):
+        assert "have no accounts" not in notes(values)
+
+
+def test_runbooks_are_where_the_pages_are() -> None:
+    manifests = render_chart({"ui": {"ingress": {"hosts": ["ml.example.com"], "tls": [{"secretName": "ml"}]}}})
+    (rules,) = (m for m in manifests if m["kind"] == "PrometheusRule")
+    links = {
+        rule["annotations"]["runbook_url"]
+        for group in rules["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    assert links
+    assert {link.partition("#")[0] for link in links} == {"https://ml.example.com/alerts"}
 
 
 def test_a_controller_of_no_known_place_is_let_through() -> None:

@@ -37,7 +37,18 @@ EVERYWHERE: dict[str, Any] = {
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ssl/ours"}],
     "imagePullSecrets": ["pull", {"name": "other"}],
+    "runtimeClassName": "gvisor",
+    "schedulerName": "ours",
+    "hostAliases": [{"ip": "10.0.0.5", "hostnames": ["git.corp.example"]}],
+    "dnsPolicy": "Default",
+    "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]},
+    "terminationGracePeriodSeconds": 77,
+    "revisionHistoryLimit": 0,
+    "extraContainers": [{"name": "sidecar", "image": "sidecar:1"}],
 }
+# Of one value for each pod, as they are.
+PLAIN = ("affinity", "nodeSelector", "priorityClassName", "schedulerName", "hostAliases", "dnsPolicy", "dnsConfig")
+PLAIN = (*PLAIN, "terminationGracePeriodSeconds")
 POSTGRES = {"postgres": {"enabled": True}}
 
 
@@ -58,7 +69,7 @@ def everywhere() -> list[Manifest]:
 def test_global_settings_reach_every_pod(everywhere: list[Manifest]) -> None:
     for name, pod in pods(everywhere).items():
         spec, metadata = pod["spec"], pod["metadata"]
-        for field in ("affinity", "nodeSelector", "priorityClassName"):
+        for field in (*PLAIN, "runtimeClassName"):
             assert spec[field] == EVERYWHERE[field], f"{name}: {field}"
         assert TOLERATION in spec["tolerations"], name
         assert SPREAD in spec["topologySpreadConstraints"], name
@@ -67,6 +78,8 @@ def test_global_settings_reach_every_pod(everywhere: list[Manifest]) -> None:
         assert metadata["labels"]["team"] == "ml", name
         assert spec["securityContext"]["fsGroupChangePolicy"] == "Always", name
         for container in containers(pod):
+            if container == EVERYWHERE["extraContainers"][0]:
+                continue
             assert container["securityContext"]["runAsUser"] == 4321, name
             assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
         if name in ("Pod/mlops-loop", "Job/mlops-credentials"):
@@ -76,6 +89,18 @@ def test_global_settings_reach_every_pod(everywhere: list[Manifest]) -> None:
         assert container["envFrom"][-1] == EVERYWHERE["extraEnvFrom"][0], name
         assert EVERYWHERE["extraVolumes"][0] in spec["volumes"], name
         assert EVERYWHERE["extraVolumeMounts"][0] in container["volumeMounts"], name
+        assert EVERYWHERE["extraContainers"][0] in spec["containers"], name
+
+
+def test_how_much_of_its_past_a_deployment_keeps(everywhere: list[Manifest]) -> None:
+    kept = {
+        title(m): m["spec"].get("revisionHistoryLimit")
+        for m in everywhere
+        if m["kind"] in ("Deployment", "StatefulSet")
+    }
+    assert set(kept.values()) == {0}, kept
+    own = render_chart({"ui": {"revisionHistoryLimit": 3}})
+    assert named(own, "Deployment", "mlops-ui")["spec"]["revisionHistoryLimit"] == 3
 
 
 def test_global_settings_reach_what_the_operator_makes(everywhere: list[Manifest]) -> None:
@@ -83,12 +108,14 @@ def test_global_settings_reach_what_the_operator_makes(everywhere: list[Manifest
     assert len(objects) == 2
     for name, manifest in objects.items():
         spec = manifest["spec"]
-        for field in ("affinity", "nodeSelector", "priorityClassName", "tolerations", "topologySpreadConstraints"):
+        for field in (*PLAIN, "tolerations", "topologySpreadConstraints"):
             assert spec[field] == EVERYWHERE[field], f"{name}: {field}"
         assert spec["podMetadata"]["labels"]["team"] == "ml", name
         assert spec["podMetadata"]["annotations"] == EVERYWHERE["podAnnotations"], name
         assert (spec["volumes"], spec["volumeMounts"]) == (EVERYWHERE["extraVolumes"], EVERYWHERE["extraVolumeMounts"])
-        (container,) = spec["containers"]
+        container, sidecar = spec["containers"]
+        assert sidecar == EVERYWHERE["extraContainers"][0]
+        assert "runtimeClassName" not in spec, "their kinds have no such field"
         assert container["name"] == manifest["kind"].lower()
         assert (container["env"], container["envFrom"]) == (EVERYWHERE["extraEnv"], EVERYWHERE["extraEnvFrom"])
 
@@ -290,6 +317,106 @@ def test_no_name_is_too_long() -> None:
     assert not names[0] & names[1], "two releases share an object"
 
 
+# -- probes, services, the way out ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chart", [chart for chart in ACCOUNTS if chart != "prefect-worker.jobs"])
+def test_when_a_probe_asks(chart: str) -> None:
+    before = main_container(pods(render_chart(POSTGRES))[ACCOUNTS[chart]])
+    own = {"startupProbe": {"failureThreshold": 500}, "livenessProbe": {"initialDelaySeconds": 0, "timeoutSeconds": 33}}
+    after = main_container(pods(render_chart(settings_of(chart, own)))[ACCOUNTS[chart]])
+    assert after["startupProbe"] == {**before["startupProbe"], "failureThreshold": 500}
+    assert after["livenessProbe"] == {**before["livenessProbe"], "initialDelaySeconds": 0, "timeoutSeconds": 33}
+    assert after["readinessProbe"] == before["readinessProbe"]
+
+
+REACHED = ("mlflow", "prefect-server", "model-api", "ui", "grafana", "monitoring.prometheus", "traefik")
+
+
+@pytest.mark.parametrize("chart", REACHED)
+def test_a_service_as_it_is_wanted(chart: str) -> None:
+    own = {
+        "type": "LoadBalancer",
+        "nodePort": 30123,
+        "annotations": {"lb": "internal"},
+        "loadBalancerClass": "example.com/internal",
+        "loadBalancerSourceRanges": ["10.0.0.0/8"],
+        "externalTrafficPolicy": "Local",
+    }
+    values = settings_of(chart, {"service": own})
+    values["global"] = {
+        "service": {"annotations": {"all": "yes"}, "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"]}
+    }
+    manifests = render_chart(values)
+    name = f"mlops-{chart.rpartition('.')[2]}"
+    service = named(manifests, "Service", name)
+    plain = named(render_chart(), "Service", name)["spec"]
+    assert service["metadata"]["annotations"] == {"all": "yes", "lb": "internal"}
+    assert service["spec"]["ports"][0].pop("nodePort") == 30123
+    expected = {**plain, **{k: v for k, v in own.items() if k not in ("annotations", "nodePort")}}
+    expected |= {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"]}
+    expected["ports"] = [{k: v for k, v in port.items() if k != "nodePort"} for port in plain["ports"]]
+    assert service["spec"] == expected
+    if chart != "traefik":  # which lets everybody in
+        (rule,) = named(manifests, "NetworkPolicy", name)["spec"]["ingress"]
+        assert {"ipBlock": {"cidr": "0.0.0.0/0"}} in rule["from"], "the way in that was asked for"
+
+
+def test_a_proxy_is_for_the_outside_alone() -> None:
+    proxy = {"httpsProxy": "http://proxy.corp.example:3128", "noProxy": ".corp.example,10.0.0.0/8"}
+    manifests = render_chart({"global": {"proxy": proxy}, **POSTGRES})
+    found = {name: main_container(pod) for name, pod in pods(manifests).items()}
+    found |= {name: m["spec"]["containers"][0] for name, m in made_by_operator(manifests).items()}
+    services = {m["metadata"]["name"] for m in manifests if m["kind"] == "Service" and "clusterIP" not in m["spec"]}
+    for name, container in found.items():
+        if name in ("Pod/mlops-loop", "Job/mlops-credentials"):
+            continue  # they ask nobody outside
+        env = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert env["HTTPS_PROXY"] == env["https_proxy"] == proxy["httpsProxy"], name
+        assert "HTTP_PROXY" not in env, name
+        direct = env["NO_PROXY"].split(",")
+        assert {*proxy["noProxy"].split(","), ".svc", "localhost", "$(KUBERNETES_SERVICE_HOST)"} <= set(direct), name
+        for service in services - {"mlops-traefik", "mlops-kube-state-metrics"}:  # nobody asks these by name
+            assert {service, f"{service}.mlops"} <= set(direct), name
+
+
+def test_how_many_pods_drained_nodes_may_take() -> None:
+    def budget(**own: Any) -> Any:
+        found = [
+            m for m in render_chart({"model-api": {"podDisruptionBudget": own}}) if m["kind"] == "PodDisruptionBudget"
+        ]
+        return {k: v for m in found for k, v in m["spec"].items() if k != "selector"}
+
+    assert budget(enabled=True) == {"maxUnavailable": 1}
+    assert budget(maxUnavailable="50%") == {"maxUnavailable": "50%"}
+    assert budget(minAvailable=0) == {"minAvailable": 0}
+    assert budget(enabled=False) == {}
+
+
+def test_an_image_for_trainings_alone() -> None:
+    own = {
+        "registry": "registry.example.com/team",
+        "repository": "ml/flows-torch",
+        "tag": "2.1",
+        "pullPolicy": "Always",
+    }
+    manifests = render_chart({"prefect-worker": {"jobs": {"image": own}}, "global": {"imageRegistry": "other.example"}})
+    rendered = pods(manifests)
+    for container in containers(rendered["training Job"]):
+        assert container["image"] == "registry.example.com/team/ml/flows-torch:2.1"
+        assert container["imagePullPolicy"] == "Always"
+    env = main_container(rendered["training Job"])["env"]
+    assert {"name": "MLOPS_IMAGE", "value": "registry.example.com/team/ml/flows-torch:2.1"} in env
+    worker = main_container(rendered["Deployment/mlops-prefect-worker"])
+    assert worker["image"].startswith("other.example/mlops/flows:")
+
+
+def test_half_an_image_for_trainings_is_refused() -> None:
+    done = template({"prefect-worker": {"jobs": {"image": {"tag": "2.1"}}}})
+    assert done.returncode != 0
+    assert "prefect-worker.jobs.image has no repository" in done.stderr
+
+
 # -- volumes -------------------------------------------------------------------------------------------------------
 
 VOLUMES = {"mlflow": "Deployment", "prefect-server": "Deployment", "postgres": "StatefulSet", "grafana": "Deployment"}
@@ -340,5 +467,12 @@ def test_prometheus_volume() -> None:
     claim = named(manifests, "Prometheus", "mlops")["spec"]["storage"]["volumeClaimTemplate"]
     assert claim["spec"]["storageClassName"] == ""
     assert claim["metadata"]["annotations"]["backup"] == "daily"
+    theirs = render_chart({"monitoring": {"prometheus": {"persistence": {"existingClaim": "theirs"}}}})
+    spec = named(theirs, "Prometheus", "mlops")["spec"]
+    assert spec["storage"] == {"emptyDir": {}}
+    assert spec["volumes"] == [{"name": "theirs", "persistentVolumeClaim": {"claimName": "theirs"}}]
+    assert spec["containers"] == [
+        {"name": "prometheus", "volumeMounts": [{"name": "theirs", "mountPath": "/prometheus"}]}
+    ]
     off = render_chart({"monitoring": {"prometheus": {"persistence": {"enabled": False, "size": "2Gi"}}}})
     assert named(off, "Prometheus", "mlops")["spec"]["storage"] == {"emptyDir": {"sizeLimit": "2Gi"}}

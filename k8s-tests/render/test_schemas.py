@@ -80,7 +80,8 @@ def common(folder: Path, path: str) -> bool:
     lists = {**COMMON, "POD": {} if folder == CHART else COMMON["POD"]}
     return (
         name in lists["POD"]
-        or section in ("serviceAccount", "ingress")
+        or section in ("serviceAccount", "ingress", *COMMON["PROBES"])
+        or (section == "service" and folder != CHART)
         or (section == "persistence" and name in lists["PERSISTENCE"])
     )
 

@@ -7,13 +7,15 @@ import kubernetes_validate
 from chart import Manifest, job_template, title
 
 VERSIONS = ("1.34", "1.35", "1.36")
+# Kinds of others, whose schemas Kubernetes does not have: of these, metadata alone is looked at.
+OTHERS = ("gateway.networking.k8s.io/", "route.openshift.io/", "external-secrets.io/")
 
 
 def invalid(manifest: Manifest, version: str) -> str:
     """A problem of a manifest by the schemas of a Kubernetes version or of the operator's kinds; "" if valid."""
-    if manifest["apiVersion"].startswith(custom_resources.GROUP):
-        if problem := custom_resources.invalid(manifest):
-            return problem
+    if manifest["apiVersion"].startswith(custom_resources.GROUP) and (problem := custom_resources.invalid(manifest)):
+        return problem
+    if manifest["apiVersion"].startswith((custom_resources.GROUP, *OTHERS)):
         manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
     try:
         kubernetes_validate.validate(manifest, version, strict=True)

@@ -94,25 +94,47 @@ spec:
       {{- end }}
   {{- end }}
 {{- end }}
-{{- if and $global.gateway.enabled (ne (toString $own.enabled) "false") (not .paths) }}
+{{- if and $global.gateway.enabled (ne (toString $own.enabled) "false") }}
 ---
 {{ include "lib.httpRoute" (merge (dict "own" $own) .) }}
 {{- end }}
 {{- end }}
 
+{{/*
+Routes ask for no login by themselves. Pages without accounts are left out, and those of the API, which share its host, lead
+to an answer of 404, unless global.gateway.filters or the Gateway (global.ingress.auth.enabled=false) ask for one, or the
+page's own `ingress.enabled` says that it is wanted.
+*/}}
 {{- define "lib.httpRoute" -}}
+{{- $global := .root.Values.global -}}
+{{- if not $global.gateway.parentRefs }}
+{{- fail "global.gateway.enabled needs global.gateway.parentRefs: the Gateways that the routes are attached to, such as [{name: public, namespace: gateways}]" }}
+{{- end -}}
+{{- $login := and .login $global.ingress.auth.enabled -}}
+{{- $shown := or (not $login) $global.gateway.filters (eq (toString .own.enabled) "true") -}}
+{{- $filters := list -}}
+{{- if and $login $global.gateway.filters }}{{ $filters = $global.gateway.filters }}
+{{- else if not $shown }}{{ $filters = list (dict "type" "URLRewrite" "urlRewrite" (dict "path" (dict "type" "ReplaceFullPath" "replaceFullPath" "/not-shown"))) }}{{ end -}}
+{{- if or $shown .paths -}}
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata:
-  {{- include "lib.metadata" (dict "root" .root "name" (include "lib.name" (list .root .name))) | nindent 2 }}
+  {{- include "lib.metadata" (dict "root" .root "name" (print (include "lib.name" (list .root .name)) (.suffix | default ""))) | nindent 2 }}
 spec:
   parentRefs:
-    {{- toYaml .root.Values.global.gateway.parentRefs | nindent 4 }}
+    {{- toYaml $global.gateway.parentRefs | nindent 4 }}
   hostnames:
     {{- include "lib.hosts" (list .root .name .own) | nindent 4 }}
   rules:
   - matches:
-    - path: {type: PathPrefix, value: {{ .own.path | default "/" }}}
+    {{- range .paths | default (list (.own.path | default "/")) }}
+    - path: {type: PathPrefix, value: {{ . }}}
+    {{- end }}
+    {{- with $filters }}
+    filters:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
     backendRefs:
     - {name: {{ include "lib.name" (list .root .service) }}, port: {{ .port }}}
+{{- end }}
 {{- end }}

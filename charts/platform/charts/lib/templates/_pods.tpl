@@ -6,13 +6,16 @@ several). Maps are merged, lists put one after the other; of single values the l
 {{- define "lib.settings" -}}
 {{- $settings := dict -}}
 {{- range $given := list .root.Values.global (ternary dict .root.Values (.alone | default false)) (.own | default dict) -}}
-{{- range list "affinity" "nodeSelector" "podAnnotations" "podLabels" "podSecurityContext" "securityContext" -}}
+{{- range list "affinity" "dnsConfig" "nodeSelector" "podAnnotations" "podLabels" "podSecurityContext" "securityContext" -}}
 {{- $_ := set $settings . (mergeOverwrite (get $settings . | default dict) (deepCopy (get $given . | default dict))) -}}
 {{- end -}}
-{{- range list "tolerations" "topologySpreadConstraints" "extraEnv" "extraEnvFrom" "extraVolumes" "extraVolumeMounts" "imagePullSecrets" -}}
+{{- range list "tolerations" "topologySpreadConstraints" "hostAliases" "extraContainers" "extraEnv" "extraEnvFrom" "extraVolumes" "extraVolumeMounts" "imagePullSecrets" -}}
 {{- $_ := set $settings . (concat (get $settings . | default list) (get $given . | default list)) -}}
 {{- end -}}
-{{- with $given.priorityClassName }}{{ $_ := set $settings "priorityClassName" . }}{{ end -}}
+{{- range list "priorityClassName" "dnsPolicy" "runtimeClassName" "schedulerName" "revisionHistoryLimit" "terminationGracePeriodSeconds" -}}
+{{- $value := get $given . -}}
+{{- if not (has $value (list nil "")) }}{{ $_ := set $settings . $value }}{{ end -}}
+{{- end -}}
 {{- end -}}
 {{ toYaml $settings }}
 {{- end }}
@@ -20,7 +23,8 @@ several). Maps are merged, lists put one after the other; of single values the l
 {{/*
 What every pod has: Pod Security "restricted", no variables of other Services, and the settings above.
 (dict "root" . "uid" 10001), and "token" true for the pod that asks the Kubernetes API, "account" for another account,
-"name" and "own" where the chart has several pods.
+"grace" for the seconds that it takes to end, "name" and "own" where the chart has several pods, "operated" true for the
+fields that the Prometheus Operator's kinds have of them.
 */}}
 {{- define "lib.pod" -}}
 {{- $root := .root -}}
@@ -30,10 +34,11 @@ automountServiceAccountToken: {{ .token | default false }}
 enableServiceLinks: false
 securityContext:
   {{- include "lib.podSecurityContext" (dict "root" $root "uid" .uid "settings" $settings) | nindent 2 }}
-{{- include "lib.scheduling" (dict "root" $root "settings" $settings) }}
+{{- if .operated }}{{ $settings = omit $settings "runtimeClassName" }}{{ end }}
+{{- include "lib.scheduling" (dict "settings" $settings "grace" .grace) }}
 {{- end }}
 
-{{/* Where a pod may run and what its images are pulled with, of its settings. */}}
+{{/* Where and how a pod runs and what its images are pulled with, of its settings. */}}
 {{- define "lib.scheduling" -}}
 {{- with .settings.imagePullSecrets }}
 imagePullSecrets:
@@ -41,14 +46,28 @@ imagePullSecrets:
 - name: {{ if kindIs "string" . }}{{ . }}{{ else }}{{ .name }}{{ end }}
 {{- end }}
 {{- end }}
-{{- range $name := list "affinity" "nodeSelector" "tolerations" "topologySpreadConstraints" }}
+{{- range $name := list "affinity" "nodeSelector" "tolerations" "topologySpreadConstraints" "hostAliases" "dnsConfig" }}
 {{- with get $.settings $name }}
 {{ $name }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
-{{- with .settings.priorityClassName }}
-priorityClassName: {{ . }}
+{{- range $name := list "priorityClassName" "dnsPolicy" "runtimeClassName" "schedulerName" }}
+{{- with get $.settings $name }}
+{{ $name }}: {{ . }}
+{{- end }}
+{{- end }}
+{{- $grace := ternary .settings.terminationGracePeriodSeconds .grace (hasKey .settings "terminationGracePeriodSeconds") }}
+{{- if ne $grace nil }}
+terminationGracePeriodSeconds: {{ int $grace }}
+{{- end }}
+{{- end }}
+
+{{/* What a Deployment keeps of its past, where a setting says so. (dict "root" .) */}}
+{{- define "lib.revisionHistory" -}}
+{{- $settings := include "lib.settings" . | fromYaml }}
+{{- if hasKey $settings "revisionHistoryLimit" }}
+revisionHistoryLimit: {{ int $settings.revisionHistoryLimit }}
 {{- end }}
 {{- end }}
 
@@ -82,15 +101,48 @@ annotations:
 
 {{/* What people add to a pod's main container and to its volumes, after the chart's own. (dict "root" .) */}}
 {{- define "lib.extraEnv" -}}
-{{- with (include "lib.settings" . | fromYaml).extraEnv }}{{ toYaml . }}{{ end }}
+{{- include "lib.proxyEnv" .root }}
+{{- include "lib.extra" (list "extraEnv" .) }}
 {{- end }}
 
 {{- define "lib.extraVolumeMounts" -}}
-{{- with (include "lib.settings" . | fromYaml).extraVolumeMounts }}{{ toYaml . }}{{ end }}
+{{- include "lib.extra" (list "extraVolumeMounts" .) }}
 {{- end }}
 
 {{- define "lib.extraVolumes" -}}
-{{- with (include "lib.settings" . | fromYaml).extraVolumes }}{{ toYaml . }}{{ end }}
+{{- include "lib.extra" (list "extraVolumes" .) }}
+{{- end }}
+
+{{/* Further containers of the pod, after the chart's own. (dict "root" .) */}}
+{{- define "lib.extraContainers" -}}
+{{- include "lib.extra" (list "extraContainers" .) }}
+{{- end }}
+
+{{- define "lib.extra" -}}
+{{- with get (include "lib.settings" (index . 1) | fromYaml) (index . 0) }}{{ toYaml . }}{{ end }}
+{{- end }}
+
+{{/*
+The way out by a proxy, as environment variables. What is in the cluster is asked directly: the platform's Services by their
+names, which no usual list of exceptions has.
+*/}}
+{{- define "lib.proxyEnv" -}}
+{{- $root := . }}
+{{- with .Values.global.proxy }}
+{{- if or .httpProxy .httpsProxy }}
+{{- $direct := list "localhost" "127.0.0.1" "::1" "$(KUBERNETES_SERVICE_HOST)" ".svc" ".cluster.local" }}
+{{- range list "mlflow" "prefect-server" "model-api" "ui" "postgres" "retrainer" "prometheus" "alertmanager" "grafana" }}
+{{- $direct = concat $direct (list (include "lib.name" (list $root .)) (print (include "lib.name" (list $root .)) "." $root.Release.Namespace)) }}
+{{- end }}
+{{- with .noProxy }}{{ $direct = append $direct . }}{{ end }}
+{{- range $name, $value := dict "HTTP_PROXY" .httpProxy "HTTPS_PROXY" .httpsProxy "NO_PROXY" (join "," $direct) }}
+{{- if $value }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+- {name: {{ lower $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end }}
+{{ end }}
+{{- end }}
 {{- end }}
 
 {{/* "secret": a Secret of the chart's own, before those. */}}
@@ -121,12 +173,17 @@ automountServiceAccountToken: false
 {{- end }}
 {{- end }}
 
-{{/* An HTTP probe of the pod itself, never of a peer. (list path port extra-fields) */}}
+{{/* An HTTP probe of the pod itself, never of a peer. (list path port timing .Values.livenessProbe): the last are people's */}}
 {{- define "lib.probe" -}}
 httpGet:
   path: {{ index . 0 }}
   port: {{ index . 1 }}
-{{- range $name, $value := index . 2 }}
-{{ $name }}: {{ $value }}
+{{ include "lib.timing" (list (index . 2) (index . 3)) }}
+{{- end }}
+
+{{/* When a probe asks. (list timing .Values.livenessProbe) */}}
+{{- define "lib.timing" -}}
+{{- range $name, $value := mergeOverwrite (dict) (index . 0) (index . 1 | default dict) }}
+{{ $name }}: {{ int $value }}
 {{- end }}
 {{- end }}

@@ -142,15 +142,21 @@ asked (helm template, GitOps, an installer with rights in one namespace) or does
   {{- end }}
 {{- end }}
 
-{{/* Peers: the cluster's own ingress controller or gateway, if there is one. It may be anywhere, where nobody says in which namespace. */}}
+{{/*
+Peers: the cluster's own ingress controller or gateway, if there is one. It may be anywhere, where nobody says in which
+namespace; and so may who comes by a Service of another type than ClusterIP.
+*/}}
 {{- define "lib.otherController" -}}
 {{- $global := .Values.global -}}
-{{- if $global.ingress.controllerNamespace }}
+{{- $another := or $global.gateway.enabled (and $global.ingress.enabled (or $global.ingress.className (not $global.traefik))) -}}
+{{- $service := dig "service" "type" "ClusterIP" (.Values.prometheus | default (dict "service" (.Values.service | default dict))) -}}
+{{- if or (and $another (not $global.ingress.controllerNamespace)) (ne $service "ClusterIP") }}
+- namespaceSelector: {}
+- ipBlock: {cidr: 0.0.0.0/0}
+- ipBlock: {cidr: "::/0"}
+{{- else if $global.ingress.controllerNamespace }}
 - namespaceSelector:
     matchLabels:
       kubernetes.io/metadata.name: {{ $global.ingress.controllerNamespace }}
-{{- else if or $global.gateway.enabled (and $global.ingress.enabled (or $global.ingress.className (not $global.traefik))) }}
-- namespaceSelector: {}
-- ipBlock: {cidr: 0.0.0.0/0}
 {{- end }}
 {{- end }}

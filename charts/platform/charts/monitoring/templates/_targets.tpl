@@ -56,10 +56,16 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 operator.prometheus.io/controller-id: {{ .Release.Namespace }}/{{ .Release.Name }}
 {{- end }}
 
-{{/* What people add to a pod that the operator makes, in the fields that it has for it. */}}
+{{/*
+What people add to a pod that the operator makes, in the fields that it has for it. "claim": theirs, mounted at "data" in
+place of the volume that the operator would make.
+*/}}
 {{- define "monitoring.extras" -}}
 {{- $settings := include "lib.settings" . | fromYaml -}}
-{{- with $settings.extraVolumes }}
+{{- $env := include "lib.extraEnv" . | fromYamlArray -}}
+{{- $volumes := $settings.extraVolumes | default list -}}
+{{- with .claim }}{{ $volumes = append $volumes (dict "name" "theirs" "persistentVolumeClaim" (dict "claimName" .)) }}{{ end -}}
+{{- with $volumes }}
 volumes:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -67,10 +73,14 @@ volumes:
 volumeMounts:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if or $settings.extraEnv $settings.extraEnvFrom $settings.securityContext }}
-containers: # merged with the operator's by its name
+{{- if or $env $settings.extraEnvFrom $settings.securityContext $settings.extraContainers .claim }}
+containers: # merged with the operator's by its name, its mounts by their path
 - name: {{ .name }}
-  {{- with $settings.extraEnv }}
+  {{- with .claim }}
+  volumeMounts:
+  - {name: theirs, mountPath: {{ $.data }}}
+  {{- end }}
+  {{- with $env }}
   env:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -82,6 +92,9 @@ containers: # merged with the operator's by its name
   securityContext:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- with $settings.extraContainers }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -93,4 +106,9 @@ containers: # merged with the operator's by its name
 {{/* The objects of this release, for the operator's selectors. */}}
 {{- define "monitoring.ofRelease" -}}
 {matchLabels: {app.kubernetes.io/instance: {{ include "lib.fullname" . }}}}
+{{- end }}
+
+{{/* "true" where a Gateway has a route to Prometheus: somebody asks for a login, or nobody is to. */}}
+{{- define "monitoring.routed" -}}
+{{- if and .Values.global.gateway.enabled (or .Values.global.gateway.filters (not .Values.global.ingress.auth.enabled)) }}true{{ end -}}
 {{- end }}

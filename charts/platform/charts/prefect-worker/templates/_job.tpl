@@ -1,6 +1,12 @@
 {{- define "prefect-worker.jobTemplate" -}}
 {{- $training := dict "root" . "own" .Values.jobs "alone" true "name" "training" -}}
 {{- $settings := include "lib.settings" $training | fromYaml -}}
+{{- $own := .Values.jobs.image }}
+{{- if and (not $own.repository) (or $own.registry $own.tag $own.digest) }}
+{{- fail "prefect-worker.jobs.image has no repository: name it, or leave registry, tag and digest out, too, for the worker's image" }}
+{{- end }}
+{{- $image := ternary $own .Values.image (ne $own.repository "") }}
+{{- $pullPolicy := $own.pullPolicy | default .Values.image.pullPolicy }}
 job_configuration:
   name: {{ "{{ name }}" | quote }}
   namespace: {{ "{{ namespace }}" | quote }}
@@ -35,14 +41,13 @@ job_configuration:
           serviceAccountName: {{ include "lib.accountName" $training }}
           automountServiceAccountToken: false
           enableServiceLinks: false
-          terminationGracePeriodSeconds: 20
           securityContext:
             {{- include "lib.podSecurityContext" (dict "root" . "uid" 10001 "settings" $settings) | nindent 12 }}
-          {{- include "lib.scheduling" (dict "settings" $settings) | nindent 10 }}
+          {{- include "lib.scheduling" (dict "settings" $settings "grace" 20) | nindent 10 }}
           initContainers:
           - name: network
             image: {{ "{{ image }}" | quote }}
-            imagePullPolicy: {{ .Values.image.pullPolicy }}
+            imagePullPolicy: {{ $pullPolicy }}
             command: [python, -m, flows.reachable, "http://{{ include "lib.name" (list . "prefect-server") }}:4200/api/health"]
             resources:
               requests: {cpu: 10m, memory: 32Mi}
@@ -52,7 +57,7 @@ job_configuration:
           containers:
           - name: prefect-job
             image: {{ "{{ image }}" | quote }}
-            imagePullPolicy: {{ .Values.image.pullPolicy }}
+            imagePullPolicy: {{ $pullPolicy }}
             args: {{ "{{ command }}" | quote }}
             env:
             - {name: MLFLOW_TRACKING_URI, value: "http://{{ include "lib.name" (list . "mlflow") }}:5000"}
@@ -60,7 +65,7 @@ job_configuration:
             {{- include "lib.secretEnv" (list . "MLFLOW_TRACKING_PASSWORD" "mlflow-trainer-password") | nindent 12 }}
             - {name: MLOPS_MLFLOW_PUBLIC_URL, value: {{ include "lib.address" (list . "mlflow") | quote }}}
             - {name: MLOPS_RETRY_SECONDS, value: "180"}
-            - {name: MLOPS_IMAGE, value: {{ include "lib.image" (list . .Values.image) | quote }}}
+            - {name: MLOPS_IMAGE, value: {{ include "lib.image" (list . $image) | quote }}}
             - {name: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, value: "30"}
             {{- include "lib.extraEnv" $training | nindent 12 }}
             {{- include "lib.envFrom" $training | nindent 12 }}
@@ -76,6 +81,7 @@ job_configuration:
             volumeMounts:
             - {name: tmp, mountPath: /tmp}
             {{- include "lib.extraVolumeMounts" $training | nindent 12 }}
+          {{- include "lib.extraContainers" $training | nindent 10 }}
           volumes:
           - name: tmp
             emptyDir: {sizeLimit: {{ .Values.jobs.tmpSize }}}
@@ -85,7 +91,7 @@ variables:
   description: Settings of a training Job. What is the same for all is in the chart prefect-worker.
   properties:
     name: {type: string, title: Name, description: "Of the Job; by default the flow run's."}
-    image: {type: string, title: Image, default: {{ include "lib.image" (list . .Values.image) | quote }}}
+    image: {type: string, title: Image, default: {{ include "lib.image" (list . $image) | quote }}}
     cpu: {type: string, title: CPU request, default: {{ .Values.jobs.cpu | quote }}}
     memory: {type: string, title: Memory, description: "Request and limit.", default: {{ .Values.jobs.memory }}}
     gpus: {type: integer, title: GPUs, description: "None by default."}
