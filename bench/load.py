@@ -12,13 +12,15 @@ import httptools
 import numpy as np
 import uvloop
 
+PAUSE = 0.05  # seconds after a connection that was refused
+
 
 @dataclass(frozen=True)
 class Load:
     """What a load measured.
 
     rate: requests per second over the whole time; p50, p99: percentiles of the latency in milliseconds.
-    failed: how many answers were not 200.
+    failed: how many answers were not 200, and how many requests got none: a connection that is dropped is opened again.
     """
 
     rate: float
@@ -34,6 +36,7 @@ class _Connection(asyncio.Protocol):
         self.request, self.until, self.done = request, until, done
         self.times: list[float] = []
         self.failed = 0
+        self.is_waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -41,6 +44,7 @@ class _Connection(asyncio.Protocol):
         self._send()
 
     def _send(self) -> None:
+        self.is_waiting = True
         self.begin = time.perf_counter()
         self.transport.write(self.request)
 
@@ -48,6 +52,7 @@ class _Connection(asyncio.Protocol):
         self.parser.feed_data(data)
 
     def on_message_complete(self) -> None:
+        self.is_waiting = False
         now = time.perf_counter()
         self.times.append(now - self.begin)
         self.failed += self.parser.get_status_code() != 200
@@ -57,6 +62,7 @@ class _Connection(asyncio.Protocol):
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.failed += self.is_waiting
         if not self.done.done():
             self.done.set_result(None)
 
@@ -71,21 +77,32 @@ def _request(url: str, body: bytes | None) -> bytes:
     return ("\r\n".join(head) + "\r\n\r\n").encode() + (body or b"")
 
 
+async def _keep_sending(url: str, request: bytes, until: float) -> tuple[list[float], int]:
+    """Send the request over one connection after another, until the time is over; returns durations and failures."""
+    parts, loop = urlsplit(url), asyncio.get_running_loop()
+    times: list[float] = []
+    failed = 0
+    while time.perf_counter() < until:
+        client = _Connection(request, until, loop.create_future())
+        try:
+            await loop.create_connection(lambda client=client: client, str(parts.hostname), parts.port or 80)  # type: ignore[misc]
+            await client.done
+        except OSError:
+            failed += 1
+            await asyncio.sleep(PAUSE)
+        times += client.times
+        failed += client.failed
+    return times, failed
+
+
 async def _run(url: str, body: bytes | None, connections: int, seconds: float) -> Load:
-    parts, request = urlsplit(url), _request(url, body)
-    loop = asyncio.get_running_loop()
+    request = _request(url, body)
     begin = time.perf_counter()
-    clients = []
-    for _ in range(connections):
-        done: asyncio.Future[None] = loop.create_future()
-        client = _Connection(request, begin + seconds, done)
-        await loop.create_connection(lambda client=client: client, str(parts.hostname), parts.port or 80)  # type: ignore[misc]
-        clients.append(client)
-    await asyncio.gather(*(client.done for client in clients))
+    results = await asyncio.gather(*(_keep_sending(url, request, begin + seconds) for _ in range(connections)))
     elapsed = time.perf_counter() - begin
-    times = np.concatenate([client.times for client in clients]) * 1000
-    p50, p99 = np.percentile(times, [50, 99])
-    return Load(len(times) / elapsed, float(p50), float(p99), sum(client.failed for client in clients))
+    times = np.concatenate([times for times, _ in results]) * 1000
+    p50, p99 = np.percentile(times, [50, 99]) if len(times) else (np.nan, np.nan)
+    return Load(len(times) / elapsed, float(p50), float(p99), sum(failed for _, failed in results))
 
 
 def load(url: str, body: bytes | None = None, connections: int = 16, seconds: float = 5.0) -> Load:

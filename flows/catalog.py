@@ -44,6 +44,17 @@ def load_model(name: str) -> Model:
     return Model(**values)
 
 
+def load_models() -> tuple[list[Model], dict[str, str]]:
+    """Every model whose file can be used; and of every other file its name, with what is wrong with it."""
+    models, broken = [], {}
+    for name in model_names():
+        try:
+            models.append(load_model(name))
+        except ModelFileError as error:
+            broken[name] = str(error)
+    return models, broken
+
+
 def _import(path: Path) -> ModuleType:
     """Run the file anew, so that a changed one is seen."""
     name = f"flows.models.{path.stem}" if path.parent == MODELS else f"mlops_model_{path.stem}"
@@ -54,6 +65,6 @@ def _import(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelFileError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

@@ -80,13 +80,13 @@ class Feedback(NamedTuple):
 def add_feedback(model: Model, frame: pd.DataFrame, rows: list[Row]) -> Feedback:
     """The frame with a row for each prediction whose true label was sent, if it fits the model as it is today.
 
-    Feedback is older than the model file: a feature may have been added, a class removed or a type changed since. Values
-    are cast where nothing is lost by it (3.0 to 3), features that the model no longer has are dropped, and what still does
-    not fit is left out and counted.
+    Feedback is older than the model file: a feature may have been added, a class removed or a type changed since.
+    Values are cast where nothing is lost by it (3.0 to 3), features that the model no longer has are dropped, and what
+    still does not fit is left out and counted.
     """
     if not rows:
         return Feedback(frame, 0, {})
-    kinds = {name: kind for name, dtype in model.load().dtypes.items() if (kind := _kind(dtype))}
+    kinds = {str(name): kind for name, dtype in model.load().dtypes.items() if (kind := _kind(dtype))}
     classes = set(frame[model.target]) if model.task == "classification" and model.target in frame else None
     fitting: list[dict[str, Any]] = []
     left_out: Counter[str] = Counter()

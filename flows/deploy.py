@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,14 @@ async def ensure_work_pool(client: PrefectClient, name: str, template: dict[str,
         await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template, concurrency_limit=concurrency))
 
 
-async def ensure_deployments(client: PrefectClient, deployments: list[RunnerDeployment], pool: str, image: str) -> None:
+async def ensure_deployments(
+    client: PrefectClient, deployments: list[RunnerDeployment], pool: str, image: str, broken: Collection[str] = ()
+) -> None:
     """Register the deployments, with their models' resources; delete those whose model file is gone.
 
     Args:
         image: of the Jobs; "" for the work pool's.
+        broken: models whose file cannot be used: what is registered of them stays as it is.
     """
     for deployment in deployments:
         deployment.job_variables = job_variables(deployment, image)
@@ -91,7 +95,7 @@ async def ensure_deployments(client: PrefectClient, deployments: list[RunnerDepl
     names = {(deployment.flow_name, deployment.name) for deployment in deployments}
     for registered in await client.read_deployments():
         flow = await client.read_flow(registered.flow_id)
-        if TAG in registered.tags and (flow.name, registered.name) not in names:
+        if TAG in registered.tags and (flow.name, registered.name) not in names and registered.name not in broken:
             log.info("deleting the deployment %s/%s: this image does not have it", flow.name, registered.name)
             await client.delete_deployment(registered.id)
     log.info("registered %s", ", ".join(f"{flow}/{name}" for flow, name in sorted(names, key=str)))
@@ -131,12 +135,17 @@ async def bootstrap(client: PrefectClient, model: str) -> FlowRun | None:
 
 
 async def deploy(
-    deployments: list[RunnerDeployment], pool: str, template: dict[str, Any], settings: DeploySettings
+    deployments: list[RunnerDeployment],
+    pool: str,
+    template: dict[str, Any],
+    settings: DeploySettings,
+    broken: Collection[str] = (),
 ) -> None:
     """Bring a Prefect server to what this image has, once it answers.
 
     Args:
         template: Prefect's base job template of the work pool.
+        broken: models whose file cannot be used; they hold up nothing else.
 
     Raises:
         TimeoutError: the server does not answer.
@@ -144,9 +153,9 @@ async def deploy(
     async with get_client() as client:
         await wait_for_server(client, settings.server_seconds)
         await ensure_work_pool(client, pool, template, settings.concurrency)
-        await ensure_deployments(client, deployments, pool, settings.image)
+        await ensure_deployments(client, deployments, pool, settings.image, broken)
         await ensure_automations(client, crash_automations(settings.heartbeat_seconds))
-        if settings.bootstrap_model:
+        if settings.bootstrap_model and settings.bootstrap_model not in broken:
             await bootstrap(client, settings.bootstrap_model)
 
 
@@ -161,7 +170,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     template = json.loads(arguments.job_template.read_text())
-    asyncio.run(deploy(serve.deployments(), arguments.work_pool, template, DeploySettings()))
+    models, broken = serve.usable_models()
+    asyncio.run(deploy(serve.deployments(models), arguments.work_pool, template, DeploySettings(), broken))
 
 
 if __name__ == "__main__":

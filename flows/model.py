@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+from prefect.schedules import Cron
 
 from app.registry.gate_metrics import BY_TASK
 from app.vocabulary import Gate, Task
@@ -66,3 +67,8 @@ class Model:
             )
         if not 0 < self.holdout < 1:
             raise ModelFileError(f"holdout is {self.holdout}, a share between 0 and 1 is needed")
+        if self.schedule:
+            try:
+                Cron(self.schedule)
+            except ValueError as error:
+                raise ModelFileError(f"schedule is {self.schedule!r}: {error}; such as '0 3 * * *'") from error

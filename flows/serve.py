@@ -6,23 +6,34 @@ subprocess: what `make demo` uses in place of a Kubernetes worker.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from typing import Any, cast
 
 from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
-from flows.catalog import load_model, model_names
+from flows.catalog import load_models
 from flows.model import Model
 from flows.promote import promote
 from flows.rollback import rollback
 from flows.train import train
 
+log = logging.getLogger("mlops.deploy")
 
-def deployments() -> list[RunnerDeployment]:
-    """One training deployment per model file, and one each for promotion and rollback."""
-    trainings = [_training(load_model(name)) for name in model_names()]
-    return [*trainings, _deployment(promote, "promote"), _deployment(rollback, "rollback")]
+
+def usable_models() -> tuple[list[Model], dict[str, str]]:
+    """As `flows.catalog.load_models`; what is wrong with the broken files is logged."""
+    models, broken = load_models()
+    for name, reason in broken.items():
+        log.error("the model %s is not deployed, because its file is broken: %s", name, reason)
+    return models, broken
+
+
+def deployments(models: Iterable[Model]) -> list[RunnerDeployment]:
+    """One training deployment per model, and one each for promotion and rollback."""
+    return [*map(_training, models), _deployment(promote, "promote"), _deployment(rollback, "rollback")]
 
 
 def _training(model: Model) -> RunnerDeployment:
@@ -40,4 +51,4 @@ def _deployment(flow: Flow[..., Any], name: str, **settings: Any) -> RunnerDeplo
 
 
 if __name__ == "__main__":
-    serve(*deployments())
+    serve(*deployments(usable_models()[0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -9,11 +11,14 @@ import mlflow
 import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.exceptions import MlflowException
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
+from requests import RequestException
 
-from app.clients.mlflow import MlflowClient, MlflowUnavailable
+from app.clients.mlflow import REQUEST_TAG, MlflowClient, MlflowUnavailable
 from app.registry import feedback_store
 from app.runtime.settings import MlflowSettings
 from flows import dataset, provenance
@@ -97,7 +102,30 @@ def assess(model: Model, estimator: Any, held_out: pd.DataFrame, seed: int) -> E
     return evaluation
 
 
+@contextmanager
+def _as_unavailable() -> Iterator[None]:
+    """Raise MlflowUnavailable, which is tried again, for what the mlflow package raises of a server that fails."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.get_http_status_code() < 500:
+            raise
+        raise MlflowUnavailable(str(error)) from error
+    except RequestException as error:
+        if error.response is not None and error.response.status_code < 500:
+            raise
+        raise MlflowUnavailable(str(error)) from error
+
+
+def _begun_run(experiment: str, request: str) -> str | None:
+    """The id of the run that an earlier try of this task began, or None."""
+    where = f"tags.`{REQUEST_TAG}` = '{request}'"
+    runs = mlflow.search_runs([experiment], where, max_results=1, output_format="list")
+    return runs[0].info.run_id if runs else None
+
+
 @task(name="track", **_IO)
+@_as_unavailable()
 def track(
     model: Model,
     estimator: Any,
@@ -108,10 +136,13 @@ def track(
     counts: dict[str, int],
     tags: dict[str, str],
 ) -> tuple[str, str]:
-    """Log the run to MLflow: data, parameters, metrics, counts and pictures; returns the ids of run and experiment."""
+    """Log the run to MLflow: data, parameters, metrics, counts and pictures; returns the ids of run and experiment.
+
+    A task that is tried again goes on with the run that it began.
+    """
     mlflow.set_tracking_uri(MlflowSettings().mlflow_tracking_uri)
-    mlflow.set_experiment(model.name)
-    with mlflow.start_run(tags=tags) as run:
+    experiment, request = mlflow.set_experiment(model.name).experiment_id, str(task_run.id)
+    with mlflow.start_run(_begun_run(experiment, request), tags={**tags, REQUEST_TAG: request}) as run:
         source = CodeDatasetSource({"mlflow.source.name": origin})
         data = from_pandas(frame, source=source, targets=model.target, name=model.name)
         mlflow.log_input(data, context="training")

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import aiohttp
+import kopf
 from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 from prefect.client.orchestration import PrefectClient, get_client
@@ -31,6 +34,20 @@ from app.prefect_server.run_token import auth_string
 RUN_LABEL = "prefect.io/flow-run-id"
 GRACE = timedelta(seconds=20)  # for a process that has reported its end and is about to leave
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class Endlessly:
+    """Seconds between two tries of a request, without an end."""
+
+    def __iter__(self) -> Iterator[float]:
+        """From 1 second to 10."""
+        return itertools.chain((1.0, 2.0, 5.0), itertools.repeat(10.0))
+
+
+@kopf.on.startup()  # of Prefect's observer, which is an operator of kopf's in this process
+def keep_observing(settings: kopf.OperatorSettings, **_: object) -> None:
+    """Try requests to Kubernetes again for ever: after kopf's own 54 seconds of it the observer would end unnoticed."""
+    settings.networking.error_backoffs = Endlessly()
 
 
 async def delete_jobs_of_ended_runs(batch: client.BatchV1Api, prefect: PrefectClient, namespace: str) -> list[str]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from pydantic import ValidationError
-
 from app.api.main import create_app
 from app.api.settings import ApiSettings
 from app.clients.mlflow import MlflowError
@@ -20,7 +18,7 @@ def main() -> int:
     try:
         settings = ApiSettings()
         app = create_app(settings)
-    except (ValidationError, MlflowError, OSError) as error:
+    except (ValueError, MlflowError, OSError) as error:
         sys.stderr.write(f"the API cannot start: {error}\n")
         return 2
     serve(app, settings.host, settings.port, GRACE_SECONDS, loop="uvloop", http="httptools", ws="none")

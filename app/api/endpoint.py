@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import logging
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -15,10 +14,13 @@ from app.api.meter import Tally
 from app.api.prediction_id import Signer
 from app.api.served_model import NoPrediction, ServedModel
 from app.api.served_models import ServedModels
+from app.api.workers import Workers
 from app.registry.predictor import Predictions
 
 # A body of this many bytes (some 64 rows) or more is worked on in a thread, so that the event loop turns meanwhile.
 INLINE_BYTES = 4096
+
+log = logging.getLogger("mlops.predict")
 
 
 class PredictedRows(NamedTuple):
@@ -55,8 +57,8 @@ def predict_rows(served: ServedModel, signer: Signer, rows: list[dict[str, Any]]
 class PredictionEndpoint:
     """An ASGI endpoint. Subclasses turn a body into rows, and predictions into a body."""
 
-    def __init__(self, models: ServedModels, signer: Signer, pool: ThreadPoolExecutor) -> None:
-        self.models, self.signer, self.pool = models, signer, pool
+    def __init__(self, models: ServedModels, signer: Signer, workers: Workers) -> None:
+        self.models, self.signer, self.workers = models, signer, workers
 
     def served_model(self, scope: Scope) -> ServedModel:
         """The model that the path names, or the default one.
@@ -92,12 +94,16 @@ class PredictionEndpoint:
                     body, rows = self.reply(served, scope, content)
                     served.meter.count(rows.values, rows.predictions.labels)
                 else:
-                    loop = asyncio.get_running_loop()
-                    body, tally = await loop.run_in_executor(self.pool, self._work, served, scope, content)
+                    body, tally = await self.workers.run(len(content), self._work, served, scope, content)
                     served.meter.add(tally)
                 status = 200
             except Refusal as refusal:
                 status, body, headers = refusal.status, self.refusal_body(refusal), refusal.headers
+            except Exception as error:  # out of memory, a model that is broken: no fault of the request
+                log.exception("a prediction at %s failed", scope["path"])
+                body = self.refusal_body(
+                    Refusal(500, f"the prediction failed ({type(error).__name__}): see the API's log")
+                )
             await send_json(send, status, body, headers)
         finally:
             requests.add(status, perf_counter() - started)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
@@ -20,6 +19,7 @@ from app.api.feedback_committer import Committer
 from app.api.prediction_id import InvalidPredictionId, PredictionRecord, Signer
 from app.api.row_schema import FLOAT32_MAX, read_json
 from app.api.served_models import ServedModels
+from app.api.workers import Workers
 from app.contract import MAX_ROWS, FeedbackItem, FieldError
 from app.registry import feedback_store
 from app.vocabulary import Label
@@ -52,8 +52,8 @@ class LabelledPrediction(NamedTuple):
 class Feedback:
     """The endpoint, as plain ASGI. Answers `contract.StoredFeedback` for an item, and a list of them for a list."""
 
-    def __init__(self, models: ServedModels, signer: Signer, committer: Committer) -> None:
-        self.models, self.signer, self.committer = models, signer, committer
+    def __init__(self, models: ServedModels, signer: Signer, committer: Committer, workers: Workers) -> None:
+        self.models, self.signer, self.committer, self.workers = models, signer, committer, workers
         self._counted: OrderedDict[bytes, Label] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,12 +64,12 @@ class Feedback:
             if len(body) < INLINE_BYTES:
                 items, many = self.read(body)
             else:
-                items, many = await asyncio.to_thread(self.read, body)
+                items, many = await self.workers.run(len(body), self.read, body)
             now = time.time()
             rows: dict[str, list[feedback_store.Row]] = {}
             for item in items:
                 rows.setdefault(item.record.model, []).append(item.row(now))
-            await self.committer.put(rows)
+            await self.committer.put(rows, len(body))
             answers = [self._count(item.record, item.label) for item in items]
             status, content = 201, to_json(answers if many else answers[0])
         except Refusal as refusal:

@@ -15,29 +15,31 @@ from app.clients.mlflow import MlflowClient, MlflowError
 from app.registry import feedback_store
 
 MAX_PENDING = 20_000  # rows waiting to be stored
+MAX_PENDING_BYTES = 16 * 1024 * 1024  # of the bodies that they came in; in memory they are some times as large
 
 log = logging.getLogger("mlops.feedback")
 
 
 class _Pending(NamedTuple):
-    """Rows of one model that one request waits for."""
+    """Rows of one model that one request waits for. size: their share of its body, in bytes."""
 
     model: str
     rows: list[feedback_store.Row]
+    size: int
     done: asyncio.Future[None]
 
 
 class Committer:
     """Group commit: what comes in while one upload is under way goes with the next one, one file per model.
 
-    Runs on the event loop; the upload itself is in a thread of its own. After every so many uploads the store is compacted,
-    in another thread that may end at any time: nobody waits for it.
+    Runs on the event loop; the upload itself is in a thread of its own. After every so many uploads the store is
+    compacted, in another thread that may end at any time: nobody waits for it.
     """
 
     def __init__(self, registry: MlflowClient) -> None:
         self.registry = registry
         self._pending: list[_Pending] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feedback")
@@ -57,20 +59,27 @@ class Committer:
             await self._task
         self._thread.shutdown()
 
-    async def put(self, rows: dict[str, list[feedback_store.Row]]) -> None:
+    async def put(self, rows: dict[str, list[feedback_store.Row]], size: int) -> None:
         """Store rows by model; returns once MLflow has all of them.
+
+        Args:
+            size: bytes of the body that they came in.
 
         Raises:
             Refusal: 503, and any of them may not be stored.
         """
         count = sum(map(len, rows.values()))
-        if self._closing or self._rows + count > MAX_PENDING:
+        is_full = self._rows + count > MAX_PENDING or self._bytes + size > MAX_PENDING_BYTES
+        if self._closing or is_full:
             why = "the API is shutting down" if self._closing else "too much feedback waits to be stored"
             raise Refusal(503, f"{why}: nothing of this request was stored, send it again", RETRY_AFTER)
         loop = asyncio.get_running_loop()
-        pending = [_Pending(model, some, loop.create_future()) for model, some in rows.items()]
+        pending = [
+            _Pending(model, some, size * len(some) // count, loop.create_future()) for model, some in rows.items()
+        ]
         self._pending += pending
         self._rows += count
+        self._bytes += sum(part.size for part in pending)
         self._wake.set()
         results = await asyncio.gather(*(part.done for part in pending), return_exceptions=True)
         errors = [result for result in results if result is not None]
@@ -105,6 +114,7 @@ class Committer:
         else:
             self._compact_now_and_then(model)
         self._rows -= len(rows)
+        self._bytes -= sum(part.size for part in parts)
         for part in parts:
             if not part.done.done():  # done when the client went away
                 part.done.set_exception(error) if error else part.done.set_result(None)

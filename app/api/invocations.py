@@ -13,7 +13,7 @@ from starlette.types import Scope
 from app.api.asgi import header
 from app.api.endpoint import PredictionEndpoint, Reply, predict_rows
 from app.api.errors import Location, invalid
-from app.api.row_schema import read_json
+from app.api.row_schema import read_json, repeated
 from app.api.served_model import ServedModel
 from app.contract import MAX_ROWS
 
@@ -93,9 +93,9 @@ def _rows_of_columns(data: dict[str, Any], location: Location) -> list[dict[str,
 
 
 def _check_columns(columns: list[str], location: Location) -> None:
-    repeated = sorted({column for column in columns if columns.count(column) > 1}) if len(columns) < 10_000 else []
-    if repeated:
-        raise invalid(location, f"the column {repeated[0]} is there more than once", "duplicate")
+    twice = repeated(columns)
+    if twice:
+        raise invalid(location, f"the column {twice[0]} is there more than once", "duplicate")
 
 
 def rows_of_csv(served: ServedModel, body: bytes) -> list[dict[str, Any]]:

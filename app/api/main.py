@@ -8,7 +8,6 @@ FastAPI and calls the first kind itself.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -31,6 +30,7 @@ from app.api.prediction_id import Signer
 from app.api.served_models import ServedModels
 from app.api.settings import ApiSettings
 from app.api.state import State
+from app.api.workers import Workers
 from app.clients.mlflow import MlflowClient
 
 
@@ -48,7 +48,7 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     follower = Follower(models, registry, BundleCache(settings.cache_dir), settings.poll_seconds)
     signer = Signer(settings.signing_key())
     committer = Committer(registry)
-    pool = ThreadPoolExecutor(4, thread_name_prefix="predict")
+    workers = Workers()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -57,7 +57,7 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
         yield
         follower.stop()
         await committer.close()
-        pool.shutdown(wait=False, cancel_futures=True)
+        workers.close()
 
     # FastAPI's own telemetry is off: the platform reads Prometheus' metrics, and telemetry would slow each request
     telemetry: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -65,10 +65,10 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     app.add_exception_handler(Refusal, _refuse)
     app.state.shared = State(models, follower, metrics)
     direct = [
-        *predict.routes(Predict(models, signer, pool)),
-        *open_inference.routes(Infer(models, signer, pool)),
-        *invocations.routes(Invocations(models, signer, pool)),
-        *feedback.routes(Feedback(models, signer, committer)),
+        *predict.routes(Predict(models, signer, workers)),
+        *open_inference.routes(Infer(models, signer, workers)),
+        *invocations.routes(Invocations(models, signer, workers)),
+        *feedback.routes(Feedback(models, signer, committer, workers)),
     ]
     # FastAPI has the direct routes too: it answers 405 for a method that they do not have. All routes stand in one flat
     # list, not in included routers, which the instrumentator would search anew for each request.

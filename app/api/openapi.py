@@ -107,7 +107,7 @@ def _predict(path: str, served: ServedModel) -> Json:
                 }
                 for feature in served.bundle.features
             ],
-            "responses": {"200": _json("The prediction.", answer), **_failures(422, 503)},
+            "responses": {"200": _json("The prediction.", answer), **_failures(422, 500, 503)},
         },
         "post": {
             **common,
@@ -116,7 +116,7 @@ def _predict(path: str, served: ServedModel) -> Json:
             "requestBody": _body(_one_or_many(row), example),
             "responses": {
                 "200": _json("One answer, or one per row.", {"anyOf": [answer, {"type": "array", "items": answer}]}),
-                **_failures(413, 422, 503),
+                **_failures(413, 422, 500, 503),
             },
         },
     }
@@ -156,7 +156,7 @@ def _invocations(served: ServedModel) -> Json:
         "summary": f"Predict with {served.name}: MLflow's scoring protocol",
         "operationId": "post_invocations",
         "requestBody": content,
-        "responses": {"200": _json("The predictions.", _shape(contract.Scores)), **_failures(413, 422, 503)},
+        "responses": {"200": _json("The predictions.", _shape(contract.Scores)), **_failures(413, 422, 500, 503)},
     }
 
 
@@ -173,7 +173,7 @@ def _infer(served: ServedModel) -> Json:
         "requestBody": _body(_shape(contract.InferRequest), {"inputs": inputs}),
         "responses": {
             "200": _json("The outputs.", _shape(contract.InferAnswer)),
-            **_failures(404, 413, 422, 503, prefix="Infer"),
+            **_failures(404, 413, 422, 500, 503, prefix="Infer"),
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -109,10 +110,9 @@ class RowSchema:
             raise invalid(("query",), f"the query string cannot be read: {error}", "query_invalid") from None
         values = dict(pairs)
         if len(values) < len(pairs):
-            names = [name for name, _ in pairs]
-            repeated = sorted({name for name in names if names.count(name) > 1}) if len(names) < 1000 else names[:1]
             message = "is given more than once: send it once"
-            raise Invalid([field_error(("query", name), message, "duplicate") for name in repeated])
+            names = repeated(name for name, _ in pairs)
+            raise Invalid([field_error(("query", name), message, "duplicate") for name in names])
         try:
             return self._read_text(values)
         except ValidationError as error:
@@ -170,6 +170,11 @@ class RowSchema:
         if kind in ("dict_type", "mapping_type"):
             return f"send an object with the features: {', '.join(self.features)}"
         return str(error["msg"])
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """The names that are there more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def read_json(body: bytes) -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
 from app.api.meter import Meter
 from app.api.metrics import Metrics
@@ -13,6 +16,11 @@ from app.api.row_schema import RowSchema
 from app.registry.bundle import Bundle
 from app.registry.predictor import Predictions, Predictor, load_predictor
 from app.vocabulary import Label
+
+# What estimators and onnxruntime raise on values that they do not know. Anything else is no fault of the values; nor is
+# memory that cannot be had, for which onnxruntime raises RuntimeException.
+CAUSED_BY_VALUES = (ValueError, ArithmeticError, Fail, InvalidArgument)
+SLOW_SECONDS = 0.005  # for the golden rows, which are about as many as fit into a body that is not large
 
 
 class NoPrediction(Exception):
@@ -26,6 +34,7 @@ class ServedModel:
     incarnation: tells apart registered models of one name; one that was deleted and made anew counts from version 1.
     digits: rounds a number to the digits that the predictor computes with.
     classes: each label to the bundle's own, which has the right type; empty for a regression.
+    in_thread: whether it takes milliseconds, which the event loop cannot wait for.
     """
 
     name: str
@@ -39,26 +48,23 @@ class ServedModel:
     incarnation: str
     digits: Callable[[float], float]
     classes: dict[Any, Label]
+    in_thread: bool
 
     @property
     def is_classifier(self) -> bool:
         """Whether it predicts classes, and not numbers."""
         return self.bundle.task == "classification"
 
-    @property
-    def in_thread(self) -> bool:
-        """Whether one row takes milliseconds, which the event loop cannot wait for."""
-        return self.bundle.serving != "onnx"
-
     def predict(self, rows: Sequence[Sequence[Any]]) -> Predictions:
         """Labels or values, and probabilities, of rows in the signature's order.
 
         Raises:
             NoPrediction: the model fails on these values, or computes something infinite.
+            Exception: it fails for another reason, such as too little memory.
         """
         try:
             raw = self.predictor.predict(rows)
-        except Exception as error:  # whatever an estimator raises on values it does not know
+        except CAUSED_BY_VALUES as error:
             text = str(error).strip().splitlines()
             raise NoPrediction(f"{type(error).__name__}: {text[0][:300] if text else ''}") from error
         if self.is_classifier:
@@ -97,7 +103,18 @@ def load_served_model(
         incarnation=incarnation,
         digits=_seven_digits if bundle.serving == "onnx" else float,
         classes={label: label for label in bundle.classes},
+        in_thread=bundle.serving != "onnx" or _seconds(predictor, bundle) > SLOW_SECONDS,
     )
+
+
+def _seconds(predictor: Predictor, bundle: Bundle) -> float:
+    """The CPU time that the golden rows take, the shortest of three: what else the machine does is not counted."""
+    times = []
+    for _ in range(3):
+        begin = time.thread_time()
+        predictor.predict(bundle.golden.rows)
+        times.append(time.thread_time() - begin)
+    return min(times)
 
 
 def _seven_digits(value: float) -> float:

@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+MIN_KEY = 32  # bytes: what HMAC-SHA256 makes full use of
+
 
 class ApiSettings(BaseSettings):
     """Read from MLOPS_* when it is created.
@@ -17,7 +19,8 @@ class ApiSettings(BaseSettings):
     default_model: what /predict serves; by default the only model there is.
     cache_dir: where verified bundles are kept, so that the API starts without MLflow.
     poll_seconds: between two looks at MLflow's aliases.
-    feedback_key: signs prediction ids, the same for all replicas; when empty, one is kept in cache_dir.
+    feedback_key: signs prediction ids, the same for all replicas, at least 32 bytes; when empty, one is kept in
+        cache_dir.
     """
 
     model_config = SettingsConfigDict(env_prefix="MLOPS_")
@@ -33,10 +36,16 @@ class ApiSettings(BaseSettings):
         """The key of the prediction ids, made once where none is configured.
 
         Raises:
+            ValueError: the configured one is short: whoever guesses it can make up feedback.
             OSError: cache_dir cannot be written.
         """
-        if self.feedback_key.strip():
-            return self.feedback_key.strip().encode()
+        if key := self.feedback_key.strip().encode():
+            if len(key) < MIN_KEY:
+                raise ValueError(
+                    f"MLOPS_FEEDBACK_KEY has {len(key)} bytes, at least {MIN_KEY} are needed; "
+                    "`openssl rand -hex 32` makes one"
+                )
+            return key
         path = self.cache_dir / "feedback.key"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from app.registry.ledger import PROMOTIONS_EXPERIMENT, Ledger
 from app.registry.predictor import example_difference, load_predictor
 from app.runtime.settings import PlatformSettings
 from app.vocabulary import TRAIN_FLOW
+from flows.catalog import load_models
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
         api_finding = _run("api", lambda: _api(api))
         yield from (mlflow_finding, prefect_finding, api_finding)
         yield _run("pages", lambda: _pages(settings))
+        yield _run("model files", _model_files)
         if not mlflow_finding.ok:
             return
         yield _run("artifact store", lambda: _artifact_store(registry))
@@ -123,6 +125,17 @@ def _pages(settings: PlatformSettings) -> str:
             f"the page server at {url} does not answer: {error}", "start it with `make demo`, or set MLOPS_UI_URL"
         ) from error
     return f"the page server answers at {url}"
+
+
+def _model_files() -> str:
+    models, broken = load_models()
+    if broken:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in broken.items())
+        raise CommandError(
+            f"{len(broken)} of {len(models) + len(broken)} cannot be used: {reasons}",
+            "correct the file; until then the model is not deployed anew, all others are",
+        )
+    return ", ".join(model.name for model in models)
 
 
 def _artifact_store(registry: MlflowClient) -> str:

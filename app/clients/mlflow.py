@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
+from uuid import uuid4
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
@@ -25,6 +26,7 @@ PRODUCTION = "production"
 CHALLENGER = "challenger"
 MAX_FOLDERS = 8  # in each other, of artifacts
 DOWNLOAD_BLOCK = 2**20  # bytes of a file in memory
+REQUEST_TAG = "mlops.request"  # of a run: which request made it
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries of a request
 
 
@@ -197,7 +199,7 @@ class MlflowClient:
         """Close the connections; the client cannot be used afterwards."""
         self._http.close()
 
-    def __enter__(self) -> MlflowClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -235,11 +237,9 @@ class MlflowClient:
         """The answer of a GET request, which may always be repeated."""
         return self._retrying(lambda: self._send("GET", f"/api/2.0/mlflow/{path}", params=params)).json()
 
-    def _post(self, path: str, body: dict[str, Any], method: str = "POST", repeatable: bool = True) -> dict[str, Any]:
-        def call() -> dict[str, Any]:
-            return self._send(method, f"/api/2.0/mlflow/{path}", json=body).json()
-
-        return self._retrying(call) if repeatable else call()
+    def _post(self, path: str, body: dict[str, Any], method: str = "POST") -> dict[str, Any]:
+        """The answer of a request that may be repeated: a second time it does nothing, or is a Conflict."""
+        return self._retrying(lambda: self._send(method, f"/api/2.0/mlflow/{path}", json=body)).json()
 
     def _pages(self, key: str, fetch: Callable[[str], dict[str, Any]]) -> Iterator[dict[str, Any]]:
         token = ""
@@ -275,9 +275,9 @@ class MlflowClient:
         """Register a name, with its tags from the start: nobody ever sees it without them.
 
         Raises:
-            Conflict: the name is taken.
+            Conflict: the name is taken; maybe by this very request, if it was repeated: the model's tags tell.
         """
-        self._post("registered-models/create", {"name": name, "tags": _items(tags)}, repeatable=False)
+        self._post("registered-models/create", {"name": name, "tags": _items(tags)})
 
     def set_model_tag(self, name: str, key: str, value: str) -> None:
         """Set a tag of a registered model, over the value that it may have.
@@ -365,7 +365,7 @@ class MlflowClient:
         experiment_id = self.find_experiment(name)
         if experiment_id is None:
             try:
-                return self._post("experiments/create", {"name": name}, repeatable=False)["experiment_id"]
+                return self._post("experiments/create", {"name": name})["experiment_id"]
             except Conflict:
                 experiment_id = self.find_experiment(name)
         if experiment_id is None:
@@ -373,14 +373,30 @@ class MlflowClient:
         return experiment_id
 
     def create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> str:
-        """Begin a run, now; returns its id."""
+        """Begin a run, now; returns its id.
+
+        Repeating it looks first for the run that the try before may have made: an answer that was lost makes no twin.
+        """
+        request = uuid4().hex
         body = {
             "experiment_id": experiment_id,
             "run_name": name,
             "start_time": int(time.time() * 1000),
-            "tags": _items(tags),
+            "tags": _items({**tags, REQUEST_TAG: request}),
         }
-        return self._post("runs/create", body, repeatable=False)["run"]["info"]["run_id"]
+        of_request = {"experiment_ids": [experiment_id], "filter": f"tags.`{REQUEST_TAG}` = {_quoted(request)}"}
+        is_repeated = False
+
+        def create_once() -> dict[str, Any]:
+            nonlocal is_repeated
+            if is_repeated:
+                found = self._send("POST", "/api/2.0/mlflow/runs/search", json=of_request).json().get("runs", [])
+                if found:
+                    return found[0]
+            is_repeated = True
+            return self._send("POST", "/api/2.0/mlflow/runs/create", json=body).json()["run"]
+
+        return self._retrying(create_once)["info"]["run_id"]
 
     def finish_run(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run, now, with one of MLflow's states: FINISHED, FAILED or KILLED."""

@@ -1,15 +1,15 @@
 """The feedback store: true labels of predictions, as files in MLflow's artifact store.
 
-Experiment "feedback". Each model has an *open* run (tag mlops.kind "feedback"), below it feedback/<time>-<random>-<hash>
-.jsonl, a file for each upload, with one JSON object per line: id, time, model, version, features, prediction, label. Files
-are only ever added, so replicas need no agreement; by the hash of the content in its name, a whole file can be told from
-one whose upload was cut.
+Experiment "feedback". Each model has an *open* run (tag mlops.kind "feedback"), and below it a file for each upload,
+feedback/<time>-<random>-<hash>.jsonl, with one JSON object per line: id, time, model, version, features, prediction,
+label. Files are only ever added, so replicas need no agreement; by the hash of the content in its name, a whole file
+can be told from one whose upload was cut.
 
 A run that has many files is *compacted*: it is closed (kind "feedback-closed"), its files are written once more as few
 large ones into a folder of their own, and when that is complete the tag mlops.compacted names the folder, which readers
-read instead. Whoever stores a file looks afterwards whether its run was still open, and stores it again in another if not;
-so what was acknowledged is in the run before it is compacted. A killed compaction leaves a closed run, which is read file by
-file until the next one. Nothing is deleted: the accounts that write here may not.
+read instead. Whoever stores a file looks afterwards whether its run was still open, and stores it again in another if
+not; so what was acknowledged is in the run before it is compacted. A killed compaction leaves a closed run, which is
+read file by file until the next one. Nothing is deleted: the accounts that write here may not.
 """
 
 from __future__ import annotations

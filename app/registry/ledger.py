@@ -4,12 +4,17 @@ Each decision, refused ones included, is a run of the MLflow experiment `promoti
 in which order, is written in one more run per model, its *sequence*: the parameter `move.000001` names the first
 decision that won, and so on. MLflow lets nobody change a parameter, so of any number of clients that try to write the
 same move exactly one succeeds, without a lock that a killed client could leave behind. The alias follows the sequence:
-whoever finds it behind moves it on.
+whoever finds it behind moves it on. Before a client sets the alias it says so in the sequence
+(`move.000001.setting.*`), and afterwards that it has (`move.000001.set.*`): an alias that a slow client turned back can
+be told from one that was moved by hand.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,6 +32,7 @@ from app.vocabulary import Action, Check, Outcome
 
 PROMOTIONS_EXPERIMENT = "promotions"
 SEQUENCE_TAG = "mlops.promotion_sequence"  # of the registered model: the id of its sequence run
+SLOWEST = 3600.0  # seconds: a client that set out to move the alias longer ago has ended
 MAX_TEXT = 4000  # a tag's value may have 5,000 characters
 
 
@@ -76,11 +82,11 @@ def ensure_model(registry: MlflowClient, name: str) -> RegisteredModel:
         model = registry.model(name)
     except NotFound:
         sequence = _new_sequence(registry, name)
-        try:
+        with suppress(Conflict):
             registry.create_model(name, {SEQUENCE_TAG: sequence})
-        except Conflict:
-            registry.delete_run(sequence)
         model = registry.model(name)
+        if model.tags.get(SEQUENCE_TAG) != sequence:
+            registry.delete_run(sequence)
     if SEQUENCE_TAG not in model.tags:  # registered by hand, outside the platform
         registry.set_model_tag(name, SEQUENCE_TAG, _new_sequence(registry, name))
         model = registry.model(name)
@@ -116,7 +122,10 @@ class Ledger:
 
     def moves(self) -> list[Move]:
         """Every move of production, oldest first."""
-        params = self.registry.run(self.sequence).params
+        return self._moves(self.registry.run(self.sequence).params)
+
+    @staticmethod
+    def _moves(params: dict[str, str]) -> list[Move]:
         moves: list[Move] = []
         while (text := params.get(_key(len(moves) + 1))) is not None:
             number = len(moves) + 1
@@ -143,25 +152,34 @@ class Ledger:
         A client that was slow may set the alias after a later move did, so each looks once more afterwards and sets
         what is then the last move.
         """
+        me, tried = secrets.token_hex(4), []
         while True:
+            self.registry.write_once(self.sequence, f"{_key(move.number)}.setting.{me}", str(time.time()))
             self.registry.set_alias(self.model, PRODUCTION, move.version)
+            tried.append(move)
             last = self.moves()[-1]
             if last.number == move.number:
                 break
             move = last
         self._mark_applied(move)
+        for done in tried:
+            self.registry.write_once(self.sequence, f"{_key(done.number)}.set.{me}", "true")
 
     def settle(self) -> tuple[list[Move], str | None]:
         """Bring sequence and alias together; returns the moves and the version in production.
 
-        A move that was won but not applied (its client was killed) is applied now. An alias that was moved by hand is
-        taken over as a move of its own.
+        A move that was won but not applied (its client was killed) is applied now, and so is the last move where a slow
+        client of an earlier one turned the alias back. An alias that was moved by hand is taken over as a move of its
+        own.
         """
         while True:
             moves = self.moves()
             production = self.registry.version_by_alias(self.model, PRODUCTION)
             current = production.version if production else None
-            if moves and not moves[-1].applied:
+            params = self.registry.run(self.sequence).params
+            if self._moves(params) != moves:  # production was moved between these lines
+                continue
+            if moves and (not moves[-1].applied or self._is_turned_back(moves, current, params)):
                 self.apply(moves[-1])
                 continue
             previous = moves[-1].version if moves else None
@@ -169,6 +187,19 @@ class Ledger:
             if current in (previous, None):
                 return moves, current
             self._take_over(len(moves) + 1, str(current), previous)
+
+    @staticmethod
+    def _is_turned_back(moves: list[Move], current: str | None, params: dict[str, str]) -> bool:
+        """Whether the alias is where a client that is still under way may have set it, against the last move."""
+        if current == moves[-1].version:
+            return False
+        begun = tuple(f"{_key(move.number)}.setting." for move in moves[:-1] if move.version == current)
+        return any(
+            key.startswith(begun)
+            and key.replace(".setting.", ".set.") not in params
+            and time.time() - float(at) < SLOWEST
+            for key, at in params.items()
+        )
 
     def _take_over(self, number: int, version: str, previous: str | None) -> None:
         """Enter a move of the alias that was made by hand, unless another client did."""

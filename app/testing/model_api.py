@@ -26,7 +26,7 @@ from flows.bundle_writer import FittedModel, build_bundle
 GATE = Gate("accuracy", threshold=0.5, max_regression=0.1)
 SETOSA = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 VIRGINICA = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
-KEY = "a key for tests"
+KEY = "a key for tests, as long as one must be"
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -39,8 +39,32 @@ class FaultyProxy:
         return response.status_code, response.headers.get("content-type", "text/plain"), response.content
 
 
+@dataclass
+class LosingProxy(FaultyProxy):
+    """Answers 503 to the first requests of a path, as a server does that is restarted.
+
+    lost: beginning of a path -> how many are left; arrives: whether they reach the server before their answer is lost.
+    """
+
+    lost: dict[str, int] = field(default_factory=dict)
+    arrives: bool = False
+
+    def answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes] | None:
+        """As `FaultyProxy.answer`."""
+        prefix = next((prefix for prefix, left in self.lost.items() if left and path.startswith(prefix)), None)
+        if prefix is None:
+            return super().answer(method, path, body, headers)
+        self.lost[prefix] -= 1
+        if self.arrives:
+            super().answer(method, path, body, headers)
+        return 503, "text/plain", b"upstream connect error"
+
+
+AnyProxy = TypeVar("AnyProxy", bound=FaultyProxy)
+
+
 @contextmanager
-def serving(proxy: FaultyProxy) -> Iterator[FaultyProxy]:
+def serving(proxy: AnyProxy) -> Iterator[AnyProxy]:
     """Run the proxy on a free port; its `url` is set."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,7 +82,7 @@ def serving(proxy: FaultyProxy) -> Iterator[FaultyProxy]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = do_PATCH = handle_any
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_any
 
         def log_message(self, *_: Any) -> None:
             pass

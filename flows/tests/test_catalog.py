@@ -31,6 +31,11 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
             "gate.metric is 'auc'",
         ),
         ("model = ", "SyntaxError"),
+        ("import sys; sys.exit(1)", "SystemExit"),
+        (
+            "from flows.model import *; model = Model('regression', 'y', None, None, Gate('r2', 1), schedule='daily')",
+            "schedule is 'daily'",
+        ),
     ],
 )
 def test_a_bad_file_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Coroutine
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -21,6 +22,7 @@ from app.clients.mlflow import MlflowClient
 from app.runtime.processes import free_port
 from app.testing.docs import ROOT
 from flows import automations, deploy, reachable
+from flows.catalog import load_model, load_models
 from flows.serve import deployments
 
 TEMPLATE: dict[str, Any] = {
@@ -36,7 +38,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 @pytest.fixture
 def of_image() -> list[RunnerDeployment]:
-    return deployments()
+    return deployments(load_models()[0])
 
 
 async def everything(client: PrefectClient, of_image: list[RunnerDeployment], image: str) -> None:
@@ -83,6 +85,32 @@ def test_the_deployment_of_a_model_that_is_gone_is_deleted_and_others_are_left(
             assert (await client.read_deployment_by_name("somebody-elses/nightly")).tags == []
 
     run(work())
+
+
+def test_a_broken_model_file_is_named_and_holds_up_no_other(
+    platform: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker pod's own command. What was registered of the model before its file broke stays."""
+    model_file, template = tmp_path / "tulip.py", tmp_path / "template.json"
+    text = (ROOT / "flows" / "models" / "iris.py").read_text()
+    model_file.write_text(text)
+    template.write_text(json.dumps(TEMPLATE))
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    monkeypatch.setenv("MLOPS_BOOTSTRAP_MODEL", "tulip")
+    monkeypatch.setattr("sys.argv", ["deploy", "--work-pool", "k8s", "--job-template", str(template)])
+    deploy.main()
+    model_file.write_text("import nothing_like_it")
+    (tmp_path / "scheduled.py").write_text(text.replace('schedule="', 'schedule="every day '))
+    deploy.main()
+    assert "the model tulip is not deployed" in caplog.text
+    assert "No module named 'nothing_like_it'" in caplog.text
+    assert "the model scheduled is not deployed" in caplog.text
+
+    async def registered() -> set[str]:
+        async with get_client() as client:
+            return {deployment.name for deployment in await client.read_deployments()}
+
+    assert {"iris", "diabetes", "promote", "rollback", "tulip"} <= run(registered())
 
 
 def test_the_first_training_is_asked_for_once_and_again_only_when_it_failed(
@@ -146,5 +174,5 @@ def test_a_model_asks_for_its_own_compute(tmp_path: Path, monkeypatch: pytest.Mo
     resources = '    load=load,\n    resources=Resources(memory="4Gi", gpus=2),\n'
     (tmp_path / "large.py").write_text(text.replace("    load=load,\n", resources))
     monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
-    (large,) = [deployment for deployment in deployments() if deployment.name == "large"]
+    (large,) = [one for one in deployments([load_model("large")]) if one.name == "large"]
     assert deploy.job_variables(large, "mlops/flows:1") == {"image": "mlops/flows:1", "memory": "4Gi", "gpus": 2}

@@ -16,8 +16,9 @@ from app.registry.bundle import fetch_bundle
 from app.registry.predictor import load_predictor
 from app.runtime.processes import Server
 from app.testing.docs import ROOT, python_block
+from app.testing.proxy import LosingProxy, serving
 from flows.bundle_writer import FittedModel
-from flows.catalog import load_model
+from flows.catalog import load_model, load_models
 from flows.dataset import DatasetError
 from flows.register import register
 from flows.serve import deployments
@@ -73,6 +74,18 @@ def test_prefect_shows_a_report_with_a_link_to_the_run(
     assert "accuracy" in reports[0]["data"]
 
 
+def test_tracking_is_tried_again_and_makes_one_run(platform: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    losing = LosingProxy(platform.uri, lost={"/api/2.0/mlflow/runs/log-inputs": 1}, arrives=True)
+    with serving(losing):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", losing.url)
+        result = train("iris", promote=False)
+    assert losing.lost == {"/api/2.0/mlflow/runs/log-inputs": 0}
+    run = platform.run(result["run_id"])
+    assert (run.status, run.metrics["accuracy"]) == ("FINISHED", result["metrics"]["accuracy"])
+    assert len(platform.search_runs("iris", {"flow_run_id": run.tags["flow_run_id"]})) == 1
+
+
 def test_the_same_seed_and_data_give_the_same_metrics(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
     again = train("iris", promote=False)
     assert again["metrics"] == iris_run["metrics"]
@@ -119,7 +132,7 @@ def test_a_third_model_is_one_file(platform: MlflowClient, tmp_path: Path, monke
     example = load_model("wine").load().head(1)
     (label,) = load_predictor(bundle).predict(example.drop(columns="grower").to_numpy().tolist()).labels
     assert label == example["grower"].iloc[0]
-    assert "wine" in [deployment.name for deployment in deployments()]
+    assert "wine" in [deployment.name for deployment in deployments(load_models()[0])]
 
 
 def test_mlflow_killed_during_registrations_loses_no_version(

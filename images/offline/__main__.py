@@ -312,13 +312,14 @@ def tool(name: str) -> None:
 
 
 def pack(folder: Path) -> None:
-    """Compress what .tools/bin has into a folder for TOOL_CACHE and write the sums of all that is in it."""
+    """Compress what .tools/bin has into a folder for TOOL_CACHE and write the sums of all that is in it.
+
+    An archive that is there is left as it is where it was packed from today's sources, and packed anew where not.
+    Raises Failure where there is no program of today's sources to do that with.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for tool in tools.load().values():
-        archive = folder / f"{tool.name}.zst"
-        if tool.built() and not tool.path.is_symlink() and not archive.exists():
-            subprocess.run(["zstd", "-q", "-19", "-T0", tool.path, "-o", archive], check=True)
-            print(f"packed {archive.name}")
+        tools.pack(tool, folder)
     tools.write_sums(folder)
     print(f"wrote {tools.SUMS.relative_to(ROOT)}: commit it, then TOOL_CACHE={folder} saves the building")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from images.offline import content, host
 from images.offline.paths import BIN, KEYS, OFFLINE, TEMPORARY
-from images.offline.steps import Log, output
+from images.offline.steps import Failure, Log, output
 
 SUMS = OFFLINE / "tools.sha256"
 TEST_TOOLS = ("prometheus", "promtool")  # what `make test` needs besides
@@ -117,7 +117,7 @@ def from_cache(tool: Tool, cache: Path) -> str:
     if reason := refused(tool, cache):
         return reason
     archive = cache / f"{tool.name}.zst"
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != sums()[archive.name][0]:
+    if file_sum(archive) != sums()[archive.name][0]:
         return f"REFUSED {archive}: its sha256 is not the one in {SUMS.name}"
     temporary = TEMPORARY / tool.name
     result = subprocess.run(["zstd", "-q", "-d", "-f", archive, "-o", temporary], capture_output=True, check=False)
@@ -194,13 +194,38 @@ def link_kubectl() -> None:
         link.symlink_to("hyperkube")
 
 
+def pack(tool: Tool, cache: Path) -> None:
+    """Compress a program of .tools/bin into an archive of the folder, unless that is there and of today's sources.
+
+    Raises Failure where the archive is of other sources, or of unknown ones, and .tools/bin has nothing better: its sum
+    would vouch for a program that these sources do not make.
+    """
+    archive = cache / f"{tool.name}.zst"
+    if archive.exists() and not refused(tool, cache) and file_sum(archive) == sums()[archive.name][0]:
+        return
+    if tool.built() and not tool.path.is_symlink():
+        archive.unlink(missing_ok=True)
+        subprocess.run(["zstd", "-q", "-19", "-T0", tool.path, "-o", archive], check=True)
+        print(f"packed {archive.name}")
+    elif archive.exists():
+        raise Failure(
+            f"{archive} is not listed in {SUMS.name} as built from today's sources, and .tools/bin has no program that "
+            "is: delete it, or build the program with `OFFLINE=1 make cluster` first"
+        )
+
+
+def file_sum(path: Path) -> str:
+    """The SHA-256 of a file, hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def write_sums(cache: Path) -> None:
-    """Write tools.sha256 for the archives of a folder that were built from today's sources."""
+    """Write tools.sha256 for the archives of a folder; `pack` has made sure that they are of today's sources."""
     tools = load()
     lines = [
         "# What TOOL_CACHE may hold: sha256, file, key of its sources. `make tool-cache` writes this.",
         *(
-            f"{hashlib.sha256((cache / f'{name}.zst').read_bytes()).hexdigest()}  {name}.zst  {tool.key}"
+            f"{file_sum(cache / f'{name}.zst')}  {name}.zst  {tool.key}"
             for name, tool in sorted(tools.items())
             if (cache / f"{name}.zst").exists()
         ),

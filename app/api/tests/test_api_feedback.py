@@ -185,7 +185,7 @@ def test_what_comes_in_during_an_upload_goes_as_one_file(mlflow: MlflowClient, m
     async def put_all() -> None:
         committer = Committer(mlflow)
         committer.start()
-        await asyncio.gather(*(committer.put({model_name: [row]}) for row in rows))
+        await asyncio.gather(*(committer.put({model_name: [row]}, 100) for row in rows))
         await committer.close()
 
     asyncio.run(put_all())
@@ -207,7 +207,7 @@ def test_uploads_are_compacted_now_and_then(
         committer = Committer(mlflow)
         committer.start()
         for i in range(8):
-            await committer.put({model_name: [{"id": str(i), "time": i, "label": i}]})
+            await committer.put({model_name: [{"id": str(i), "time": i, "label": i}]}, 100)
         await asyncio.to_thread(wait_until, compacted)
         await committer.close()
 
@@ -215,12 +215,13 @@ def test_uploads_are_compacted_now_and_then(
     assert [row["label"] for row in read(mlflow, model_name)] == list(range(8))
 
 
-def test_a_full_queue_is_503() -> None:
+@pytest.mark.parametrize(("rows", "size"), [({"m": [{}] * 30_000}, 1), ({"m": [{}]}, 17 * 1024 * 1024)])
+def test_a_full_queue_is_503(rows: dict[str, list[Any]], size: int) -> None:
     async def overflow() -> None:
         committer = Committer(absent_mlflow())
         with pytest.raises(Refusal, match="too much") as refused:
-            await committer.put({"m": [{}] * 30_000})
-        assert refused.value.status == 503
+            await committer.put(rows, size)
+        assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "5"})
 
     asyncio.run(overflow())
 
@@ -229,12 +230,12 @@ def test_what_is_pending_is_stored_when_it_closes(mlflow: MlflowClient, model_na
     async def close_at_once() -> None:
         committer = Committer(mlflow)
         committer.start()
-        waiting = asyncio.ensure_future(committer.put({model_name: [{"id": "a", "time": 1, "label": 1}]}))
+        waiting = asyncio.ensure_future(committer.put({model_name: [{"id": "a", "time": 1, "label": 1}]}, 100))
         await asyncio.sleep(0)
         await committer.close()
         await waiting
         with pytest.raises(Refusal, match="shutting down"):
-            await committer.put({model_name: [{}]})
+            await committer.put({model_name: [{}]}, 100)
 
     asyncio.run(close_at_once())
     assert [row["id"] for row in read(mlflow, model_name)] == ["a"]

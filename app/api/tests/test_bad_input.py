@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from app.api.row_schema import repeated
 from app.testing.model_api import SETOSA, Example
 
 COLOURS = ["red", "green", "blue", "red\0", "RED", "réd"]
@@ -245,3 +246,18 @@ def test_any_valid_row_of_mixed_types_is_answered_as_the_estimator_answers(
     answer = client.post("/models/cars/predict", json=row)
     assert answer.status_code == 200
     assert [answer.json()["prediction"]] == examples["cars"].expected([row])
+
+
+@given(names=st.lists(st.sampled_from(["a", "b", "c", "", "é"]) | st.text(max_size=2), max_size=40))
+def test_repeated_names_are_those_that_are_counted_twice(names: list[str]) -> None:
+    assert repeated(names) == sorted({name for name in names if names.count(name) > 1})
+
+
+def test_a_column_that_is_twice_among_many_is_named(client: TestClient) -> None:
+    columns = [f"c{i}" for i in range(20_000)]
+    body = {"dataframe_split": {"columns": [*columns, "c777"], "data": []}}
+    assert "the column c777 is there more than once" in next(
+        iter(field_errors(client.post("/invocations", json=body)).values())
+    )
+    query = "&".join(f"{name}=1" for name in [*columns[:2000], "c777"])
+    assert list(field_errors(client.get(f"/predict?{query}"))) == [("query", "c777")]

@@ -176,9 +176,11 @@ def test_a_body_over_the_limit_is_refused_before_it_is_complete(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("MLOPS_PORT", "many"), ("MLFLOW_TRACKING_URI", "sqlite:///x"), ("MLOPS_CACHE_DIR", "/proc/no")]
-)
+    ("name", "value"),
+    [("MLOPS_PORT", "many"), ("MLFLOW_TRACKING_URI", "sqlite:///x"), ("MLOPS_CACHE_DIR", "/proc/no"),
+     ("MLOPS_FEEDBACK_KEY", "short")],
+)  # fmt: skip
 def test_a_wrong_setting_ends_it_in_words(process: Process, name: str, value: str) -> None:
     with pytest.raises(RuntimeError, match="the API cannot start") as error:
-        process(**{name: value, "MLOPS_FEEDBACK_KEY": ""})
+        process(**{"MLOPS_FEEDBACK_KEY": "", name: value})
     assert "Traceback" not in str(error.value)

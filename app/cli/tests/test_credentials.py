@@ -14,6 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from app.api.settings import MIN_KEY
 from app.cli.credentials import BY_KEY, CREDENTIALS, create, missing, refusal, rotated, run
 from app.cli.main import main
 from app.clients.kubernetes import KubernetesClient, Workload
@@ -55,6 +56,10 @@ def test_values_that_are_made_from_others_fit_them() -> None:
     assert values["prefect-auth-string"] == f"admin:{values['prefect-password']}"
     digest = base64.b64encode(hashlib.sha1(values["pages-password"].encode()).digest()).decode()  # noqa: S324
     assert values["pages-users"] == f"admin:{{SHA}}{digest}"
+
+
+def test_the_key_of_the_prediction_ids_is_long_enough_for_the_api() -> None:
+    assert len(missing({})["feedback-key"].encode()) >= MIN_KEY
 
 
 def test_only_what_lacks_is_added_and_it_fits_what_is_there() -> None:

@@ -215,3 +215,13 @@ def test_a_port_that_speaks_something_else(
     settings.ui_url = peer.url
     for check in ("mlflow", "prefect", "pages"):
         assert not finding_of(settings, check).ok
+
+
+def test_a_broken_model_file(settings: PlatformSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "iris" in finding_of(settings, "model files").detail
+    (tmp_path / "tulip.py").write_text("import nothing_like_it")
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    finding = finding_of(settings, "model files")
+    assert not finding.ok
+    assert "tulip" in finding.detail
+    assert "No module named 'nothing_like_it'" in finding.detail

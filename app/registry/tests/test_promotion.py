@@ -1,5 +1,6 @@
 import multiprocessing
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowUnavailable, NotFound
+from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowUnavailable, ModelVersion, NotFound
 from app.registry.ledger import Decision, Ledger, ensure_model
 from app.registry.promotion import history, promote, rollback
 
@@ -152,6 +153,65 @@ def test_a_slow_winner_does_not_turn_back_a_later_move(registry: MlflowClient, n
     promote(registry, name, "2", who="ada")
     ledger.apply(slow)
     assert production(registry, name) == "2"
+
+
+class Interrupted(MlflowClient):
+    """Another client does something right after this one has set an alias, or right before it looks one up."""
+
+    after_set: Callable[[], object] | None = None
+    before_look: Callable[[], object] | None = None
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        super().set_alias(name, alias, version)
+        other, self.after_set = self.after_set, None
+        if other:
+            other()
+
+    def version_by_alias(self, name: str, alias: str = PRODUCTION) -> ModelVersion | None:
+        other, self.before_look = self.before_look, None
+        if other:
+            other()
+        return super().version_by_alias(name, alias)
+
+
+def test_a_slow_winner_is_not_taken_for_a_move_by_hand(registry: MlflowClient, name: str, new_version: Any) -> None:
+    """It sets the alias after a later move did, and another client looks before it can put that right."""
+    for _ in range(2):
+        new_version()
+    with Interrupted(registry.uri, timeout=30) as client:
+        slow, ledger = Ledger(client, name), Ledger(registry, name)
+        move = slow.claim(1, ledger.record(Decision(name, "1", None, "promote", "promoted", "", "")))
+        assert move
+        promote(registry, name, "2", who="ada")
+        seen: list[str | None] = []
+        client.after_set = lambda: seen.append(ledger.settle()[1])
+        slow.apply(move)
+    assert (seen, production(registry, name)) == (["2"], "2")
+    assert [move.action for move in ledger.moves()] == ["promote", "promote"]
+    assert [decision.action for decision in history(registry, name)] == ["promote", "promote"]
+
+
+def test_a_move_that_is_made_during_a_look_is_not_taken_for_one_by_hand(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
+    for _ in range(2):
+        new_version()
+    promote(registry, name, "1", who="ada")
+    with Interrupted(registry.uri, timeout=30) as client:
+        client.before_look = lambda: promote(registry, name, "2", who="bob")
+        assert Ledger(client, name).settle()[1] == "2"
+    assert [decision.action for decision in history(registry, name)] == ["promote", "promote"]
+
+
+def test_a_move_by_hand_to_an_earlier_version_is_taken_into_the_ledger(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
+    for version in ("1", "2"):
+        new_version()
+        promote(registry, name, version, who="ada")
+    registry.set_alias(name, PRODUCTION, "1")
+    assert Ledger(registry, name).settle()[1] == "1"
+    assert [decision.action for decision in history(registry, name)] == ["outside", "promote", "promote"]
 
 
 def _race(uri: str, name: str, version: str, barrier: Any, results: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from images.offline import content, paths, tools
-from images.offline.steps import Log
+from images.offline.steps import Failure, Log
 
 
 @pytest.fixture
@@ -68,6 +68,50 @@ def test_an_unlisted_or_missing_archive_is_not_taken(tool: tools.Tool, tmp_path:
     assert "not listed" in tools.from_cache(tool, cache)
     (cache / "pause.zst").unlink()
     assert "does not have" in tools.from_cache(tool, cache)
+
+
+def _pack(tool: tools.Tool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `make tool-cache` does, where pause is the only program."""
+    monkeypatch.setattr(tools, "load", lambda: {"pause": tool})
+    tools.pack(tool, folder)
+    tools.write_sums(folder)
+
+
+def test_an_old_archive_is_not_given_the_key_of_new_sources(
+    tool: tools.Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = _cache(tmp_path / "cache", tool)
+    before = tools.SUMS.read_text().splitlines()[-1]
+    _pack(tool, cache, monkeypatch)
+    assert tools.SUMS.read_text().splitlines()[-1] == before
+    (tool.folder / "main.go").write_text("package main\n\nfunc main() {}\n")
+    with pytest.raises(Failure, match="not listed in sums as built from today's sources"):
+        _pack(tool, cache, monkeypatch)
+    assert tools.SUMS.read_text().splitlines()[-1] == before
+    assert "other sources" in tools.from_cache(tool, cache)
+
+
+def test_an_old_archive_is_packed_anew_from_a_program_of_todays_sources(
+    tool: tools.Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = _cache(tmp_path / "cache", tool)
+    (tool.folder / "main.go").write_text("package main\n\nfunc main() {}\n")
+    new = tmp_path / "new"
+    new.write_text("#!/bin/sh\necho new\n")
+    tools._install(tool, new)
+    _pack(tool, cache, monkeypatch)
+    tool.path.unlink()
+    assert tools.from_cache(tool, cache) == ""
+    assert subprocess.run([tool.path], capture_output=True, check=True).stdout == b"new\n"
+
+
+def test_an_archive_that_was_altered_is_not_listed_anew(
+    tool: tools.Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = _cache(tmp_path / "cache", tool)
+    subprocess.run(["sh", "-c", "echo evil | zstd -q -f -o pause.zst"], cwd=cache, check=True)
+    with pytest.raises(Failure, match="not listed"):
+        _pack(tool, cache, monkeypatch)
 
 
 def test_a_script_adds_to_a_copy_of_the_sources(tool: tools.Tool, tmp_path: Path) -> None:
