@@ -188,7 +188,7 @@ def _numpy_save(folder: Path, canary: Path) -> None:
 
 @_case("a metric in Python", r"estimator\.skops .* function scipy\.")
 def _metric(folder: Path, canary: Path) -> None:
-    from scipy.spatial.distance import cosine
+    from scipy.spatial.distance import cosine  # type: ignore[import-untyped]
 
     _dump(folder, _fitted(folder, KNeighborsClassifier(metric=cosine, algorithm="brute")))
 
@@ -379,7 +379,7 @@ def _other_nodes(folder: Path, estimator: Any, field: str, value: int) -> None:
     path = folder / "estimator.skops"
     members = _members(path)
     for name, content in members.items():
-        array = np.load(io.BytesIO(content)) if name.endswith(".npy") else np.empty(0)
+        array: Any = np.load(io.BytesIO(content)) if name.endswith(".npy") else np.empty(0)
         if array.dtype.names and field in array.dtype.names:
             array[field][0] = value
             buffer = io.BytesIO()
@@ -573,7 +573,10 @@ def _json_case(name: str, file: str, says: str, edit: Callable[[Any], Any]) -> N
 
 
 def _text_case(name: str, file: str, says: str, text: str) -> None:
-    CASES[name] = Malice(says, lambda folder, _: (folder / file).write_text(text) and None)
+    def change(folder: Path, _: Path) -> None:
+        (folder / file).write_text(text)
+
+    CASES[name] = Malice(says, change)
 
 
 def _first_feature(content: Any, **fields: Any) -> None:

@@ -119,7 +119,9 @@ CLASSIFIERS: dict[str, Make] = {
     "ada boost": lambda: ensemble.AdaBoostClassifier(_TREE(max_depth=1), n_estimators=5, random_state=0),
     "bagging": lambda: ensemble.BaggingClassifier(neighbors.KNeighborsClassifier(), 3, random_state=0),
     "voting": lambda: ensemble.VotingClassifier([("l", _LOGISTIC()), ("t", _TREE())], voting="soft"),
-    "stacking": lambda: ensemble.StackingClassifier([("l", _LOGISTIC()), ("t", _TREE(max_depth=2))], cv=3),
+    "stacking": lambda: ensemble.StackingClassifier(
+        [("l", _LOGISTIC()), ("f", ensemble.RandomForestClassifier(3, random_state=0)), ("s", svm.SVC())], cv=3
+    ),
     "knn": lambda: neighbors.KNeighborsClassifier(),
     "knn kd tree": lambda: neighbors.KNeighborsClassifier(algorithm="kd_tree", metric="manhattan"),
     "knn ball tree": lambda: neighbors.KNeighborsClassifier(algorithm="ball_tree", metric="minkowski", p=3),

@@ -127,8 +127,14 @@ def test_a_damaged_cache_is_downloaded_again(registry: MlflowClient, new_version
 def test_a_bundle_is_hashed_while_it_is_downloaded(
     registry: MlflowClient, new_version: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version, hashed = new_version(), []
-    monkeypatch.setattr(bundle, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
+    version = new_version()
+    hashed: list[Path] = []
+
+    def noted(path: Path) -> str:
+        hashed.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(bundle, "file_sha256", noted)
     fetch_bundle(registry, version, tmp_path)
     assert not hashed
     fetch_bundle(registry, version, tmp_path)

@@ -69,10 +69,7 @@ def test_a_link_out_of_the_cache_is_not_followed(cache: Path, nobody: MlflowClie
     assert _files(cache.parent / "v") == ["precious"]
 
 
-@pytest.mark.parametrize(
-    "source",
-    ["mlflow-artifacts:/1/../../x", "mlflow-artifacts:/1//x", "mlflow-artifacts:/1/a\\b", "mlflow-artifacts:/"],
-)
+@pytest.mark.parametrize("path", ["/1/../../x", "/1//x", "/1/a\\b", "/", "/1/./x"])
 def test_a_hostile_source_is_refused(path: str) -> None:
     with pytest.raises(MlflowError, match="is no path below"):
         MlflowClient.artifact_path(f"mlflow-artifacts:{path}")
