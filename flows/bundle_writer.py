@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ def build_bundle(folder: Path, fitted: FittedModel) -> str:
     Raises:
         RegistrationError: the estimator can be served neither through ONNX nor through skops.
     """
+    fitted = replace(fitted, estimator=served_estimator(fitted.estimator))
     signature = _signature(fitted)
     features = [Feature(item["name"], item["type"]) for item in signature.inputs.to_dict()]
     sample = fitted.features.sample(min(PARITY_ROWS, len(fitted.features)), random_state=0)
@@ -84,6 +85,11 @@ def build_bundle(folder: Path, fitted: FittedModel) -> str:
     except Exception as error:
         raise RegistrationError(f"the version would not be served: {error}") from error
     return digest
+
+
+def served_estimator(estimator: Any) -> Any:
+    """What is kept of a fitted estimator: of a search the best one that it found, which alone predicts."""
+    return getattr(estimator, "best_estimator_", estimator)
 
 
 def _signature(fitted: FittedModel) -> ModelSignature:

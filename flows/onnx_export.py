@@ -12,6 +12,7 @@ import pandas as pd
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import BooleanTensorType, FloatTensorType, Int64TensorType, StringTensorType
 
+from app.registry.onnx_file import check_onnx
 from app.registry.predictor import OnnxPredictor, estimator_predictions, first_difference, plain_rows
 from app.vocabulary import NUMERIC, Feature, Label, Task
 
@@ -45,7 +46,9 @@ def export(
     for inputs in _possible_inputs(features):
         try:
             model = as_columns(_convert(estimator, inputs, has_probabilities), classes)
-            served = OnnxPredictor(model.SerializeToString(), features).predict(plain_rows(frame))
+            content = model.SerializeToString()
+            check_onnx(content)
+            served = OnnxPredictor(content, features).predict(plain_rows(frame))
         except Exception as error:  # skl2onnx and onnxruntime raise what they like
             lines = str(error).strip().splitlines()
             reason = reason or f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

@@ -287,8 +287,8 @@ def _download(registry: MlflowClient, source: str, folder: Path, expected: str) 
         BundleError: the files are not those that SHA256SUMS lists.
         TooLarge: a file has more bytes than MLflow says that it has.
     """
-    registry.download(f"{source}/{SUMS}", folder / SUMS, MAX_TEXT)
-    listed = _listed((folder / SUMS).read_bytes(), file_sha256(folder / SUMS), expected)
+    digest = registry.download(f"{source}/{SUMS}", folder / SUMS, MAX_TEXT)
+    listed = _listed((folder / SUMS).read_bytes(), digest, expected)
     sizes = registry.artifact_sizes(source)
     _compare_names(listed, sizes.keys() - {SUMS})
     if sum(sizes.values()) > MAX_BUNDLE:

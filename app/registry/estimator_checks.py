@@ -46,9 +46,15 @@ def check_estimator(estimator: Any) -> str:
                 return (
                     f"the attribute {attribute} of {name} in it is {value!r}; it has to be {ATTRIBUTES[attribute][1]}"
                 )
-        if name in _POSITIONS and not _sound(_POSITIONS[name], item, features):
+        if name in _POSITIONS and _is_fitted(item) and not _sound(_POSITIONS[name], item, features):
             return f"a {name} in it refers to positions outside its own arrays"
     return ""
+
+
+def _is_fitted(item: Any) -> bool:
+    """Whether it can predict: estimators also keep the unfitted ones that they made theirs of."""
+    fitted = _FITTED.get(type(item).__name__)
+    return fitted is None or fitted in _attributes(item)
 
 
 def _sound(check: Callable[[Any, int], bool], item: Any, features: int) -> bool:
@@ -163,12 +169,19 @@ def _boosting(item: Any, features: int) -> bool:
     return bool(item.estimators_.shape[1] == item.n_trees_per_iteration_) and _forest(item, features)
 
 
+_SUPPORT_VECTORS = ("SVC", "NuSVC", "SVR", "NuSVR", "OneClassSVM")
 _FORESTS = ("RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor")
+_BOOSTED = ("GradientBoostingClassifier", "GradientBoostingRegressor")
 _POSITIONS: dict[str, Callable[[Any, int], bool]] = {
     "Tree": _tree,
     "TreePredictor": _tree_predictor,
     **dict.fromkeys((*_FORESTS, "RandomTreesEmbedding", "IsolationForest"), _forest),
-    **dict.fromkeys(("GradientBoostingClassifier", "GradientBoostingRegressor"), _boosting),
+    **dict.fromkeys(_BOOSTED, _boosting),
     **dict.fromkeys(("KDTree", "KDTree32", "KDTree64", "BallTree", "BallTree32", "BallTree64"), _neighbours),
-    **dict.fromkeys(("SVC", "NuSVC", "SVR", "NuSVR", "OneClassSVM"), _support_vectors),
+    **dict.fromkeys(_SUPPORT_VECTORS, _support_vectors),
+}
+# The attribute that says that an estimator is fitted; the others have no other state.
+_FITTED = {
+    **dict.fromkeys(_SUPPORT_VECTORS, "support_vectors_"),
+    **dict.fromkeys((*_FORESTS, "RandomTreesEmbedding", "IsolationForest", *_BOOSTED), "estimators_"),
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn import (
     calibration,
+    cluster,
     compose,
     cross_decomposition,
     decomposition,
@@ -117,7 +119,9 @@ CLASSIFIERS: dict[str, Make] = {
     "ada boost": lambda: ensemble.AdaBoostClassifier(_TREE(max_depth=1), n_estimators=5, random_state=0),
     "bagging": lambda: ensemble.BaggingClassifier(neighbors.KNeighborsClassifier(), 3, random_state=0),
     "voting": lambda: ensemble.VotingClassifier([("l", _LOGISTIC()), ("t", _TREE())], voting="soft"),
-    "stacking": lambda: ensemble.StackingClassifier([("l", _LOGISTIC()), ("t", _TREE(max_depth=2))], cv=3),
+    "stacking": lambda: ensemble.StackingClassifier(
+        [("l", _LOGISTIC()), ("f", ensemble.RandomForestClassifier(3, random_state=0)), ("s", svm.SVC())], cv=3
+    ),
     "knn": lambda: neighbors.KNeighborsClassifier(),
     "knn kd tree": lambda: neighbors.KNeighborsClassifier(algorithm="kd_tree", metric="manhattan"),
     "knn ball tree": lambda: neighbors.KNeighborsClassifier(algorithm="ball_tree", metric="minkowski", p=3),
@@ -125,12 +129,14 @@ CLASSIFIERS: dict[str, Make] = {
     "nearest centroid": lambda: neighbors.NearestCentroid(),
     "gaussian process": lambda: gaussian_process.GaussianProcessClassifier(1.0 * kernels.RBF(1.0)),
     "mlp": lambda: _scaled(neural_network.MLPClassifier((5,), max_iter=30, random_state=0)),
+    "mlp tanh": lambda: neural_network.MLPClassifier((5,), activation="tanh", max_iter=30, random_state=0),
     "gaussian nb": lambda: naive_bayes.GaussianNB(),
     "bernoulli nb": lambda: make_pipeline(preprocessing.Binarizer(), naive_bayes.BernoulliNB()),
     "multinomial nb": lambda: make_pipeline(preprocessing.MinMaxScaler(clip=True), naive_bayes.MultinomialNB()),
     "lda": lambda: discriminant_analysis.LinearDiscriminantAnalysis(),
     "qda": lambda: discriminant_analysis.QuadraticDiscriminantAnalysis(),
     "calibrated": lambda: calibration.CalibratedClassifierCV(svm.LinearSVC(), cv=3),
+    "calibrated svc": lambda: calibration.CalibratedClassifierCV(svm.SVC(), cv=3),
     "calibrated isotonic": lambda: calibration.CalibratedClassifierCV(
         naive_bayes.GaussianNB(), method="isotonic", cv=3
     ),
@@ -149,6 +155,8 @@ CLASSIFIERS: dict[str, Make] = {
     "label propagation": lambda: semi_supervised.LabelPropagation(max_iter=2000),
     "dummy": lambda: dummy.DummyClassifier(),
     "pca": lambda: make_pipeline(preprocessing.RobustScaler(), decomposition.PCA(2), _LOGISTIC()),
+    "k means": lambda: make_pipeline(cluster.KMeans(3, random_state=0), _LOGISTIC()),
+    "normalizer": lambda: make_pipeline(preprocessing.Normalizer(), _LOGISTIC()),
     "kernel pca": lambda: make_pipeline(decomposition.KernelPCA(2, kernel="rbf"), _LOGISTIC()),
     "fast ica": lambda: make_pipeline(decomposition.FastICA(2, random_state=0), _LOGISTIC()),
     "union": lambda: make_pipeline(make_union(decomposition.PCA(1), preprocessing.SplineTransformer()), _LOGISTIC()),
@@ -171,6 +179,9 @@ CLASSIFIERS: dict[str, Make] = {
     "knn imputer": lambda: make_pipeline(impute.KNNImputer(add_indicator=True), _LOGISTIC()),
     "numpy function": lambda: make_pipeline(preprocessing.FunctionTransformer(np.tanh), _LOGISTIC()),
     "columns, logistic": lambda: _columns(_LOGISTIC()),
+    "columns, one hot": lambda: make_pipeline(
+        compose.make_column_transformer((preprocessing.OneHotEncoder(), ["kind"])), _LOGISTIC()
+    ),
     "columns, forest": lambda: _columns(ensemble.RandomForestClassifier(5, random_state=0)),
     "columns, selector": lambda: _selected(_LOGISTIC()),
     "columns, target encoder": lambda: make_pipeline(
@@ -255,8 +266,9 @@ ZOO = {
 }
 
 
+@cache
 def fitted(name: str) -> tuple[Any, pd.DataFrame]:
-    """The model of this name of ZOO, fitted, and the rows that it was fitted on."""
+    """The model of this name of ZOO, fitted, and the rows that it was fitted on; not to be changed."""
     task, _, what = name.partition(": ")
     rows = frame()
     labels: Any = target(task, rows)

@@ -10,21 +10,23 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.preprocessing import FunctionTransformer
 
 from app.clients.mlflow import MlflowClient
-from app.registry.bundle import BundleError, fetch_bundle, read_bundle, read_gate, verify_sums, write_sums
+from app.registry import bundle
+from app.registry.bundle import BundleError, fetch_bundle, file_sha256, read_bundle, read_gate, verify_sums, write_sums
 from app.registry.predictor import SkopsPredictor, load_predictor
+from app.registry.skops_file import SkopsFileError
 from app.vocabulary import Gate
 
 FLIPS = 300
 
 
 def test_a_bundle_says_what_the_model_is(iris_bundle: Path) -> None:
-    bundle = read_bundle(iris_bundle)
-    assert [(f.name, f.dtype) for f in bundle.features] == [
+    iris = read_bundle(iris_bundle)
+    assert [(f.name, f.dtype) for f in iris.features] == [
         (name, "double") for name in ("sepal_length", "sepal_width", "petal_length", "petal_width")
     ]
-    assert bundle.classes == ("setosa", "versicolor", "virginica")
-    assert bundle.serving == "onnx"
-    assert set(bundle.reference.features) == set(bundle.example)
+    assert iris.classes == ("setosa", "versicolor", "virginica")
+    assert iris.serving == "onnx"
+    assert set(iris.reference.features) == set(iris.example)
 
 
 def test_what_is_served_is_what_the_estimator_says(iris_bundle: Path, iris_fitted: Any, iris_rows: Any) -> None:
@@ -83,7 +85,7 @@ def test_a_model_that_answers_golden_rows_differently_is_refused(bundle_copy: Pa
 def test_a_model_file_that_is_none_is_refused(bundle_copy: Path, content: bytes) -> None:
     (bundle_copy / "model.onnx").write_bytes(content)
     write_sums(bundle_copy)
-    with pytest.raises(BundleError, match="does not load"):
+    with pytest.raises(BundleError, match=r"model\.onnx is refused"):
         load_predictor(read_bundle(bundle_copy))
 
 
@@ -97,20 +99,20 @@ def test_mlflow_itself_loads_the_version(registry: MlflowClient, new_version: An
 
 def test_what_onnx_cannot_express_is_served_by_skops(registry: MlflowClient, new_version: Any, tmp_path: Path) -> None:
     version = new_version(HistGradientBoostingClassifier(random_state=1))
-    bundle = fetch_bundle(registry, version, tmp_path)
-    assert bundle.serving == "skops"
-    assert bundle.serving_reason
+    boosting = fetch_bundle(registry, version, tmp_path)
+    assert boosting.serving == "skops"
+    assert boosting.serving_reason
     assert version.tags["serving"] == "skops"
-    predictor = load_predictor(bundle)
+    predictor = load_predictor(boosting)
     assert isinstance(predictor, SkopsPredictor)
-    assert predictor.predict(bundle.golden.rows).labels == bundle.golden.outputs
+    assert predictor.predict(boosting.golden.rows).labels == boosting.golden.outputs
 
 
 def test_skops_files_with_code_from_elsewhere_are_refused(tmp_path: Path) -> None:
     from skops import io
 
     io.dump(FunctionTransformer(json.dumps), tmp_path / "estimator.skops")
-    with pytest.raises(BundleError, match="outside scikit-learn"):
+    with pytest.raises(SkopsFileError, match=r"function json\.dumps.*Use a transformer of scikit-learn"):
         SkopsPredictor(tmp_path / "estimator.skops", [])
 
 
@@ -120,6 +122,23 @@ def test_a_damaged_cache_is_downloaded_again(registry: MlflowClient, new_version
     (first.path / "model.onnx").write_bytes(b"half")
     again = fetch_bundle(registry, version, tmp_path / "c")
     assert load_predictor(again)
+
+
+def test_a_bundle_is_hashed_while_it_is_downloaded(
+    registry: MlflowClient, new_version: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = new_version()
+    hashed: list[Path] = []
+
+    def noted(path: Path) -> str:
+        hashed.append(path)
+        return file_sha256(path)
+
+    monkeypatch.setattr(bundle, "file_sha256", noted)
+    fetch_bundle(registry, version, tmp_path)
+    assert not hashed
+    fetch_bundle(registry, version, tmp_path)
+    assert len(hashed) == len(bundle.FILES), "a bundle from the cache is read and hashed"
 
 
 def test_altered_files_in_mlflow_never_reach_the_cache(
