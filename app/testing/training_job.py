@@ -32,7 +32,7 @@ def training_job(template: Mapping[str, Any], settings: Mapping[str, str], **var
         configuration = asyncio.run(
             KubernetesWorkerJobConfiguration.from_template_and_values(copy.deepcopy(dict(template)), variables)
         )
-        flow = Flow(id=uuid4(), name="train")
+        flow = Flow(id=uuid4(), name="train", labels={})
         configuration.prepare_for_flow_run(FlowRun(id=uuid4(), name="brave-run", flow_id=flow.id), None, flow)
     job: dict[str, Any] = configuration.job_manifest
     for field in ("parallelism", "completions"):  # Prefect insists on them in the wrong place, where they mean nothing

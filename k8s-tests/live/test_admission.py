@@ -220,9 +220,7 @@ def suspended(platform: Platform, training: dict[str, Any]) -> Iterator[str]:
     batch.delete_namespaced_job(name, platform.name, propagation_policy="Background")
 
 
-def test_a_job_that_is_there_is_not_made_another(
-    platform: Platform, worker: client.BatchV1Api, suspended: str
-) -> None:
+def test_a_job_that_is_there_is_not_made_another(platform: Platform, worker: client.BatchV1Api, suspended: str) -> None:
     """Of a suspended Job the pods' labels and tolerations can be changed."""
     changed = {"spec": {"template": {"spec": {"tolerations": [{"operator": "Exists"}]}}}}
     with pytest.raises(ApiException) as refused:

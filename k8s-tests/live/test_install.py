@@ -20,7 +20,14 @@ LABEL = "pod-security.kubernetes.io/enforce"
 def install(namespace: Namespace, **settings: Any) -> subprocess.CompletedProcess[str]:
     """A dry run of `helm install` that may ask the cluster."""
     chosen = [f"--set={name.replace('__', '.')}={value}" for name, value in settings.items()]
-    fixed = ["--namespace", namespace.name, "--kube-context", CONTEXT, "--dry-run=server", "--set=global.existingSecret=x"]
+    fixed = [
+        "--namespace",
+        namespace.name,
+        "--kube-context",
+        CONTEXT,
+        "--dry-run=server",
+        "--set=global.existingSecret=x",
+    ]
     # the CRDs that the chart brings are there already, or not to be asked for
     command = ["helm", "install", "trial", CHART, "--skip-crds", *fixed, *chosen]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -47,9 +54,11 @@ def addresses(policy: dict[str, Any]) -> set[tuple[str, int]]:
 
 def test_policies_name_the_address_of_kubernetes_and_no_other(namespace: Namespace) -> None:
     (service,) = [s for s in namespace.core.list_namespaced_service("default").items if s.metadata.name == "kubernetes"]
-    (slice_,) = client.DiscoveryV1Api(namespace.api).list_namespaced_endpoint_slice(
-        "default", label_selector="kubernetes.io/service-name=kubernetes"
-    ).items
+    (slice_,) = (
+        client.DiscoveryV1Api(namespace.api)
+        .list_namespaced_endpoint_slice("default", label_selector="kubernetes.io/service-name=kubernetes")
+        .items
+    )
     expected = {
         (f"{address}/32", port.port)
         for endpoint in slice_.endpoints

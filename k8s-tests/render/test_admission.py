@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import Loader, Manifest, containers, helm, job_template, render_chart
-from chart import CHART, KUBERNETES
+from chart import CHART, KUBERNETES, Loader, Manifest, containers, helm, job_template, render_chart
 from profiles import PROFILES
 
 KINDS = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")

@@ -19,7 +19,9 @@ METADATA = ("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::25
 
 def asks_kubernetes(*names: str) -> set[Edge]:
     """Edges to the Kubernetes API. Its address is not known here, so it is any of a private network, on its ports."""
-    return {(name, *target) for name in names for target in (("kubernetes", 443), ("kubernetes", 6443), ("intranet", 443))}
+    return {
+        (name, *target) for name in names for target in (("kubernetes", 443), ("kubernetes", 6443), ("intranet", 443))
+    }
 
 
 CREDENTIALS: set[Edge] = {("credentials", "dns", 53), *asks_kubernetes("credentials")}
@@ -187,7 +189,9 @@ def test_a_pod_without_labels_has_a_network_only_where_the_namespace_is_shared()
         found = edges(policies(rendered), STRANGERS)
         assert (("neighbour", "outside", 443) in found) is has_network
         assert (("elsewhere", "neighbour", 80) in found) is has_network
-    titles = {p["metadata"]["name"] for p in policies(render_chart())} - {p["metadata"]["name"] for p in policies(shared)}
+    titles = {p["metadata"]["name"] for p in policies(render_chart())} - {
+        p["metadata"]["name"] for p in policies(shared)
+    }
     assert titles == {"mlops-acme"}, "which lets cert-manager's pods be reached"
 
 

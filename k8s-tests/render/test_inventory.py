@@ -39,7 +39,9 @@ TRAEFIK = {
     *("IngressClass/mlops-mlops", "ClusterRole/mlops-traefik-mlops", "ClusterRoleBinding/mlops-traefik-mlops"),
     "Ingress/mlops-prometheus",
 }
-INGRESSES = {f"Ingress/mlops-{name}" for name in ("api", "api-docs", "mlflow", "prefect", "ui")} | {"NetworkPolicy/mlops-acme"}
+INGRESSES = {f"Ingress/mlops-{name}" for name in ("api", "api-docs", "mlflow", "prefect", "ui")} | {
+    "NetworkPolicy/mlops-acme"
+}
 POSTGRES = {
     f"{kind}/mlops-postgres"
     for kind in ("ConfigMap", "NetworkPolicy", "PersistentVolumeClaim", "Service", "ServiceAccount", "StatefulSet")
