@@ -77,7 +77,7 @@ context: {{ (first $job.spec.containers).securityContext | toJson }}
 - job-name
 {{- end }}
 
-{{/* Each with the sentence that a run ends with. (dict "root" . "allowed" <prefect-worker.allowed>) */}}
+{{/* Each with the sentence that a run ends with. (dict "allowed" <prefect-worker.allowed>) */}}
 {{- define "prefect-worker.validations" -}}
 {{- $own := include "prefect-worker.prefectLabels" . | fromYamlArray -}}
 - expression: variables.pod.?serviceAccountName.orValue("") == {{ toJson .allowed.account }}
