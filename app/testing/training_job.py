@@ -37,7 +37,7 @@ def training_job(
         configuration = asyncio.run(
             KubernetesWorkerJobConfiguration.from_template_and_values(copy.deepcopy(dict(template)), variables)
         )
-        flow = Flow(id=uuid4(), name="train")
+        flow = Flow(id=uuid4(), name="train", labels={})
         flow_run = FlowRun(id=run or uuid4(), name="brave-run", flow_id=flow.id)
         configuration.prepare_for_flow_run(flow_run, None, flow)
         if "PREFECT_API_AUTH_STRING" in settings:  # what the worker does when it sends the Job

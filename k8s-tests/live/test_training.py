@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,8 +196,36 @@ def test_a_pod_taken_away_is_crashed_with_the_reason(
     assert len(runs.jobs(run)) <= 1  # over means over: no second Job
 
 
-def test_an_image_that_cannot_be_pulled_is_crashed_with_the_reason(runs: Runs) -> None:
-    run = runs.start("train/iris", TRIAL, {"image": "docker.io/mlops/flows:no-such-tag"})
+NO_SUCH_IMAGE = "docker.io/mlops/flows:no-such-tag"
+
+
+def test_an_image_that_is_not_the_releases_is_crashed_with_what_to_do(runs: Runs) -> None:
+    run = runs.start("train/iris", TRIAL, {"image": NO_SUCH_IMAGE})
+    _crashed(runs, run, f"{NO_SUCH_IMAGE}; add it to prefect-worker.jobs.allowedImages", time.monotonic())
+    assert not runs.jobs(run)
+
+
+@pytest.fixture
+def let_through(platform: Platform) -> Iterator[str]:
+    """An image that no registry has, and that trainings may run, as with prefect-worker.jobs.allowedImages."""
+    api = client.AdmissionregistrationV1Api(platform.api)
+    name = f"{platform.name}.{platform.release}-prefect-worker"
+    variables = api.read_validating_admission_policy(name).spec.variables
+
+    def set_images(expression: str) -> None:
+        changed = [{"name": v.name, "expression": v.expression} for v in variables]
+        (images,) = [v for v in changed if v["name"] == "images"]
+        images["expression"] = expression
+        api.patch_validating_admission_policy(name, {"spec": {"variables": changed}})
+
+    (images,) = [v.expression for v in variables if v.name == "images"]
+    set_images(f'{images}.filter(i, i != "{NO_SUCH_IMAGE}")')
+    yield NO_SUCH_IMAGE
+    set_images(images)
+
+
+def test_an_image_that_cannot_be_pulled_is_crashed_with_the_reason(runs: Runs, let_through: str) -> None:
+    run = runs.start("train/iris", TRIAL, {"image": let_through})
     failing = {"ErrImagePull", "ImagePullBackOff"}
     wait_for(lambda: _waiting(runs.pod(run)) & failing, "the failing pull", 90)
     _crashed(runs, run, "image", time.monotonic())

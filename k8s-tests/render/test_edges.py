@@ -7,7 +7,8 @@ import ipaddress
 from typing import Any
 
 import pytest
-from chart import Manifest, containers, operated, pods, render_chart
+import yaml
+from chart import Loader, Manifest, containers, operated, pods, render_chart, template
 from network import Edge, Party, edges
 from profiles import PROFILES
 
@@ -144,7 +145,7 @@ WIDE += ["::/0", "fc00::/7", "fd00::/8"]
 
 
 def test_no_setting_opens_the_way_to_a_clouds_metadata() -> None:
-    slack = {"existingSecret": "slack", "key": "url"}
+    slack = {"existingSecret": "slack", "key": "url", "channel": "#ml"}
     values: dict[str, Any] = {
         "global": {"networkPolicy": {"apiServer": {"cidrs": WIDE}}},
         "prefect-worker": {"jobs": {"egressCIDRs": WIDE}},
@@ -181,6 +182,24 @@ def test_who_asks_kubernetes_reaches_the_address_that_is_given() -> None:
     found = {edge for edge in allowed(render_chart(values)) if edge[1] in ("kubernetes", "intranet", "node", "outside")}
     asking = ("credentials", "prefect-worker", "traefik", "operator", "prometheus", "kube-state-metrics")
     assert found == {*((name, "kubernetes", 6443) for name in asking), ("prometheus", "node", 10250)}
+
+
+def test_cilium_is_told_of_kubernetes_by_its_name() -> None:
+    """It takes no address of a node in a NetworkPolicy: https://github.com/cilium/cilium/issues/20550"""
+    assert not [m for m in render_chart() if m["kind"] == "CiliumNetworkPolicy"]
+    done = template({}, "--api-versions", "cilium.io/v2/CiliumNetworkPolicy")
+    manifests = [m for m in yaml.load_all(done.stdout, Loader) if m]
+    labels = [pod["metadata"]["labels"] for pod in (pods(manifests) | operated(manifests)).values()]
+    told: set[tuple[str, str]] = set()
+    for policy in (m for m in manifests if m["kind"] == "CiliumNetworkPolicy"):
+        wanted = {e["key"]: e["values"] for e in policy["spec"]["endpointSelector"]["matchExpressions"]}
+        chosen = [each for each in labels if all(each.get(key) in values for key, values in wanted.items())]
+        for rule in policy["spec"]["egress"]:
+            assert rule["toPorts"], "open on every port"
+            told |= {(e["app.kubernetes.io/component"], entity) for e in chosen for entity in rule["toEntities"]}
+    asking = {name for name, to, _ in allowed(manifests) if to == "kubernetes"}
+    nodes = {("prometheus", "host"), ("prometheus", "remote-node")}
+    assert told == {(name, "kube-apiserver") for name in asking} | nodes
 
 
 def test_a_pod_without_labels_has_a_network_only_where_the_namespace_is_shared() -> None:

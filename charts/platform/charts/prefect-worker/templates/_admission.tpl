@@ -54,6 +54,8 @@ volumes: {{ $volumes | toJson }}
 tolerations: {{ uniq $tolerated | toJson }}
 imagePullSecrets: {{ uniq $pullSecrets | toJson }}
 priorityClassName: {{ $job.spec.priorityClassName | default "" | toJson }}
+schedulerName: {{ $job.spec.schedulerName | default "default-scheduler" | toJson }}
+runtimeClassName: {{ $job.spec.runtimeClassName | default "" | toJson }}
 podContext: {{ $job.spec.securityContext | toJson }}
 context: {{ (first $job.spec.containers).securityContext | toJson }}
 {{- end }}
@@ -77,7 +79,7 @@ context: {{ (first $job.spec.containers).securityContext | toJson }}
 - job-name
 {{- end }}
 
-{{/* Each with the sentence that a run ends with. (dict "root" . "allowed" <prefect-worker.allowed>) */}}
+{{/* Each with the sentence that a run ends with. (dict "allowed" <prefect-worker.allowed>) */}}
 {{- define "prefect-worker.validations" -}}
 {{- $own := include "prefect-worker.prefectLabels" . | fromYamlArray -}}
 - expression: variables.pod.?serviceAccountName.orValue("") == {{ toJson .allowed.account }}
@@ -144,8 +146,8 @@ context: {{ (first $job.spec.containers).securityContext | toJson }}
 - expression: >-
     variables.pod.?tolerations.orValue([]).all(t, t.?key.orValue("") in {{ toJson .allowed.tolerations }})
     && variables.pod.?priorityClassName.orValue("") in {{ list "" .allowed.priorityClassName | uniq | toJson }}
-    && variables.pod.?schedulerName.orValue("default-scheduler") == "default-scheduler"
-    && variables.pod.?runtimeClassName.orValue("") == ""
+    && variables.pod.?schedulerName.orValue("default-scheduler") == {{ toJson .allowed.schedulerName }}
+    && variables.pod.?runtimeClassName.orValue("") == {{ toJson .allowed.runtimeClassName }}
   message: spec.template.spec.tolerations, priorityClassName, schedulerName and runtimeClassName must be those of the settings; set prefect-worker.jobs.tolerations or .priorityClassName.
 - expression: >-
     object.spec.?parallelism.orValue(1) <= 1 && object.spec.?completions.orValue(1) <= 1
