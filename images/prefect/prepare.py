@@ -1,0 +1,49 @@
+"""Prepares Prefect's database before one of several servers starts: this version's tables and block types.
+
+Servers that start together would race for both, so they take turns. Only for PostgreSQL: a server with a SQLite of its own
+does this itself when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+TURN = 0x6D6C6F7073  # the number of the lock, "mlops" in ASCII
+
+
+@asynccontextmanager
+async def my_turn() -> AsyncIterator[None]:
+    """Wait until no other pod prepares the database, and keep others waiting: by an advisory lock of PostgreSQL."""
+    import sqlalchemy
+    from prefect.settings import get_current_settings
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    url = get_current_settings().server.database.connection_url
+    # Asked again and again: a statement that waits would keep CREATE INDEX CONCURRENTLY waiting, which migrations have.
+    # Not in a transaction, which PostgreSQL may be told to end when it idles.
+    engine = create_async_engine(url.get_secret_value(), isolation_level="AUTOCOMMIT")
+    try:
+        async with engine.connect() as connection:
+            while not await connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:turn)"), {"turn": TURN}):
+                await asyncio.sleep(1)
+            yield
+    finally:
+        await engine.dispose()  # closes the connection, and with it goes the lock
+
+
+async def main() -> None:
+    """Prepare the database that Prefect's settings name."""
+    from prefect.server.database import provide_database_interface
+    from prefect.server.models.block_registration import run_block_auto_registration
+
+    database = provide_database_interface()
+    async with my_turn():
+        await database.create_db()
+        async with await database.session() as session:
+            await run_block_auto_registration(session=session)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
