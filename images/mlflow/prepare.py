@@ -1,8 +1,8 @@
 """Prepares MLflow's databases before its server starts: this version's tables, and the accounts of the Secret.
 
-It writes to the databases themselves before its server runs, so that never runs with other accounts than these. On SQLite
-nobody else has them open then; on PostgreSQL several pods may start together, and take turns. The image has none of the
-platform's own code.
+It writes to the databases themselves, so the server never runs with other accounts than these. On SQLite nobody else has
+them open then; on PostgreSQL several pods may start together, and take turns. The image has none of the platform's own
+code.
 
 Accounts: `admin`; `reader` (the API and the pages) reads everything and writes the experiment `feedback`; `trainer`
 (the training Jobs) writes every experiment and model.
@@ -34,7 +34,7 @@ def my_turn(uri: str) -> Iterator[None]:
     engine = utils.create_sqlalchemy_engine_with_retry(uri)
     try:
         if engine.dialect.name == "postgresql":
-            # Asked again and again: a statement that waits would keep those of a migration waiting that wait for all others.
+            # Asked again and again: a statement that waits would keep CREATE INDEX CONCURRENTLY waiting.
             # Not in a transaction, which PostgreSQL may be told to end when it idles.
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:turn)"), {"turn": TURN}):

@@ -50,6 +50,12 @@ PROFILES: dict[str, dict[str, Any]] = {
             "jobs": {"extraEnvFrom": [{"secretRef": {"name": "data"}}], "egressCIDRs": ["0.0.0.0/0"]},
         },
     },
+    # several pods of each server
+    "replicas": {
+        "postgres": {"enabled": True},
+        "mlflow": {"replicas": 2, "artifacts": {"destination": "s3://bucket/mlflow", "existingSecret": "s3"}},
+        "prefect-server": {"replicas": 3, "redis": {"existingSecret": "redis"}},
+    },
     "development": {
         "global": {"devSync": True, "ingress": {"enabled": False}},
         "traefik": {"enabled": False},
