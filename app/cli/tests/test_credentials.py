@@ -57,6 +57,16 @@ def test_values_that_are_made_from_others_fit_them() -> None:
     assert values["pages-users"] == f"admin:{{SHA}}{digest}"
 
 
+def test_a_password_outlives_the_new_name_of_its_key() -> None:
+    """Before, it was of Prometheus alone; people have it."""
+    there = missing({}) | {"prometheus-password": "known"}
+    del there["pages-password"], there["pages-users"]
+    new = missing(there)
+    assert new["pages-password"] == "known"
+    assert new["pages-users"] == missing(there | {"pages-password": "known"})["pages-users"]
+    assert rotated(there | new, ["pages-password"])["pages-password"] != "known"
+
+
 def test_only_what_lacks_is_added_and_it_fits_what_is_there() -> None:
     assert missing(missing({})) == {}
     there = missing({}) | {"prefect-auth-string": "ops:a:b", "feedback-key": "", "of-yours": "x"}
