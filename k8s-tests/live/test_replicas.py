@@ -155,7 +155,8 @@ def test_every_pod_runs_as_the_namespaces_user_and_a_prediction_is_made(replicat
     of_release = f"app.kubernetes.io/instance={replicated.release}"
     pods = replicated.core.list_namespaced_pod(replicated.name, label_selector=of_release).items
     assert {len(replicated.pods(name)) for name in SERVERS} == {2}
-    for pod in (pod for pod in pods if pod.status.phase == "Running"):
+    assert {(p.spec.security_context.run_as_user, p.spec.security_context.run_as_group) for p in pods} == {(USER, None)}
+    for pod in (pod for name in CHARTS for pod in replicated.pods(name)):
         where = ["--context", CONTEXT, "-n", replicated.name, pod.metadata.name]
         assert run(["kubectl", "exec", *where, "--", "id"]).startswith(f"uid={USER} gid=0(root)"), pod.metadata.name
     claims = replicated.core.list_namespaced_persistent_volume_claim(replicated.name).items

@@ -53,8 +53,16 @@ PROFILES: dict[str, dict[str, Any]] = {
     # several pods of each server
     "replicas": {
         "postgres": {"enabled": True},
-        "mlflow": {"replicas": 2, "artifacts": {"destination": "s3://bucket/mlflow", "existingSecret": "s3"}},
-        "prefect-server": {"replicas": 3, "redis": {"existingSecret": "redis"}},
+        "mlflow": {
+            "replicas": 2,
+            "artifacts": {"destination": "s3://bucket/mlflow", "existingSecret": "s3"},
+            "egressCIDRs": ["203.0.113.0/24"],
+        },
+        "prefect-server": {
+            "replicas": 3,
+            "redis": {"existingSecret": "redis"},
+            "egressCIDRs": ["203.0.113.0/24"],
+        },
     },
     "development": {
         "global": {"devSync": True, "ingress": {"enabled": False}},

@@ -93,7 +93,10 @@ def test_databases_are_prepared_before_a_server_starts(chart: str) -> None:
 def test_prefects_pods_tell_each_other_by_redis() -> None:
     server = pod_of("prefect-server", PROFILES["replicas"])["containers"][0]
     env = {entry["name"]: entry for entry in server["env"]}
-    for name in ("PREFECT_REDIS_MESSAGING_URL", "PREFECT_SERVER_DOCKET_URL"):
+    for name in (
+        *("PREFECT_REDIS_MESSAGING_URL", "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL"),
+        "PREFECT_SERVER_DOCKET_URL",
+    ):
         assert env[name]["valueFrom"]["secretKeyRef"] == {"name": "redis", "key": "redis-url"}, name
     for name in (
         *("PREFECT_MESSAGING_BROKER", "PREFECT_MESSAGING_CACHE", "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING"),

@@ -15,7 +15,7 @@ What the pods tell each other by Redis: events (automations and cancelled runs n
 and who holds a slot of a limited concurrency. Without, each would know of its own alone.
 */}}
 {{- define "prefect-server.redisEnv" -}}
-{{- range list "PREFECT_REDIS_MESSAGING_URL" "PREFECT_SERVER_DOCKET_URL" }}
+{{- range list "PREFECT_REDIS_MESSAGING_URL" "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL" "PREFECT_SERVER_DOCKET_URL" }}
 - name: {{ . }}
   valueFrom:
     secretKeyRef: {name: {{ $.Values.redis.existingSecret }}, key: redis-url}
