@@ -7,10 +7,28 @@ does this itself when it starts.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 TURN = 0x6D6C6F7073  # the number of the lock, "mlops" in ASCII
+SECONDS = 120  # for a PostgreSQL that was installed just now, too
+
+
+async def connected(engine: AsyncEngine) -> AsyncConnection:
+    """Wait until PostgreSQL takes connections; one to it. Raises OSError when it does not in time."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            return await engine.connect()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(1)
 
 
 @asynccontextmanager
@@ -25,7 +43,7 @@ async def my_turn() -> AsyncIterator[None]:
     # Not in a transaction, which PostgreSQL may be told to end when it idles.
     engine = create_async_engine(url.get_secret_value(), isolation_level="AUTOCOMMIT")
     try:
-        async with engine.connect() as connection:
+        async with aclosing(await connected(engine)) as connection:
             while not await connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:turn)"), {"turn": TURN}):
                 await asyncio.sleep(1)
             yield
