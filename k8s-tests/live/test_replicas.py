@@ -47,7 +47,8 @@ while not stopped:
             failed.append(f"{name} at {begin:.1f} after {time.time() - begin:.1f} s: {error!r}")
         asked += 1
     time.sleep(0.05)
-print(asked, "asked", *failed, sep="\n")
+for line in (asked, *failed):
+    print(line)
 """
 
 
@@ -200,7 +201,7 @@ def loaded(platform: Platform) -> tuple[int, list[str]]:
     where = ["--context", CONTEXT, "-n", platform.name, "load"]
     run(["kubectl", "exec", *where, "--", "python3", "-c", "import os; os.kill(1, 15)"])
     assert platform.finished("load") == "Succeeded"
-    asked, _, *failed = platform.logs("load").splitlines()
+    asked, *failed = platform.logs("load").splitlines()
     return int(asked), failed
 
 
