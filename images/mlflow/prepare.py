@@ -1,8 +1,8 @@
 """Prepares MLflow's databases before its server starts: this version's tables, and the accounts of the Secret.
 
-It writes to the databases themselves, so the server never runs with other accounts than these. On SQLite nobody else has
-them open then; on PostgreSQL several pods may start together, and take turns. The image has none of the platform's own
-code.
+It writes to the databases themselves, so the server never runs with other accounts than these. On SQLite nobody else
+has them open then; on PostgreSQL several pods may start together, and take turns. The image has none of the platform's
+own code.
 
 Accounts: `admin`; `reader` (the API and the pages) reads everything and writes the experiment `feedback`; `trainer`
 (the training Jobs) writes every experiment and model.

@@ -1,7 +1,7 @@
 """Prepares Prefect's database before one of several servers starts: this version's tables and block types.
 
-Servers that start together would race for both, so they take turns. Only for PostgreSQL: a server with a SQLite of its own
-does this itself when it starts.
+Servers that start together would race for both, so they take turns. Only for PostgreSQL: a server with a SQLite of its
+own does this itself when it starts.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ async def my_turn() -> AsyncIterator[None]:
     from sqlalchemy.ext.asyncio import create_async_engine
 
     url = get_current_settings().server.database.connection_url
+    assert url, "PREFECT_SERVER_DATABASE_CONNECTION_URL names no database"
     # Asked again and again: a statement that waits would keep CREATE INDEX CONCURRENTLY waiting, which migrations have.
     # Not in a transaction, which PostgreSQL may be told to end when it idles.
     engine = create_async_engine(url.get_secret_value(), isolation_level="AUTOCOMMIT")

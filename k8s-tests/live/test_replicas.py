@@ -1,4 +1,4 @@
-"""Two pods of MLflow and two of Prefect on PostgreSQL, S3 and Redis, as OpenShift's users: one of each goes, nobody notices.
+"""Two pods of MLflow and two of Prefect on PostgreSQL, S3 and Redis, as OpenShift's users: one of each goes.
 
 Beside the platform, in a namespace of its own; S3 and Redis are those of stand-ins/.
 """
@@ -26,7 +26,7 @@ PASSWORD = "of-the-stand-ins"  # noqa: S105
 SERVERS = ("mlflow", "prefect-server")
 CHARTS = (*SERVERS, "prefect-worker", "model-api", "postgres", "ui")
 TRIAL = {"promote": False}
-# Asks both servers in turn, a new connection each, until it is told to stop; prints what failed and how many were asked.
+# Asks both servers in turn, a new connection each, until it is told to stop; prints how many it asked, and what failed.
 LOAD = """
 import base64, os, signal, time, urllib.request
 
@@ -35,14 +35,14 @@ signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
 asked, failed = 0, []
 while not stopped:
     for name, address, account, body in (
-        ("mlflow", "http://mlops-mlflow:5000/api/2.0/mlflow/registered-models/search", "admin:" + os.environ["MLFLOW"], None),
-        ("prefect", "http://mlops-prefect-server:4200/api/flow_runs/count", os.environ["PREFECT"], b"{}"),
+        ("mlflow", "mlflow:5000/api/2.0/mlflow/registered-models/search", "admin:" + os.environ["MLFLOW"], None),
+        ("prefect", "prefect-server:4200/api/flow_runs/count", os.environ["PREFECT"], b"{}"),
     ):
         account = base64.b64encode(account.encode()).decode()
         headers = {"Authorization": f"Basic {account}", "Content-Type": "application/json"}
         begin = time.time()
         try:
-            urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=30).read()
+            urllib.request.urlopen(urllib.request.Request(f"http://mlops-{address}", body, headers), timeout=30).read()
         except OSError as error:
             failed.append(f"{name} at {begin:.1f} after {time.time() - begin:.1f} s: {error!r}")
         asked += 1
