@@ -36,7 +36,7 @@ test: $(READY) lint  ## every test that needs no cluster (and helm, a registry a
 test-k8s: $(READY)  ## the tests that need the cluster, but for the drills
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m "not drill" $(ARGS)
 
-drills: $(READY)  ## live tests that take minutes each: PostgreSQL, 10 x 40 pods, MLflow away for a minute, a Job that vanished
+drills: $(READY)  ## live tests that take minutes each: PostgreSQL, two pods of MLflow and Prefect, 10 x 40 pods, MLflow away for a minute, a Job that vanished
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m drill $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, and which room imports which

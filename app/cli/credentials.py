@@ -49,6 +49,7 @@ class Credential:
 
     make: its value, from those of the keys before it in the list.
     source: the key that it is made from, "" where it is random.
+    former: the name of the key in earlier versions, whose value is taken over.
     stays: why another value in the Secret would not do, and what to do instead; "" where it would.
     on_volume: `stays` is so only where what reads the key has a volume.
     """
@@ -56,6 +57,7 @@ class Credential:
     key: str
     make: Callable[[Values], str] = _random
     source: str = ""
+    former: str = ""
     stays: str = ""
     on_volume: bool = False
 
@@ -73,7 +75,7 @@ CREDENTIALS = (
     Credential(
         "prefect-password", lambda values: values["prefect-auth-string"].partition(":")[2], "prefect-auth-string"
     ),
-    Credential("pages-password"),
+    Credential("pages-password", former="prometheus-password"),
     Credential("pages-users", _users, "pages-password"),
     Credential("feedback-key"),
     Credential("retrainer-token"),
@@ -100,7 +102,7 @@ def missing(values: Values) -> dict[str, str]:
     new: dict[str, str] = {}
     for credential in CREDENTIALS:
         if not values.get(credential.key):
-            new[credential.key] = credential.make({**values, **new})
+            new[credential.key] = values.get(credential.former) or credential.make({**values, **new})
     return new
 
 

@@ -1,7 +1,8 @@
 """Prepares MLflow's databases before its server starts: this version's tables, and the accounts of the Secret.
 
-It writes to the databases themselves, which nobody else has open then, so the server never runs with other accounts
-than these. The image has none of the platform's own code.
+It writes to the databases themselves, so the server never runs with other accounts than these. On SQLite nobody else
+has them open then; on PostgreSQL several pods may start together, and take turns. The image has none of the platform's
+own code.
 
 Accounts: `admin`; `reader` (the API and the pages) reads everything and writes the experiment `feedback`; `trainer`
 (the training Jobs) writes every experiment and model.
@@ -11,9 +12,38 @@ from __future__ import annotations
 
 import configparser
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+TURN = 0x6D6C6F7073  # the number of the lock, "mlops" in ASCII
 FEEDBACK = "feedback"  # the experiment of app/registry/feedback_store.py
+
+
+@contextmanager
+def my_turn(uri: str) -> Iterator[None]:
+    """Wait until no other pod prepares the databases, and keep others waiting: by an advisory lock of PostgreSQL.
+
+    Args:
+        uri: the tracking database, for SQLAlchemy.
+    """
+    import sqlalchemy
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine_with_retry(uri)
+    try:
+        if engine.dialect.name == "postgresql":
+            # Asked again and again: a statement that waits would keep CREATE INDEX CONCURRENTLY waiting.
+            # Not in a transaction, which PostgreSQL may be told to end when it idles.
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:turn)"), {"turn": TURN}):
+                    time.sleep(1)
+                yield
+        else:
+            yield
+    finally:
+        engine.dispose()  # closes the connection, and with it goes the lock
 
 
 def prepare_tracking(uri: str) -> str:
@@ -95,8 +125,9 @@ def main() -> None:
     }
     # First, because importing MLflow's accounts reads it.
     write_configuration(Path(environment["MLFLOW_AUTH_CONFIG_PATH"]), uri)
-    feedback = prepare_tracking(environment["MLFLOW_BACKEND_STORE_URI"])
-    prepare_accounts(uri, passwords, feedback)
+    tracking = environment["MLFLOW_BACKEND_STORE_URI"]
+    with my_turn(tracking):
+        prepare_accounts(uri, passwords, prepare_tracking(tracking))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A failing test leaves the report of its namespace in the output and in reports/."""
     result = yield
-    namespace = next((item.funcargs[n] for n in ("namespace", "on_postgres", "platform") if n in item.funcargs), None)
+    namespace = next(
+        (item.funcargs[n] for n in ("namespace", "on_postgres", "replicated", "platform") if n in item.funcargs), None
+    )
     if result.when == "call" and result.failed and isinstance(namespace, Namespace):
         report = namespace.report()
         REPORTS.mkdir(exist_ok=True)

@@ -31,11 +31,11 @@ ENDLESS = "echo sepal_length,sepal_width,petal_length,petal_width,species; yes 5
 
 
 @contextmanager
-def port_forward(platform: Platform, component: str, port: int) -> Iterator[int]:
-    """`kubectl port-forward` of a Service of the platform, as people do it; the local port."""
+def port_forward(platform: Platform, component: str, port: int, pod: str = "") -> Iterator[int]:
+    """`kubectl port-forward` of a Service of the platform, as people do it, or of one of its pods; the local port."""
     local = free_port()
-    service = f"svc/{platform.release}-{component}"
-    command = ["kubectl", "--context", CONTEXT, "-n", platform.namespace, "port-forward", service, f"{local}:{port}"]
+    target = f"pod/{pod}" if pod else f"svc/{platform.release}-{component}"
+    command = ["kubectl", "--context", CONTEXT, "-n", platform.namespace, "port-forward", target, f"{local}:{port}"]
     forward = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def listening() -> bool:
@@ -61,11 +61,11 @@ def slow_source(feed: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @contextmanager
-def registry_of(platform: Platform, account: str = "admin") -> Iterator[MlflowClient]:
-    """A client of the platform's MLflow, through a port-forward."""
+def registry_of(platform: Platform, account: str = "admin", pod: str = "") -> Iterator[MlflowClient]:
+    """A client of the platform's MLflow, or of one of its pods, through a port-forward."""
     password = platform.credentials[f"mlflow-{account}-password"]
     with (
-        port_forward(platform, "mlflow", 5000) as port,
+        port_forward(platform, "mlflow", 5000, pod) as port,
         MlflowClient(f"http://127.0.0.1:{port}", account, password, timeout=30, retry_for=30) as registry,
     ):
         yield registry
@@ -240,9 +240,11 @@ def _of_run(run: str) -> str:
 
 
 @contextmanager
-def runs_of(platform: Platform, home: Path) -> Iterator[Runs]:
-    """The platform's runs; those that were started here and have not ended are cancelled at the end."""
-    with port_forward(platform, "prefect-server", 4200) as port:
+def runs_of(platform: Platform, home: Path, pod: str = "") -> Iterator[Runs]:
+    """The platform's runs, by the Service or one pod of Prefect; those that were started here and have not ended are
+    cancelled at the end.
+    """
+    with port_forward(platform, "prefect-server", 4200, pod) as port:
         runs = Runs(platform, f"http://127.0.0.1:{port}/api", home)
         try:
             yield runs

@@ -50,6 +50,20 @@ PROFILES: dict[str, dict[str, Any]] = {
             "jobs": {"extraEnvFrom": [{"secretRef": {"name": "data"}}], "egressCIDRs": ["0.0.0.0/0"]},
         },
     },
+    # several pods of each server
+    "replicas": {
+        "postgres": {"enabled": True},
+        "mlflow": {
+            "replicas": 2,
+            "artifacts": {"destination": "s3://bucket/mlflow", "existingSecret": "s3"},
+            "egressCIDRs": ["203.0.113.0/24"],
+        },
+        "prefect-server": {
+            "replicas": 3,
+            "redis": {"existingSecret": "redis"},
+            "egressCIDRs": ["203.0.113.0/24"],
+        },
+    },
     "development": {
         "global": {"devSync": True, "ingress": {"enabled": False}},
         "traefik": {"enabled": False},

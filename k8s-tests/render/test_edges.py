@@ -28,6 +28,7 @@ def asks_kubernetes(*names: str) -> set[Edge]:
 CREDENTIALS: set[Edge] = {("credentials", "dns", 53), *asks_kubernetes("credentials")}
 # Others that could be connected to, or try to: with a port each that stands for all of theirs.
 DNS = Party("dns", (53,), {"k8s-app": "kube-dns"}, "kube-system")
+DATA = Party("data", (80, 443, 5432), address="203.0.113.5")  # in the egressCIDRs of some profiles
 STRANGERS = (
     DNS,
     Party("neighbour", (80,), {"app": "theirs"}),  # in the same namespace, of no release: cut off
@@ -35,7 +36,7 @@ STRANGERS = (
     Party("controller", (80,), {"app": "nginx"}, "nginx"),
     Party("stack", (80,), {"app": "prometheus"}, "observability"),
     Party("outside", (80, 443), address="198.51.100.7"),
-    Party("data", (80, 443, 5432), address="203.0.113.5"),  # in mlflow.egressCIDRs of the profile `external`
+    DATA,
     Party("kubernetes", (443, 6443), address="172.18.0.2"),
     Party("node", (22, 10250), address="172.18.0.3"),
     Party("intranet", (80, 443), address="192.168.7.7"),
@@ -76,14 +77,13 @@ MONITORING: set[Edge] = {
     *asks_kubernetes("operator", "prometheus", "kube-state-metrics"),
     ("prometheus", "node", 10250),
 }
+ALL: set[Edge] = COMMON | CREDENTIALS | MONITORING | TRAEFIK | GRAFANA
+POSTGRES: set[Edge] = {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)}
 EXPECTED: dict[str, set[Edge]] = {
-    "defaults": COMMON | CREDENTIALS | MONITORING | TRAEFIK | GRAFANA,
-    "postgres": COMMON
-    | CREDENTIALS
-    | MONITORING
-    | TRAEFIK
-    | GRAFANA
-    | {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)},
+    "defaults": ALL,
+    "postgres": ALL | POSTGRES,
+    # S3 is AWS', and Redis where `egressCIDRs` says
+    "replicas": ALL | POSTGRES | {(name, "data", port) for name in ("mlflow", "prefect-server") for port in DATA.ports},
     "external": COMMON
     | GRAFANA
     | {("stack", name, port) for name, port in TARGETS}

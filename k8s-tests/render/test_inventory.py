@@ -7,6 +7,7 @@ from chart import Loader, Manifest, notes, render_chart, template, title
 from profiles import PROFILES
 
 SERVICES = ("mlflow", "model-api", "prefect-server", "prefect-worker", "retrainer", "ui")
+SERVERS = ("mlflow", "prefect-server")
 # What makes the Secret before each install and upgrade.
 CREDENTIALS = {
     f"{kind}/mlops-credentials" for kind in ("Job", "NetworkPolicy", "Role", "RoleBinding", "ServiceAccount")
@@ -74,11 +75,14 @@ GRAFANA = {
 EXPECTED = {
     "defaults": COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA,
     "postgres": COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA | POSTGRES,
-    "external": COMMON - {*CREDENTIALS, "HorizontalPodAutoscaler/mlops-model-api"}
+    "external": COMMON - {*CREDENTIALS, "HorizontalPodAutoscaler/mlops-model-api", "PersistentVolumeClaim/mlops-mlflow"}
     | GRAFANA
     | WATCHED
     | {"PersistentVolumeClaim/mlops-grafana"}
     | INGRESSES,
+    "replicas": (COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA | POSTGRES)
+    - {f"PersistentVolumeClaim/mlops-{name}" for name in SERVERS}
+    | {f"PodDisruptionBudget/mlops-{name}" for name in SERVERS},
     "development": COMMON - RETRAINER,
 }
 

@@ -90,6 +90,8 @@ def test_keys_of_secrets_exist(profile: str, manifests: list[Manifest]) -> None:
     secrets[settings.get("existingSecret", "mlops-credentials")] = KEYS
     if name := settings.get("databaseSecret"):
         secrets[name] = DATABASE_KEYS
+    if name := PROFILES[profile].get("prefect-server", {}).get("redis", {}).get("existingSecret"):
+        secrets[name] = {"redis-url"}
     for name, container, variable in variables(manifests):
         if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
             where = f"{name}: {container}.env[{variable['name']}]"
@@ -153,9 +155,8 @@ def test_scaling_and_disruption_are_about_a_deployment_that_is_there(manifests: 
         if manifest["kind"] == "PodDisruptionBudget":
             labels = [pod["metadata"]["labels"] for pod in pods(manifests).values()]
             chosen = [pod_labels for pod_labels in labels if selects(manifest["spec"]["selector"], pod_labels)]
-            assert [pod_labels["app.kubernetes.io/component"] for pod_labels in chosen] == ["model-api"], title(
-                manifest
-            )
+            of = title(manifest).partition("/mlops-")[2]
+            assert [pod_labels["app.kubernetes.io/component"] for pod_labels in chosen] == [of], title(manifest)
 
 
 def test_commands_of_the_notes_name_what_is_there(profile: str, manifests: list[Manifest]) -> None:

@@ -62,6 +62,16 @@ def test_the_key_of_the_prediction_ids_is_long_enough_for_the_api() -> None:
     assert len(missing({})["feedback-key"].encode()) >= MIN_KEY
 
 
+def test_a_password_outlives_the_new_name_of_its_key() -> None:
+    """Before, it was of Prometheus alone; people have it."""
+    there = missing({}) | {"prometheus-password": "known"}
+    del there["pages-password"], there["pages-users"]
+    new = missing(there)
+    assert new["pages-password"] == "known"
+    assert new["pages-users"] == missing(there | {"pages-password": "known"})["pages-users"]
+    assert rotated(there | new, ["pages-password"])["pages-password"] != "known"
+
+
 def test_only_what_lacks_is_added_and_it_fits_what_is_there() -> None:
     assert missing(missing({})) == {}
     there = missing({}) | {"prefect-auth-string": "ops:a:b", "feedback-key": "", "of-yours": "x"}

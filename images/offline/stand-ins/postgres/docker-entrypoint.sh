@@ -9,6 +9,12 @@ from_file() { # NAME: takes the value from the file that NAME_FILE names
   fi
 }
 
+# initdb asks for the name of the user, which one of OpenShift's does not have.
+if ! getent passwd "$(id -u)" > /dev/null; then
+  export LD_PRELOAD=libnss_wrapper.so NSS_WRAPPER_PASSWD=/tmp/passwd NSS_WRAPPER_GROUP=/etc/group
+  echo "postgres:x:$(id -u):$(id -g)::/tmp:/bin/false" > "$NSS_WRAPPER_PASSWD"
+fi
+
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
   from_file POSTGRES_PASSWORD
   from_file POSTGRES_USER
@@ -35,7 +41,7 @@ if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
   done
   pg_ctl -D "$PGDATA" -m fast -w stop
 fi
-unset POSTGRES_PASSWORD
+unset POSTGRES_PASSWORD LD_PRELOAD NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP
 if [ "$1" = postgres ]; then
   set -- "$@" -c listen_addresses='*'
 fi

@@ -1,7 +1,22 @@
+{{/* "true" where artifacts are where several pods reach them: in S3, or on a volume that many nodes mount. */}}
+{{- define "mlflow.sharesArtifacts" -}}
+{{- if or .Values.artifacts.destination (has "ReadWriteMany" (.Values.persistence.accessModes | default list)) }}true{{ end -}}
+{{- end }}
+
+{{/* "true" where several pods may run: databases and artifacts are none of theirs. */}}
+{{- define "mlflow.shared" -}}
+{{- if and (include "lib.hasDatabase" .) (include "mlflow.sharesArtifacts" .) }}true{{ end -}}
+{{- end }}
+
+{{/* "true" where there is something to keep on a volume. */}}
+{{- define "mlflow.hasVolume" -}}
+{{- if not (and (include "lib.hasDatabase" .) .Values.artifacts.destination) }}true{{ end -}}
+{{- end }}
+
 {{/* Variables of both containers. */}}
 {{- define "mlflow.env" -}}
 - {name: MLFLOW_AUTH_CONFIG_PATH, value: /config/basic_auth.ini}
-{{- if or .Values.global.postgres .Values.global.databaseSecret }}
+{{- if include "lib.hasDatabase" . }}
 {{- include "lib.databaseEnv" (list . "MLFLOW_BACKEND_STORE_URI" "mlflow" "postgresql+psycopg2") }}
 {{- include "lib.databaseEnv" (list . "MLOPS_AUTH_DATABASE_URI" "mlflow-auth" "postgresql+psycopg2") }}
 {{- else }}
@@ -12,7 +27,9 @@
 {{- end }}
 
 {{- define "mlflow.mounts" -}}
+{{- if include "mlflow.hasVolume" . }}
 - {name: data, mountPath: /data}
+{{- end }}
 - {name: config, mountPath: /config}
 - {name: tmp, mountPath: /tmp}
 {{- end }}

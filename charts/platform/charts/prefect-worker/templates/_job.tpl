@@ -1,12 +1,17 @@
-{{- define "prefect-worker.jobTemplate" -}}
-{{- $training := dict "root" . "own" .Values.jobs "alone" true "name" "training" -}}
-{{- $settings := include "lib.settings" $training | fromYaml -}}
+{{/* The image of trainings: one of yours, or the worker's. */}}
+{{- define "prefect-worker.jobImage" -}}
 {{- $own := .Values.jobs.image }}
 {{- if and (not $own.repository) (or $own.registry $own.tag $own.digest) }}
 {{- fail "prefect-worker.jobs.image has no repository: name it, or leave registry, tag and digest out, too, for the worker's image" }}
 {{- end }}
-{{- $image := ternary $own .Values.image (ne $own.repository "") }}
-{{- $pullPolicy := $own.pullPolicy | default .Values.image.pullPolicy }}
+{{- include "lib.image" (list . (ternary $own .Values.image (ne $own.repository ""))) }}
+{{- end }}
+
+{{- define "prefect-worker.jobTemplate" -}}
+{{- $training := dict "root" . "own" .Values.jobs "alone" true "name" "training" -}}
+{{- $settings := include "lib.settings" $training | fromYaml -}}
+{{- $image := include "prefect-worker.jobImage" . }}
+{{- $pullPolicy := .Values.jobs.image.pullPolicy | default .Values.image.pullPolicy }}
 job_configuration:
   name: {{ "{{ name }}" | quote }}
   namespace: {{ "{{ namespace }}" | quote }}
@@ -65,7 +70,7 @@ job_configuration:
             {{- include "lib.secretEnv" (list . "MLFLOW_TRACKING_PASSWORD" "mlflow-trainer-password") | nindent 12 }}
             - {name: MLOPS_MLFLOW_PUBLIC_URL, value: {{ include "lib.address" (list . "mlflow") | quote }}}
             - {name: MLOPS_RETRY_SECONDS, value: "180"}
-            - {name: MLOPS_IMAGE, value: {{ include "lib.image" (list . $image) | quote }}}
+            - {name: MLOPS_IMAGE, value: {{ quote $image }}}
             - {name: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, value: "30"}
             {{- include "lib.extraEnv" $training | nindent 12 }}
             {{- include "lib.envFrom" $training | nindent 12 }}
@@ -91,7 +96,7 @@ variables:
   description: Settings of a training Job. What is the same for all is in the chart prefect-worker.
   properties:
     name: {type: string, title: Name, description: "Of the Job; by default the flow run's."}
-    image: {type: string, title: Image, default: {{ include "lib.image" (list . $image) | quote }}}
+    image: {type: string, title: Image, default: {{ quote $image }}}
     cpu: {type: string, title: CPU request, default: {{ .Values.jobs.cpu | quote }}}
     memory: {type: string, title: Memory, description: "Request and limit.", default: {{ .Values.jobs.memory }}}
     gpus: {type: integer, title: GPUs, description: "None by default."}
