@@ -101,7 +101,7 @@ def iris_fitted(iris: Model, iris_rows: tuple[pd.DataFrame, pd.DataFrame]) -> An
 def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris: Model, iris_rows: Any, iris_fitted: Any) -> Path:
     """The folder of a bundle of Iris. Tests do not change it: `bundle_copy` is for that."""
     folder = tmp_path_factory.mktemp("bundle") / "model"
-    build_bundle(folder, FittedModel.of(iris, iris_fitted, iris_rows[0]))
+    build_bundle(folder, FittedModel.of(iris, iris_fitted, iris_rows[0]), iris_rows[1])
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from app.registry.gate_metrics import BY_TASK
-from app.vocabulary import Gate, Task
+from app.vocabulary import Definition, Gate, Task
 
 __all__ = ["Gate", "Model", "ModelFileError", "Resources"]
 
@@ -66,3 +66,8 @@ class Model:
             )
         if not 0 < self.holdout < 1:
             raise ModelFileError(f"holdout is {self.holdout}, a share between 0 and 1 is needed")
+
+    @property
+    def definition(self) -> Definition:
+        """What its versions are judged by."""
+        return Definition(self.task, self.target, self.gate)

@@ -378,10 +378,6 @@ class MlflowClient:
         """End a run, now, with one of MLflow's states: FINISHED, FAILED or KILLED."""
         self._post("runs/update", {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)})
 
-    def delete_run(self, run_id: str) -> None:
-        """Mark a run as deleted: no search finds it any more."""
-        self._post("runs/delete", {"run_id": run_id})
-
     def run(self, run_id: str) -> Run:
         """The run with its parameters, metrics and tags.
 
@@ -484,14 +480,14 @@ class MlflowClient:
         url = f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
         self._retrying(lambda: self._send("PUT", url, content=content))
 
-    def download(self, path: str, folder: Path) -> None:
-        """Copy all files below `path` of the artifact store into the folder.
+    def download(self, path: str, folder: Path, without: str = "") -> None:
+        """Copy all files below `path` of the artifact store into the folder, but for the one that is called `without`.
 
         Raises:
             NotFound: there are none.
             MlflowError: a file's name would lead out of the folder.
         """
-        names = self.list_artifacts(path)
+        names = [name for name in self.list_artifacts(path) if name != without]
         if not names:
             raise NotFound(f"MLflow at {self.uri} has no files below {path}")
         for name in names:

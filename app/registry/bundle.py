@@ -5,6 +5,7 @@ estimator.skops         the fitted scikit-learn estimator
 reference.json          statistics of the training data: the form's defaults, the drift's reference
 golden.json             rows and what the estimator itself answered for them
 input_example.json      one row
+held_out.parquet        the rows that the gate measures the version on; whoever serves it does not download them
 SHA256SUMS              of every file above; its own sum is the version's tag `bundle_sha256`
 """
 
@@ -27,6 +28,7 @@ from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
 from app.vocabulary import NUMERIC, Feature, Gate, GoldenRows, Label, Reference, Serving, Task
 
 SUMS = "SHA256SUMS"
+HELD_OUT = "held_out.parquet"
 BUNDLE_TAG = "bundle_sha256"
 _GATE, _REFERENCE, _GOLDEN = TypeAdapter(Gate), TypeAdapter(Reference), TypeAdapter(GoldenRows)
 
@@ -51,6 +53,7 @@ class Bundle:
     reference: Reference
     golden: GoldenRows
     example: dict[str, Any]  # one row by feature name
+    held_out_sha256: str  # "" where it was registered without its held-out rows
 
 
 def file_sha256(path: Path) -> str:
@@ -77,8 +80,16 @@ def write_sums(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _listed(raw: bytes) -> dict[str, str]:
+    """The sum of each file that SHA256SUMS names."""
+    lines = [line.partition("  ") for line in raw.decode().splitlines()]
+    return {name: digest for digest, _, name in lines}
+
+
 def verify_sums(folder: Path, expected: str | None = None) -> str:
     """Check every file against SHA256SUMS, and SHA256SUMS against `expected` (hex) where it is given.
+
+    The held-out rows need not be there.
 
     Returns:
         the sum of SHA256SUMS, hex.
@@ -88,8 +99,7 @@ def verify_sums(folder: Path, expected: str | None = None) -> str:
     """
     try:
         raw = (folder / SUMS).read_bytes()
-        lines = [line.partition("  ") for line in raw.decode().splitlines()]
-        listed = {name: digest for digest, _, name in lines}
+        listed = _listed(raw)
     except FileNotFoundError:
         raise BundleError(f"{SUMS} is missing: this is not a bundle that `mlops train` registered") from None
     except ValueError:
@@ -100,7 +110,7 @@ def verify_sums(folder: Path, expected: str | None = None) -> str:
     if _sums_text(listed).encode() != raw:
         raise BundleError(f"{SUMS} is damaged")
     files = _files(folder)
-    for name in sorted(listed.keys() ^ files.keys()):
+    for name in sorted((listed.keys() ^ files.keys()) - ({HELD_OUT} - files.keys())):
         raise BundleError(f"{name} is {'missing' if name in listed else f'not listed in {SUMS}'}")
     for name, path in files.items():
         if file_sha256(path) != listed[name]:
@@ -134,6 +144,7 @@ def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
             reference=_REFERENCE.validate_json((folder / "reference.json").read_bytes()),
             golden=_GOLDEN.validate_json((folder / "golden.json").read_bytes()),
             example=dict(zip(example["columns"], example["data"][0], strict=True)),
+            held_out_sha256=_listed((folder / SUMS).read_bytes()).get(HELD_OUT, ""),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, yaml.YAMLError) as error:
         raise BundleError(f"the bundle cannot be read: {type(error).__name__}: {error}") from error
@@ -143,26 +154,8 @@ def read_bundle(folder: Path, expected: str | None = None) -> Bundle:
     return bundle
 
 
-def read_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
-    """The gate that a version was registered with, without downloading the rest of its bundle.
-
-    The file is not checked against its sum: this is for showing, the gate itself loads the whole bundle.
-
-    Raises:
-        NotFound: the version has no file MLmodel.
-        BundleError: the file is damaged, or has no gate in it: the version was not registered by the platform.
-        MlflowError: MLflow does not answer.
-    """
-    content = registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel")
-    try:
-        return _GATE.validate_python(yaml.safe_load(content)["metadata"]["gate"])
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        what = f"the MLmodel file of version {version.version} of {version.name} is damaged or has no gate"
-        raise BundleError(f"{what}: {type(error).__name__}") from error
-
-
 def fetch_bundle(registry: MlflowClient, version: ModelVersion, cache: Path) -> Bundle:
-    """The version's bundle, from the cache folder or downloaded into it; complete or not there at all.
+    """The version's bundle without its held-out rows, from the cache folder or downloaded into it, or not there at all.
 
     Raises:
         BundleError: what MLflow holds does not fit its checksums.
@@ -184,7 +177,7 @@ def fetch_bundle(registry: MlflowClient, version: ModelVersion, cache: Path) -> 
         folder = Path(scratch) / "bundle"
         folder.mkdir()
         try:
-            registry.download(registry.bundle_path(version), folder)
+            registry.download(registry.bundle_path(version), folder, without=HELD_OUT)
         except NotFound as error:
             raise BundleError(f"the files of version {version.version} are missing: {error}") from error
         read_bundle(folder, expected)
@@ -194,3 +187,25 @@ def fetch_bundle(registry: MlflowClient, version: ModelVersion, cache: Path) -> 
             if not target.is_dir():
                 raise
     return read_bundle(target, expected)
+
+
+def read_held_out(registry: MlflowClient, version: ModelVersion, bundle: Bundle) -> bytes:
+    """The held-out rows of a version whose bundle was verified: a Parquet file of features and target.
+
+    Raises:
+        BundleError: there are none, or others than were registered.
+        MlflowError: MLflow does not answer.
+    """
+    which = f"the held-out rows of version {version.version}"
+    if not bundle.held_out_sha256:
+        raise BundleError(
+            f"{which} are not in its bundle, as it was registered before they had to be: "
+            f"run `mlops train {version.name}`"
+        )
+    try:
+        content = registry.read_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}")
+    except NotFound as error:
+        raise BundleError(f"{which} are missing: {error}") from error
+    if hashlib.sha256(content).hexdigest() != bundle.held_out_sha256:
+        raise BundleError(f"{which} were altered: their sum is not the one in {SUMS}")
+    return content

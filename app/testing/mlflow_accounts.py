@@ -39,7 +39,12 @@ def server_with_accounts(folder: Path) -> Server:
         [sys.executable, str(image / "prepare.py")], env={**os.environ, **env, **preparation}, check=True
     )
     return Server(
-        "mlflow-with-accounts", [*command, "--app-name", "basic-auth"], f"http://127.0.0.1:{port}", "/health", env, folder
+        "mlflow-with-accounts",
+        [*command, "--app-name", "basic-auth"],
+        f"http://127.0.0.1:{port}",
+        "/health",
+        env,
+        folder,
     )
 
 

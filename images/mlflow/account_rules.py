@@ -1,9 +1,9 @@
 """What the platform's accounts may do in MLflow beyond reading.
 
-`reader` (the API, the pages, the retrainer) writes feedback, `trainer` (training Jobs) registers, `gate` (promotion Jobs)
-decides: only it moves an alias and writes the ledger. MLflow's own permissions cannot say so, as creating a version and
-moving an alias are one right to them. Its setting authorization_function names `authenticate` below, so this is asked
-about every request of every route, before MLflow's permissions. `admin`, and accounts that people made, have no rules here.
+`reader` (the API, the pages, the retrainer) writes feedback, `trainer` (training Jobs) registers, `gate` (promotion
+Jobs) decides: only it moves an alias and writes the ledger. MLflow's own permissions cannot say so, as creating a version
+and moving an alias are one right to them. Its setting authorization_function names `authenticate` below, so this is asked
+about every request of every route, before MLflow's permissions. `admin`, and accounts of people, have no rules here.
 
 The image has none of the platform's own code; test_mlflow_accounts.py holds the names against it.
 """
@@ -43,7 +43,9 @@ def authenticate() -> Authorization | Response:
     reason = refusal(account.username or "", request.method, request.path)
     if not reason:
         return account
-    answer = jsonify(error_code="PERMISSION_DENIED", message=f"the account `{account.username}` may not do this: {reason}")
+    answer = jsonify(
+        error_code="PERMISSION_DENIED", message=f"the account `{account.username}` may not do this: {reason}"
+    )
     answer.status_code = 403
     return answer
 
@@ -134,7 +136,9 @@ def _new_run(message: Any) -> str:
     """A run of a model's experiment, or the sequence, empty, with which a new model's ledger begins."""
     name = _experiment_name(message.experiment_id)
     tags = {tag.key: tag.value for tag in message.tags}
-    begins_ledger = name == PROMOTIONS and tags.keys() == {"mlops.kind", "mlops.model"} and tags["mlops.kind"] == "sequence"
+    begins_ledger = (
+        name == PROMOTIONS and tags.keys() == {"mlops.kind", "mlops.model"} and tags["mlops.kind"] == "sequence"
+    )
     if name in OWNERS and not begins_ledger:
         return f"the experiment {name} is written by {OWNERS[name]}"
     return ""

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, Unauthorized
+from app.clients.mlflow import CHALLENGER, PRODUCTION, Unauthorized
 from app.registry import feedback_store, ledger
 from app.registry.bundle import BUNDLE_TAG
 from app.runtime.processes import Server
@@ -43,8 +43,7 @@ def ids(mlflow_with_accounts: Server) -> Iterator[Ids]:
         ledger.ensure_model(trainer, MODEL)
         uri = trainer.run(registered).artifact_uri
         trainer.write_artifact(f"{trainer.artifact_path(uri)}/model/MLmodel", b"as registered")
-        for _ in range(2):
-            trainer.create_version(MODEL, registered, f"{uri}/model", {BUNDLE_TAG: "as registered"})
+        trainer.create_version(MODEL, registered, f"{uri}/model", {BUNDLE_TAG: "as registered"})
         run = trainer.create_run(experiment, "open", {})
         decision = gate.create_run(promotions, "decision", {"mlops.kind": "decision"})
         yield Ids(experiment, promotions, feedback, run, registered, decision, uri)
@@ -69,7 +68,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "untag version": ("DELETE", "model-versions/delete-tag", {**VERSION, "key": "k"}),
     "describe version": ("PATCH", "model-versions/update", {**VERSION, "description": "d"}),
     "stage version": ("POST", "model-versions/transition-stage", {**VERSION, "stage": "Production"}),
-    "delete version": ("DELETE", "model-versions/delete", {"name": MODEL, "version": "2"}),
+    "delete version": ("DELETE", "model-versions/delete", VERSION),
     "rename model": ("POST", "registered-models/rename", {"name": MODEL, "new_name": "mine"}),
     "describe model": ("PATCH", "registered-models/update", {"name": MODEL, "description": "d"}),
     "delete model": ("DELETE", "registered-models/delete", {"name": MODEL}),
@@ -122,7 +121,9 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"name": "w", "url": "https://example.com", "events": [{"entity": "MODEL_VERSION", "action": "CREATED"}]},
     ),
 }
-TRICKS = {name for name in REQUESTS if name.startswith("write sequence by ")}  # refused by MLflow itself, or by the rules
+TRICKS = {
+    name for name in REQUESTS if name.startswith("write sequence by ")
+}  # refused by MLflow itself, or by the rules
 READS = {"search", "search runs"}
 ALLOWED = {
     "trainer": READS
@@ -165,7 +166,7 @@ def test_nobody_asks_by_graphql_or_other_ways_in(
     mlflow_with_accounts: Server, ids: Ids, account: str, prefix: str
 ) -> None:
     server = mlflow_with_accounts
-    query = {"query": "mutation { testMutation(inputString: \"x\") { echoString } }"}
+    query = {"query": 'mutation { testMutation(inputString: "x") { echoString } }'}
     upload = f"mlflow/upload-artifact?run_uuid={ids.registered_run}&path=model/MLmodel"
     registered = f"{ids.experiment}/{ids.registered_run}/artifacts/model/MLmodel"
     for method, path, body in (
