@@ -6,7 +6,10 @@ not. Elsewhere, as in `make demo`, there is one account for all, and the flow ru
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from prefect import get_run_logger
+from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from app.clients.mlflow import MlflowClient
@@ -40,7 +43,7 @@ def decision_about(
         MlflowError: MLflow does not answer.
     """
     settings = FlowSettings()
-    parameters = {
+    parameters: dict[str, Any] = {
         "model": model,
         "version": version,
         "who": who,
@@ -49,14 +52,21 @@ def decision_about(
         "only_if_better": only_if_better,
     }
     if not settings.promotion_deployment:
-        return Decision(**promote(**parameters))  # type: ignore[arg-type]
-    run = run_deployment(
+        return Decision(**promote(**parameters))
+    # the parameters and nothing else, as that is all a training may ask for
+    asked = run_deployment(
         settings.promotion_deployment,
         parameters=parameters,
         timeout=settings.decision_seconds,
         poll_interval=POLL_SECONDS,
         idempotency_key=f"promote-{run_id}",
     )
+    run = cast(FlowRun, asked)  # outside of an event loop
+    return _outcome(run, model, version, settings)
+
+
+def _outcome(run: FlowRun, model: str, version: str, settings: FlowSettings) -> Decision | None:
+    """What came of a run of the flow `promote`; the ledger has it, as one Job cannot read the result of another."""
     state, log = run.state, get_run_logger()
     if state is None or not state.is_final():
         log.warning(
@@ -75,7 +85,7 @@ def decision_about(
     decision = next((d for d in decisions if (d.version, d.action) == (version, "promote")), None)
     if decision is None:
         raise UndecidedError(
-            f"the flow run {run.name} has ended, and the ledger has no decision about version {version}"
+            f"the flow run {run.name} has ended, and the ledger has no decision about version {version} of {model}"
         )
     log.info("version %s of %s: %s: %s", version, model, decision.outcome, decision.reason)
     return decision

@@ -277,7 +277,7 @@ class MlflowClient:
         Raises:
             NotFound: the model is not registered.
         """
-        self._post("registered-models/set-tag", {"name": name, "key": key, "value": value})
+        self._set("registered-models/set-tag", {"name": name, "key": key, "value": value}, "registered_model_tags")
 
     def version(self, name: str, version: str) -> ModelVersion:
         """The version of this number.
@@ -331,13 +331,16 @@ class MlflowClient:
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point the alias at the version, wherever it pointed before."""
         body = {"name": name, "alias": alias, "version": version}
+        self._set("registered-models/alias", body, "registered_model_aliases")
+
+    def _set(self, path: str, body: dict[str, Any], table: str) -> None:
+        """Set what may be new. MLflow looks, then inserts: of all at once one succeeds, and then it is there."""
         try:
-            self._post("registered-models/alias", body)
+            self._post(path, body)
         except MlflowError as error:
-            # MLflow looks, then inserts: of all who set a new alias at once, one succeeds, and then it is there.
-            if "registered_model_aliases" not in str(error):
+            if table not in str(error):
                 raise
-            self._post("registered-models/alias", body)
+            self._post(path, body)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove the alias; it is no error when it does not exist."""

@@ -1,7 +1,7 @@
 """The promotion gate: what a version is measured by before it may go into production.
 
 The checks compare what they are given and nothing else. `judge` gets it for them: the bundles, loaded as the API loads
-them, and the rows that training held out. What a version must reach is in its model file as it is deployed, and never in
+them, and the rows that training held out. What a version must reach is in its model file as it is deployed, and not in
 the version, all of which is written by whoever registers it.
 """
 
@@ -237,7 +237,11 @@ def judge(
             check_signature(loaded.bundle, production.bundle, production.version)
         rows = held_out_rows(registry, candidate, loaded.bundle)
         if loaded.bundle.gate != gate:
-            note = f" (by the model file; the version brings another gate, which does not count: {loaded.bundle.gate})"
+            own = loaded.bundle.gate
+            note = (
+                " (by the model file; the version brings another gate, which does not count: "
+                f"{own.metric} {own.threshold:g}, margin {own.max_regression:g})"
+            )
         measured = loaded.measure(rows)
         metrics |= {f"candidate_{name}": value for name, value in measured.items()}
         reason = check_threshold(gate, measured[gate.metric])

@@ -1,9 +1,10 @@
 """What the platform's accounts may do in MLflow beyond reading.
 
 `reader` (the API, the pages, the retrainer) writes feedback, `trainer` (training Jobs) registers, `gate` (promotion
-Jobs) decides: only it moves an alias and writes the ledger. MLflow's own permissions cannot say so, as creating a version
-and moving an alias are one right to them. Its setting authorization_function names `authenticate` below, so this is asked
-about every request of every route, before MLflow's permissions. `admin`, and accounts of people, have no rules here.
+Jobs) decides: only it moves an alias and writes the ledger. MLflow's own permissions cannot say so, as creating a
+version and moving an alias are one right to them. Its setting authorization_function names `authenticate` below, so
+this is asked about every request of every route, before MLflow's permissions. `admin`, and accounts of people, have no
+rules here.
 
 The image has none of the platform's own code; test_mlflow_accounts.py holds the names against it.
 """

@@ -96,7 +96,9 @@ def test_its_promotion_is_a_job_of_its_own_with_the_account_of_the_gate(
     with registry_of(platform, "reader") as registry:
         (version,) = [v.version for v in registry.versions("iris") if v.tags.get("flow_run_id") == trained.run]
     (promotion,) = [
-        r for r in runs.prefect.runs(flow="promote") if (r.parameters["model"], r.parameters["version"]) == ("iris", version)
+        r
+        for r in runs.prefect.runs(flow="promote")
+        if (r.parameters["model"], r.parameters["version"]) == ("iris", version)
     ]
     (job,), (pod,) = runs.jobs(promotion.id), runs.pods(promotion.id)
     assert job.metadata.name != trained.job.metadata.name
@@ -112,9 +114,7 @@ def test_its_promotion_is_a_job_of_its_own_with_the_account_of_the_gate(
 def test_trainings_that_fill_the_pool_are_all_decided(runs: Runs) -> None:
     """Each waits for its promotion while it holds its place."""
     (queue,) = [
-        each
-        for each in runs.prefect.request("POST", "/work_pools/k8s/queues/filter", {})
-        if each["name"] == "default"
+        each for each in runs.prefect.request("POST", "/work_pools/k8s/queues/filter", {}) if each["name"] == "default"
     ]
     started = [runs.start("train/iris", {"who": "live test"}) for _ in range(queue["concurrency_limit"] + 1)]
     for run in started:

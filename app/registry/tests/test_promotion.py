@@ -18,7 +18,6 @@ from app.registry.bundle import HELD_OUT, write_sums
 from app.registry.ledger import SEQUENCE_TAG, Decision, Ledger, ensure_model
 from app.registry.promotion import DEFINITION_TAG, history, noted_definition, promote, rollback
 from app.testing.definitions import IRIS, LENIENT, iris
-from app.testing.model_api import publish
 
 CLIENTS, ROUNDS = 8, 25
 
@@ -111,6 +110,8 @@ def test_other_held_out_rows_than_were_registered_do_not_decide(
 def test_a_version_of_before_held_out_rows_were_in_the_bundle_is_trained_again_and_can_be_rolled_back_to(
     registry: MlflowClient, name: str, iris_bundle: Path, new_version: Any, tmp_path: Path
 ) -> None:
+    from app.testing.model_api import publish  # slow to import, which each process of a race below would do
+
     old = shutil.copytree(iris_bundle, tmp_path / "old")
     (old / HELD_OUT).unlink()
     write_sums(old)
@@ -308,7 +309,7 @@ def test_racing_processes_leave_ledger_and_alias_agreeing(registry: MlflowClient
     assert production(registry, name) == moves[-1].version
 
 
-def test_a_new_alias_that_many_set_at_once_is_one_of_theirs(
+def test_a_new_alias_or_tag_that_many_set_at_once_is_one_of_theirs(
     registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     """Of MLflow's inserts all but one fail."""
@@ -321,11 +322,15 @@ def test_a_new_alias_that_many_set_at_once_is_one_of_theirs(
             for round_ in range(ROUNDS):
                 barrier.wait(60)
                 client.set_alias(name, f"alias{round_}", str(number % 2 + 1))
+                barrier.wait(60)
+                client.set_model_tag(name, f"tag{round_}", str(number % 2 + 1))
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         for client in [pool.submit(set_alias, number) for number in range(CLIENTS)]:
             client.result()
-    assert set(registry.model(name).aliases) == {f"alias{round_}" for round_ in range(ROUNDS)}
+    model = registry.model(name)
+    assert set(model.aliases) == {f"alias{round_}" for round_ in range(ROUNDS)}
+    assert {f"tag{round_}" for round_ in range(ROUNDS)} <= set(model.tags)
 
 
 def test_first_registrations_at_once_agree_on_one_ledger(registry: MlflowClient, name: str) -> None:
