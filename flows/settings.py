@@ -19,4 +19,4 @@ class FlowSettings(BaseSettings):
     mlflow_public_url: str = ""
     retry_seconds: float = 60.0
     promotion_deployment: str = ""
-    decision_seconds: float = 900.0
+    decision_seconds: float = 300.0
