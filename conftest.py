@@ -16,6 +16,7 @@ import pytest
 from app.clients.mlflow import MlflowClient, ModelVersion
 from app.runtime import processes
 from app.runtime.processes import Server, free_port
+from app.testing.mlflow_accounts import server_with_accounts
 from app.vocabulary import Gate
 from flows import dataset
 from flows.bundle_writer import FittedModel, build_bundle
@@ -33,6 +34,15 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     port = free_port()
     command, env = processes.mlflow_server(port, folder)
     server = Server("mlflow", command, f"http://127.0.0.1:{port}", "/health", env, folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mlflow_with_accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An MLflow server with the platform's accounts, one for all tests of this process."""
+    server = server_with_accounts(tmp_path_factory.mktemp("mlflow-with-accounts"))
     server.start()
     yield server
     server.stop()
@@ -91,7 +101,7 @@ def iris_fitted(iris: Model, iris_rows: tuple[pd.DataFrame, pd.DataFrame]) -> An
 def iris_bundle(tmp_path_factory: pytest.TempPathFactory, iris: Model, iris_rows: Any, iris_fitted: Any) -> Path:
     """The folder of a bundle of Iris. Tests do not change it: `bundle_copy` is for that."""
     folder = tmp_path_factory.mktemp("bundle") / "model"
-    build_bundle(folder, FittedModel.of(iris, iris_fitted, iris_rows[0]))
+    build_bundle(folder, FittedModel.of(iris, iris_fitted, iris_rows[0]), iris_rows[1])
     return folder
 
 

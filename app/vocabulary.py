@@ -14,7 +14,9 @@ Serving = Literal["onnx", "skops"]  # what answers: onnxruntime, or scikit-learn
 Action = Literal["promote", "rollback", "outside"]  # outside: the alias was moved by hand
 Outcome = Literal["promoted", "refused", "unchanged"]
 # What can refuse a version, see docs/architecture.md; history: there is no version to roll back to.
-Check = Literal["bundle", "golden", "signature", "threshold", "regression", "better", "concurrent", "history"]
+Check = Literal[
+    "bundle", "golden", "definition", "signature", "threshold", "regression", "better", "concurrent", "history"
+]
 Dtype = Literal["double", "float", "long", "integer", "boolean", "string"]  # MLflow's names
 Label = bool | int | float | str  # of a class, or the value of a regression
 
@@ -45,6 +47,18 @@ class Gate:
     metric: str
     threshold: float
     max_regression: float = 0.0
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a model file, as it is deployed, says of its versions, whatever they say of themselves.
+
+    target: the name of the predicted column.
+    """
+
+    task: Task
+    target: str
+    gate: Gate
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Bench:
         with MlflowClient() as registry:
             run = registry.create_run(registry.ensure_experiment("bench"), "bench", {})
             version = register(registry, "iris", run, FittedModel.of(iris, estimator, train), held_out, {})
-            promote(registry, "iris", who="bench")
+            promote(registry, "iris", definition=iris.definition, who="bench")
         with mlflow.start_run():
             plain = mlflow.sklearn.log_model(
                 estimator, name="plain", skops_trusted_types=["sklearn.tree._tree.Tree"], input_example=features.head(1)

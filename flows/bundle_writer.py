@@ -16,7 +16,7 @@ import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
 from skops import io as skops
 
-from app.registry.bundle import read_bundle, write_sums
+from app.registry.bundle import HELD_OUT, read_bundle, write_sums
 from app.registry.predictor import estimator_predictions, load_predictor, plain_rows
 from app.registry.reference import categorical_reference, numeric_reference
 from app.vocabulary import ColumnReference, Dtype, Feature, Gate, GoldenRows, Reference, Task
@@ -57,8 +57,11 @@ class FittedModel:
         return cls(estimator, features, labels, model.task, model.target, model.gate, example)
 
 
-def build_bundle(folder: Path, fitted: FittedModel) -> str:
+def build_bundle(folder: Path, fitted: FittedModel, held_out: pd.DataFrame | None = None) -> str:
     """Write the bundle of a fitted estimator into an empty or missing folder, and try it as the API would.
+
+    Args:
+        held_out: the rows to measure it on, features and target; without them it can be served, and no gate passes it.
 
     Returns:
         the sum of SHA256SUMS, hex.
@@ -79,6 +82,8 @@ def build_bundle(folder: Path, fitted: FittedModel) -> str:
     _write_json(folder / "reference.json", asdict(_reference(fitted, features)))
     _write_json(folder / "golden.json", asdict(_golden_rows(fitted.estimator, golden)))
     _write_json(folder / "input_example.json", {"columns": list(fitted.features.columns), "data": plain_rows(example)})
+    if held_out is not None:
+        held_out.to_parquet(folder / HELD_OUT, index=False)
     digest = write_sums(folder)
     try:
         load_predictor(read_bundle(folder, digest))

@@ -28,6 +28,9 @@ from flows import serve
 from flows.automations import TAG, crash_automations, ensure_automations
 from flows.catalog import load_model, model_names
 
+DECIDING = ("promote", "rollback")  # the flows that move `production`, under the account of the gate
+TRAININGS_QUEUE, PROMOTIONS_QUEUE = "default", "promotions"  # of the work pool; the first is Prefect's own
+
 log = logging.getLogger("mlops.deploy")
 
 
@@ -35,7 +38,7 @@ class DeploySettings(BaseSettings):
     """Read from MLOPS_* when it is created.
 
     image: of the Jobs; "" for the work pool's.
-    concurrency: how many runs there may be at the same time.
+    concurrency: how many trainings there may be at the same time, and how many promotions.
     bootstrap_model: the model that is trained once if it never was; "" for none.
     heartbeat_seconds: after so long without a heartbeat a run is crashed; runs send one every 30 s.
     server_seconds: how long the Prefect server may take to come up.
@@ -67,15 +70,26 @@ async def wait_for_server(client: PrefectClient, seconds: float) -> None:
 
 
 async def ensure_work_pool(client: PrefectClient, name: str, template: dict[str, Any], concurrency: int) -> None:
-    """Create the work pool, of type kubernetes, or give it this base job template and limit of runs at a time."""
+    """Create the work pool, of type kubernetes, or give it this base job template and these limits of runs at a time.
+
+    Its queue for trainings has as many as there may be, and the one for promotions as many again: a training waits for
+    its promotion, which must find room however many trainings wait.
+    """
+    both = 2 * concurrency
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
         await client.create_work_pool(
-            WorkPoolCreate(name=name, type="kubernetes", base_job_template=template, concurrency_limit=concurrency)
+            WorkPoolCreate(name=name, type="kubernetes", base_job_template=template, concurrency_limit=both)
         )
     else:
-        await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template, concurrency_limit=concurrency))
+        await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template, concurrency_limit=both))
+    for queue in (TRAININGS_QUEUE, PROMOTIONS_QUEUE):
+        try:
+            existing = await client.read_work_queue_by_name(queue, work_pool_name=name)
+        except ObjectNotFound:
+            existing = await client.create_work_queue(queue, work_pool_name=name)
+        await client.update_work_queue(existing.id, concurrency_limit=concurrency)
 
 
 async def ensure_deployments(
@@ -90,6 +104,7 @@ async def ensure_deployments(
     for deployment in deployments:
         deployment.job_variables = job_variables(deployment, image)
         deployment.work_pool_name = pool
+        deployment.work_queue_name = PROMOTIONS_QUEUE if deployment.flow_name in DECIDING else TRAININGS_QUEUE
         deployment.tags = [TAG]
         await deployment.aapply()
     names = {(deployment.flow_name, deployment.name) for deployment in deployments}
@@ -102,8 +117,10 @@ async def ensure_deployments(
 
 
 def job_variables(deployment: RunnerDeployment, image: str) -> dict[str, Any]:
-    """What differs between Jobs: the image, and the CPU, memory and GPUs that the model file asks for."""
+    """What differs between Jobs: the image, MLflow's account, and the compute that the model file asks for."""
     variables: dict[str, Any] = {"image": image} if image else {}
+    if deployment.flow_name in DECIDING:
+        variables["account"] = "gate"
     if deployment.name in model_names():
         wanted = vars(load_model(deployment.name).resources)
         variables |= {name: value for name, value in wanted.items() if value}

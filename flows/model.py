@@ -10,7 +10,7 @@ import pandas as pd
 from prefect.schedules import Cron
 
 from app.registry.gate_metrics import BY_TASK
-from app.vocabulary import Gate, Task
+from app.vocabulary import Definition, Gate, Task
 
 __all__ = ["Gate", "Model", "ModelFileError", "Resources"]
 
@@ -72,3 +72,8 @@ class Model:
                 Cron(self.schedule)
             except ValueError as error:
                 raise ModelFileError(f"schedule is {self.schedule!r}: {error}; such as '0 3 * * *'") from error
+
+    @property
+    def definition(self) -> Definition:
+        """What its versions are judged by."""
+        return Definition(self.task, self.target, self.gate)

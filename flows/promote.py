@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from app.clients.mlflow import MlflowClient
 from app.registry.ledger import Decision
 from app.registry.promotion import promote as promote_version
+from flows.catalog import load_model
 from flows.settings import FlowSettings
 
 
@@ -24,12 +25,17 @@ def decide(
     allow_signature_change: bool = False,
     only_if_better: bool = False,
 ) -> Decision:
-    """Try the gate and log what it decided; arguments and errors are those of `app.registry.promotion.promote`."""
+    """Try the gate of the model file, and log what it decided.
+
+    Arguments and errors are those of `app.registry.promotion.promote`; ModelFileError where there is no such file.
+    """
+    definition = load_model(model).definition
     with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
         decision = promote_version(
             registry,
             model,
             version,
+            definition=definition,
             who=who,
             why=why,
             cause=cause,

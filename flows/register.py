@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from flows.bundle_writer import FittedModel, build_bundle
 def register(
     registry: MlflowClient, name: str, run_id: str, fitted: FittedModel, held_out: pd.DataFrame, tags: dict[str, str]
 ) -> ModelVersion:
-    """Upload bundle and held-out rows to the MLflow run, then register the version.
+    """Upload the bundle, held-out rows included, to the MLflow run, then register the version.
 
     The version is created last: it never exists without its files, and once it is returned it is in MLflow's database.
 
@@ -34,13 +33,10 @@ def register(
     root = registry.artifact_path(run.artifact_uri)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        digest = build_bundle(folder, fitted)
+        digest = build_bundle(folder, fitted, held_out)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             registry.write_artifact(f"{root}/model/{path.relative_to(folder).as_posix()}", path.read_bytes())
         bundle = read_bundle(folder, digest)
-    rows = io.BytesIO()
-    held_out.to_parquet(rows, index=False)
-    registry.write_artifact(f"{root}/evaluation/held_out.parquet", rows.getvalue())
     ensure_model(registry, name)
     return registry.create_version(
         name,

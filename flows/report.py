@@ -23,7 +23,7 @@ class Training:
 
     rows, origin: how many rows there were, held-out ones included, and where they came from.
     run_id, experiment: the ids of the MLflow run and of its experiment.
-    decision: of the gate, or None where it was not tried.
+    decision: of the gate, or None where there is none; asked: whether it was asked for.
     """
 
     model: Model
@@ -34,6 +34,7 @@ class Training:
     experiment: str
     version: str
     decision: Decision | None
+    asked: bool
 
 
 def markdown(training: Training) -> str:
@@ -45,7 +46,8 @@ def markdown(training: Training) -> str:
         for name, value in evaluation.metrics.items()
     ]
     ranked = sorted(evaluation.importances.items(), key=lambda item: -item[1])[:10]
-    verdict = f"**{decision.outcome}**: {decision.reason}" if decision else "not asked for"
+    missing = "not decided yet: the flow run `promote` goes on by itself" if training.asked else "not asked for"
+    verdict = f"**{decision.outcome}**: {decision.reason}" if decision else missing
     url = run_url(training.run_id, training.experiment)
     return "\n".join(
         [

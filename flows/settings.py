@@ -10,9 +10,13 @@ class FlowSettings(BaseSettings):
 
     mlflow_public_url: MLflow as a browser reaches it, for links; by default the tracking URI.
     retry_seconds: how long requests to MLflow are repeated while it is away.
+    promotion_deployment: what a training has its version promoted by, such as promote/promote; "" for itself.
+    decision_seconds: how long a training waits for that.
     """
 
     model_config = SettingsConfigDict(env_prefix="MLOPS_")
 
     mlflow_public_url: str = ""
     retry_seconds: float = 60.0
+    promotion_deployment: str = ""
+    decision_seconds: float = 300.0

@@ -24,9 +24,9 @@ from app.runtime.settings import MlflowSettings
 from flows import dataset, provenance
 from flows.bundle_writer import FittedModel
 from flows.catalog import load_model
+from flows.decision import decision_about
 from flows.evaluate import Evaluation, evaluate
 from flows.model import Model
-from flows.promote import decide
 from flows.register import register
 from flows.report import Training, markdown
 from flows.settings import FlowSettings
@@ -206,13 +206,20 @@ def train(
     version = register_version(definition, fitted, held_out, run_id, tags)
     decision = None
     if promote:
-        why = cause or f"trained on {len(train_rows)} rows from {origin}"
-        decision = decide(
-            model, version, who, why, cause or f"flow run {tags['flow_run_id']}", only_if_better=only_if_better
+        decision = decision_about(
+            model,
+            version,
+            run_id,
+            who=who,
+            why=cause or f"trained on {len(train_rows)} rows from {origin}",
+            cause=cause or f"flow run {tags['flow_run_id']}",
+            only_if_better=only_if_better,
         )
     create_markdown_artifact(
         key=f"train-{model.replace('_', '-')}",
-        markdown=markdown(Training(definition, len(frame), origin, evaluation, run_id, experiment, version, decision)),
+        markdown=markdown(
+            Training(definition, len(frame), origin, evaluation, run_id, experiment, version, decision, promote)
+        ),
         description=f"{model} version {version}",
     )
     return {

@@ -67,6 +67,7 @@ CREDENTIALS = (
     Credential("mlflow-admin-password"),
     Credential("mlflow-reader-password"),
     Credential("mlflow-trainer-password"),
+    Credential("mlflow-gate-password"),
     Credential("mlflow-flask-key"),
     Credential("prefect-auth-string", _auth_string),
     Credential(

@@ -127,14 +127,26 @@ def train(
 @who_option
 @why_option
 def promote(model: str, version: str | None, allow_signature_change: bool, who: str, why: str) -> None:
-    """Put a version of MODEL into production if it passes the gate."""
+    """Put a version of MODEL into production if it passes the gate of its model file."""
     from dataclasses import asdict
 
     from app.registry.promotion import promote as promote_version
+    from flows.catalog import load_model
+    from flows.model import ModelFileError
 
     with MlflowClient() as registry:
+        try:
+            definition = load_model(model).definition
+        except ModelFileError as error:
+            raise CommandError(str(error)) from error
         decision = promote_version(
-            registry, model, version, who=who, why=why, allow_signature_change=allow_signature_change
+            registry,
+            model,
+            version,
+            definition=definition,
+            who=who,
+            why=why,
+            allow_signature_change=allow_signature_change,
         )
     _report(asdict(decision))
 

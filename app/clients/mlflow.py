@@ -285,7 +285,7 @@ class MlflowClient:
         Raises:
             NotFound: the model is not registered.
         """
-        self._post("registered-models/set-tag", {"name": name, "key": key, "value": value})
+        self._set("registered-models/set-tag", {"name": name, "key": key, "value": value}, "registered_model_tags")
 
     def version(self, name: str, version: str) -> ModelVersion:
         """The version of this number.
@@ -339,13 +339,16 @@ class MlflowClient:
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point the alias at the version, wherever it pointed before."""
         body = {"name": name, "alias": alias, "version": version}
+        self._set("registered-models/alias", body, "registered_model_aliases")
+
+    def _set(self, path: str, body: dict[str, Any], table: str) -> None:
+        """Set what may be new. MLflow looks, then inserts: of all at once one succeeds, and then it is there."""
         try:
-            self._post("registered-models/alias", body)
+            self._post(path, body)
         except MlflowError as error:
-            # MLflow looks, then inserts: of all who set a new alias at once, one succeeds, and then it is there.
-            if "registered_model_aliases" not in str(error):
+            if table not in str(error):
                 raise
-            self._post("registered-models/alias", body)
+            self._post(path, body)
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Remove the alias; it is no error when it does not exist."""
@@ -401,10 +404,6 @@ class MlflowClient:
     def finish_run(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run, now, with one of MLflow's states: FINISHED, FAILED or KILLED."""
         self._post("runs/update", {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)})
-
-    def delete_run(self, run_id: str) -> None:
-        """Mark a run as deleted: no search finds it any more."""
-        self._post("runs/delete", {"run_id": run_id})
 
     def run(self, run_id: str) -> Run:
         """The run with its parameters, metrics and tags.

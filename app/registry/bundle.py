@@ -5,6 +5,7 @@ estimator.skops         the fitted scikit-learn estimator
 reference.json          statistics of the training data: the form's defaults, the drift's reference
 golden.json             rows and what the estimator itself answered for them
 input_example.json      one row
+held_out.parquet        the rows that the gate measures the version on; whoever serves it does not download them
 SHA256SUMS              of every file above; its own sum is the version's tag `bundle_sha256`
 """
 
@@ -31,10 +32,11 @@ from app.runtime.paths import UnsafePath, inside, is_sha256, is_version
 from app.vocabulary import Feature, Gate, GoldenRows, Label, Reference, Serving, Task
 
 SUMS = "SHA256SUMS"
+HELD_OUT = "held_out.parquet"
 BUNDLE_TAG = "bundle_sha256"
 FILES = {
     *("MLmodel", "model.onnx", "conda.yaml", "python_env.yaml", "requirements.txt"),
-    *("estimator.skops", "reference.json", "golden.json", "input_example.json"),
+    *("estimator.skops", "reference.json", "golden.json", "input_example.json", HELD_OUT),
 }
 MAX_BUNDLE = 4 * 2**30  # bytes of all files
 MAX_TEXT = 64 * 2**20  # bytes of a file that is read as JSON or YAML
@@ -64,6 +66,7 @@ class Bundle:
     reference: Reference
     golden: GoldenRows
     example: dict[str, Any]  # one row by feature name
+    held_out_sha256: str  # "" where it was registered without its held-out rows
 
 
 def file_sha256(path: Path) -> str:
@@ -91,8 +94,16 @@ def write_sums(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _listed(raw: bytes) -> dict[str, str]:
+    """The sum of each file that SHA256SUMS names."""
+    lines = [line.partition("  ") for line in raw.decode().splitlines()]
+    return {name: digest for digest, _, name in lines}
+
+
 def verify_sums(folder: Path, expected: str | None = None) -> str:
     """Check every file against SHA256SUMS, and SHA256SUMS against `expected` (hex) where it is given.
+
+    The held-out rows need not be there.
 
     Returns:
         the sum of SHA256SUMS, hex.
@@ -129,7 +140,7 @@ def _listed(raw: bytes, digest: str, expected: str | None) -> dict[str, str]:
 
 
 def _compare_names(listed: dict[str, str], names: set[str]) -> None:
-    for name in sorted(listed.keys() ^ names):
+    for name in sorted((listed.keys() ^ names) - ({HELD_OUT} - names)):  # nobody downloads that to serve
         raise BundleError(f"{name} is {'missing' if name in listed else f'not listed in {SUMS}'}")
 
 
@@ -168,6 +179,7 @@ def _read_verified(folder: Path, digest: str) -> Bundle:
             reference=_REFERENCE.validate_json(_finite_json(folder, name := "reference.json"), strict=True),
             golden=_GOLDEN.validate_json(_finite_json(folder, name := "golden.json"), strict=True),
             example=_example(json.loads(_finite_json(folder, name := "input_example.json"))),
+            held_out_sha256=_listed((folder / SUMS).read_bytes(), digest, None).get(HELD_OUT, ""),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, yaml.YAMLError) as error:
         raise BundleError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
@@ -202,26 +214,8 @@ def _example(raw: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(raw["columns"], raw["data"][0], strict=True))
 
 
-def read_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
-    """The gate that a version was registered with, without downloading the rest of its bundle.
-
-    The file is not checked against its sum: this is for showing, the gate itself loads the whole bundle.
-
-    Raises:
-        NotFound: the version has no file MLmodel.
-        BundleError: the file is damaged, or has no gate in it: the version was not registered by the platform.
-        MlflowError: MLflow does not answer.
-    """
-    content = registry.read_artifact(f"{registry.bundle_path(version)}/MLmodel", MAX_TEXT)
-    try:
-        return _GATE.validate_python(yaml.safe_load(content)["metadata"]["gate"])
-    except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
-        what = f"the MLmodel file of version {version.version} of {version.name} is damaged or has no gate"
-        raise BundleError(f"{what}: {type(error).__name__}") from error
-
-
 def fetch_bundle(registry: MlflowClient, version: ModelVersion, cache: Path) -> Bundle:
-    """The version's bundle, from the cache folder or downloaded into it; complete or not there at all.
+    """The version's bundle without its held-out rows, from the cache folder or downloaded into it, or not there at all.
 
     Raises:
         BundleError: what MLflow holds does not fit its checksums, or is not what a bundle is.
@@ -293,5 +287,27 @@ def _download(registry: MlflowClient, source: str, folder: Path, expected: str) 
     _compare_names(listed, sizes.keys() - {SUMS})
     if sum(sizes.values()) > MAX_BUNDLE:
         raise BundleError(f"the bundle has {sum(sizes.values())} bytes, {MAX_BUNDLE} are the most")
-    for name in sorted(listed):
+    for name in sorted(listed.keys() - {HELD_OUT}):
         _compare_sum(name, registry.download(f"{source}/{name}", folder / name, sizes[name]), listed)
+
+
+def read_held_out(registry: MlflowClient, version: ModelVersion, bundle: Bundle) -> bytes:
+    """The held-out rows of a version whose bundle was verified: a Parquet file of features and target.
+
+    Raises:
+        BundleError: there are none, or others than were registered.
+        MlflowError: MLflow does not answer.
+    """
+    which = f"the held-out rows of version {version.version}"
+    if not bundle.held_out_sha256:
+        raise BundleError(
+            f"{which} are not in its bundle, as it was registered before they had to be: "
+            f"run `mlops train {version.name}`"
+        )
+    try:
+        content = registry.read_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}", MAX_BUNDLE)
+    except NotFound as error:
+        raise BundleError(f"{which} are missing: {error}") from error
+    if hashlib.sha256(content).hexdigest() != bundle.held_out_sha256:
+        raise BundleError(f"{which} were altered: their sum is not the one in {SUMS}")
+    return content

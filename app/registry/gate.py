@@ -1,7 +1,8 @@
 """The promotion gate: what a version is measured by before it may go into production.
 
 The checks compare what they are given and nothing else. `judge` gets it for them: the bundles, loaded as the API loads
-them, and the rows that training held out.
+them, and the rows that training held out. What a version must reach is in its model file as it is deployed, and not in
+the version, all of which is written by whoever registers it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing import Literal
 import pandas as pd
 
 from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
-from app.registry.bundle import Bundle, BundleError, fetch_bundle
+from app.registry.bundle import Bundle, BundleError, fetch_bundle, read_held_out
 from app.registry.cache import prune
 from app.registry.gate_metrics import LOWER_IS_BETTER, at_least_as_good, better, evaluate
 from app.registry.predictor import Predictor, load_predictor, plain_rows
-from app.vocabulary import Check, Gate
+from app.vocabulary import Check, Definition, Gate
 
 Metrics = dict[str, float]
 
@@ -61,6 +62,20 @@ class LoadedVersion:
 
 
 # -- the checks ----------------------------------------------------------------------------------------------------
+
+
+def check_definition(candidate: Bundle, definition: Definition) -> None:
+    """Whether the candidate is what the model file describes.
+
+    Raises:
+        Refused: it predicts another target, or for another task.
+    """
+    if (candidate.task, candidate.target) != (definition.task, definition.target):
+        raise Refused(
+            "definition",
+            f"it predicts {candidate.target!r} ({candidate.task}), the model file says {definition.target!r} "
+            f"({definition.task}): train it with the model file as it is now",
+        )
 
 
 def signature_differences(candidate: Bundle, production: Bundle) -> list[str]:
@@ -176,25 +191,31 @@ def load_production(registry: MlflowClient, model: str, version: str | None) -> 
         return None  # it is broken or gone: no reason to keep its successor out
 
 
-def held_out_rows(registry: MlflowClient, version: ModelVersion) -> pd.DataFrame:
+def held_out_rows(registry: MlflowClient, version: ModelVersion, bundle: Bundle) -> pd.DataFrame:
     """The rows that the version was not trained on, features and target.
 
     Raises:
-        Refused: they are missing or damaged (`bundle`).
+        Refused: they are missing, altered or damaged (`bundle`).
     """
-    path = registry.bundle_path(version).rsplit("/", 1)[0] + "/evaluation/held_out.parquet"
     try:
-        return pd.read_parquet(io.BytesIO(registry.read_artifact(path)))
-    except NotFound as error:
-        raise Refused("bundle", f"the held-out rows of version {version.version} are missing ({path})") from error
+        rows = pd.read_parquet(io.BytesIO(read_held_out(registry, version, bundle)))
+    except BundleError as error:
+        raise Refused("bundle", str(error)) from error
     except (ValueError, OSError) as error:
         raise Refused("bundle", f"the held-out rows of version {version.version} are damaged: {error}") from error
+    lacking = {feature.name for feature in bundle.features} | {bundle.target}
+    lacking -= set(rows.columns)
+    if lacking or rows.empty:
+        what = f"have no column {min(lacking)!r}" if lacking else "are none"
+        raise Refused("bundle", f"the held-out rows of version {version.version} {what}")
+    return rows
 
 
 def judge(
     registry: MlflowClient,
     candidate: ModelVersion,
     current: str | None,
+    definition: Definition,
     allow_signature_change: bool = False,
     only_if_better: bool = False,
 ) -> Verdict:
@@ -202,6 +223,7 @@ def judge(
 
     Args:
         current: the version in production, or None.
+        definition: what the model file says that the version must be and reach.
         allow_signature_change: leave out `signature`.
         only_if_better: `better` in place of `regression`.
 
@@ -209,24 +231,32 @@ def judge(
         MlflowError: MLflow does not answer.
     """
     metrics: Metrics = {}
+    gate, note = definition.gate, ""
     try:
         loaded = load_version(registry, candidate)
+        check_definition(loaded.bundle, definition)
         production = load_production(registry, candidate.name, current)
         if production and not allow_signature_change:
             check_signature(loaded.bundle, production.bundle, production.version)
-        rows = held_out_rows(registry, candidate)
-        gate, measured = loaded.bundle.gate, loaded.measure(rows)
+        rows = held_out_rows(registry, candidate, loaded.bundle)
+        if loaded.bundle.gate != gate:
+            own = loaded.bundle.gate
+            note = (
+                " (by the model file; the version brings another gate, which does not count: "
+                f"{own.metric} {own.threshold:g}, margin {own.max_regression:g})"
+            )
+        measured = loaded.measure(rows)
         metrics |= {f"candidate_{name}": value for name, value in measured.items()}
         reason = check_threshold(gate, measured[gate.metric])
         if production is None or not _comparable(loaded.bundle, production.bundle):
-            return Verdict("", f"{reason}; nothing to compare it with is in production", metrics)
+            return Verdict("", f"{reason}; nothing to compare it with is in production{note}", metrics)
         in_production = production.measure(rows)
         metrics |= {f"production_{name}": value for name, value in in_production.items()}
         check = check_better if only_if_better else check_regression
         comparison = check(gate, measured[gate.metric], in_production[gate.metric], production.version)
     except Refused as refusal:
-        return Verdict(refusal.check, str(refusal), metrics)
-    return Verdict("", f"{reason} and {comparison}", metrics)
+        return Verdict(refusal.check, f"{refusal}{note}", metrics)
+    return Verdict("", f"{reason} and {comparison}{note}", metrics)
 
 
 def _comparable(candidate: Bundle, production: Bundle) -> bool:

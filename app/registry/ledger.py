@@ -16,6 +16,7 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from app.clients.mlflow import (
@@ -76,7 +77,7 @@ def ensure_model(registry: MlflowClient, name: str) -> RegisteredModel:
     """The registered model with its sequence, both created where they are missing.
 
     The model is born with its sequence: the name is unique in MLflow, so however many clients race, one sequence is
-    chosen, and the others delete theirs.
+    chosen, and those of the others stay empty. The account of trainings may begin a sequence and write nothing in it.
     """
     try:
         model = registry.model(name)
@@ -85,9 +86,20 @@ def ensure_model(registry: MlflowClient, name: str) -> RegisteredModel:
         with suppress(Conflict):
             registry.create_model(name, {SEQUENCE_TAG: sequence})
         model = registry.model(name)
-        if model.tags.get(SEQUENCE_TAG) != sequence:
-            registry.delete_run(sequence)
-    if SEQUENCE_TAG not in model.tags:  # registered by hand, outside the platform
+    return model
+
+
+def adopt_model(registry: MlflowClient, name: str) -> RegisteredModel:
+    """The registered model; one that was registered by hand, outside the platform, gets its sequence now.
+
+    Raises:
+        NotFound: the model is not registered.
+    """
+    try:
+        model = registry.model(name)
+    except NotFound as error:
+        raise NotFound(f"no model {name!r} is registered; run `mlops train {name}`", error.code) from error
+    if SEQUENCE_TAG not in model.tags:
         registry.set_model_tag(name, SEQUENCE_TAG, _new_sequence(registry, name))
         model = registry.model(name)
     return model
@@ -120,9 +132,29 @@ class Ledger:
             )
         self.sequence = tags[SEQUENCE_TAG]
 
+    @cached_property
+    def _experiment(self) -> str | None:
+        return self.registry.find_experiment(PROMOTIONS_EXPERIMENT)
+
     def moves(self) -> list[Move]:
-        """Every move of production, oldest first."""
-        return self._moves(self.registry.run(self.sequence).params)
+        """Every move of production, oldest first.
+
+        Raises:
+            MlflowError: the sequence is none of the ledger's: whoever registered the model could write it.
+        """
+        return self._moves(self._params())
+
+    def _params(self) -> dict[str, str]:
+        """What is written in the sequence."""
+        run = self.registry.run(self.sequence)
+        # the account of trainings names the sequence of a new model, and writes every experiment but the ledger's
+        if run.experiment_id != self._experiment or run.tags.get("mlops.model") != self.model:
+            raise MlflowError(
+                f"the tag {SEQUENCE_TAG} of the model {self.model} names the run {self.sequence}, which is not its "
+                f"sequence in the experiment {PROMOTIONS_EXPERIMENT}. Nothing was moved. Delete the tag on MLflow's "
+                "page, as admin: the next promotion begins a new ledger"
+            )
+        return run.params
 
     @staticmethod
     def _moves(params: dict[str, str]) -> list[Move]:
@@ -176,7 +208,7 @@ class Ledger:
             moves = self.moves()
             production = self.registry.version_by_alias(self.model, PRODUCTION)
             current = production.version if production else None
-            params = self.registry.run(self.sequence).params
+            params = self._params()
             if self._moves(params) != moves:  # production was moved between these lines
                 continue
             if moves and (not moves[-1].applied or self._is_turned_back(moves, current, params)):

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
-from app.clients.mlflow import CHALLENGER, MlflowClient, ModelVersion, NotFound
+from pydantic import TypeAdapter, ValidationError
+
+from app.clients.mlflow import CHALLENGER, MlflowClient, MlflowError, ModelVersion, NotFound, RegisteredModel
 from app.registry.gate import Refused, judge, load_version
-from app.registry.ledger import Decision, Ledger, Move
+from app.registry.gate_metrics import BY_TASK
+from app.registry.ledger import Decision, Ledger, Move, adopt_model
+from app.vocabulary import Definition
+
+DEFINITION_TAG = "mlops.definition"  # of the registered model: by what its last candidate was judged, for the pages
+_DEFINITION = TypeAdapter(Definition)
 
 
 def promote(
@@ -14,6 +22,7 @@ def promote(
     model: str,
     version: str | None = None,
     *,
+    definition: Definition,
     who: str,
     why: str = "",
     cause: str = "",
@@ -23,12 +32,13 @@ def promote(
     """Put a version into production if it passes the gate.
 
     Checks, in this order: `bundle` (files and checksums), `golden` (the serving loader answers as the estimator did),
-    `signature` (same features and types as production), `threshold` (the metric on the held-out rows),
-    `regression` (against production on the same rows; with only_if_better it is `better`), `concurrent` (production was
-    moved meanwhile).
+    `definition` (task and target are the model file's), `signature` (same features and types as production),
+    `threshold` (the metric on the held-out rows), `regression` (against production on the same rows; with
+    only_if_better it is `better`), `concurrent` (production was moved meanwhile).
 
     Args:
         version: by default the newest.
+        definition: what the model file says, as it is deployed; it is noted in MLflow, for who has no model files.
         who, why, cause: for the ledger.
         only_if_better: the metric must be better than production's; as good, or a little worse, is refused.
 
@@ -39,6 +49,7 @@ def promote(
         NotFound: no such model or version.
         MlflowError: MLflow does not answer.
     """
+    _note(registry, adopt_model(registry, model), definition)
     ledger = Ledger(registry, model)
     candidate = _version(registry, model, version)
     moves, current = ledger.settle()
@@ -57,7 +68,7 @@ def promote(
     if current == candidate.version:
         return replace(decision, outcome="unchanged", reason=f"version {current} is in production already")
     registry.set_alias(model, CHALLENGER, candidate.version)
-    verdict = judge(registry, candidate, current, allow_signature_change, only_if_better)
+    verdict = judge(registry, candidate, current, definition, allow_signature_change, only_if_better)
     decision = replace(decision, check=verdict.check, reason=verdict.reason, metrics=verdict.metrics)
     if verdict.check:
         return ledger.record(replace(decision, outcome="refused"))
@@ -116,6 +127,32 @@ def history(registry: MlflowClient, model: str, limit: int = 1000) -> list[Decis
         return Ledger(registry, model).history(limit)
     except NotFound:
         return []
+
+
+def noted_definition(model: RegisteredModel) -> Definition | None:
+    """By what the model's last candidate was judged, for who has no model files; None where none was yet.
+
+    Training Jobs cannot write it.
+
+    Raises:
+        MlflowError: what MLflow has is none.
+    """
+    text = model.tags.get(DEFINITION_TAG)
+    if text is None:
+        return None
+    try:
+        definition = _DEFINITION.validate_json(text)
+    except ValidationError as error:
+        raise MlflowError(f"the tag {DEFINITION_TAG} of {model.name} is damaged: {error.errors()[0]['msg']}") from error
+    if definition.gate.metric not in BY_TASK[definition.task]:
+        raise MlflowError(f"the tag {DEFINITION_TAG} of {model.name} has an unknown metric: {definition.gate.metric!r}")
+    return definition
+
+
+def _note(registry: MlflowClient, model: RegisteredModel, definition: Definition) -> None:
+    text = json.dumps(asdict(definition))
+    if model.tags.get(DEFINITION_TAG) != text:
+        registry.set_model_tag(model.name, DEFINITION_TAG, text)
 
 
 def _version_before(moves: list[Move]) -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,8 +16,8 @@ from prefect import flow
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import RunnerDeployment
-from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Crashed
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.states import Completed, Crashed, Pending
 
 from app.clients.mlflow import MlflowClient
 from app.runtime.processes import free_port
@@ -59,10 +60,58 @@ def test_registering_twice_is_registering_once(platform: MlflowClient, of_image:
             assert set(registered) == {"iris", "diabetes", "promote", "rollback"}
             assert registered["iris"].job_variables == {"image": "mlops/flows:2"}  # the rest is the chart's
             assert registered["iris"].work_pool_name == "k8s"
-            assert registered["promote"].job_variables == {"image": "mlops/flows:2"}
+            for name in ("promote", "rollback"):
+                assert registered[name].job_variables == {"image": "mlops/flows:2", "account": "gate"}
+                assert registered[name].work_queue_name == "promotions"
             rules = [automation.name for automation in await client.read_automations()]
             assert len(rules) == len(set(rules)) == 1 + len(automations.DIAGNOSES)
-            assert (await client.read_work_pool("k8s")).concurrency_limit == 3
+
+    run(work())
+
+
+def test_a_promotion_finds_room_however_many_trainings_wait_for_theirs(
+    platform: MlflowClient, of_image: list[RunnerDeployment]
+) -> None:
+    """As many trainings as there may be hold their places; the promotions that they wait for are given out too."""
+
+    async def given_out(client: PrefectClient) -> list[str]:
+        """What a worker would run now; it is Pending then, as once a worker has it."""
+        due = await client.get_scheduled_flow_runs_for_work_pool("k8s", scheduled_before=datetime.now(UTC))
+        for response in due:
+            await client.set_flow_run_state(response.flow_run.id, Pending(), force=True)
+        names = [await client.read_flow(response.flow_run.flow_id) for response in due]
+        return sorted(flow.name for flow in names)
+
+    async def start(client: PrefectClient, name: str, number: int) -> None:
+        deployment = await client.read_deployment_by_name(name)
+        for _ in range(number):
+            await client.create_flow_run_from_deployment(deployment.id, parameters={"model": "iris"})
+
+    async def work() -> None:
+        async with get_client() as client:
+            await everything(client, of_image, "")
+            for run in await client.read_flow_runs():  # of other tests
+                await client.delete_flow_run(run.id)
+            await start(client, "train/iris", 5)
+            assert await given_out(client) == ["train"] * 3
+            await start(client, "promote/promote", 5)
+            assert await given_out(client) == ["promote"] * 3
+            assert await given_out(client) == []
+
+    run(work())
+
+
+def test_no_run_is_started_under_another_account(platform: MlflowClient, of_image: list[RunnerDeployment]) -> None:
+    account = {"type": "string", "enum": ["trainer", "gate"], "default": "trainer"}  # as in the chart
+    template = {**TEMPLATE, "variables": {"type": "object", "properties": {"account": account}}}
+
+    async def work() -> None:
+        async with get_client() as client:
+            await deploy.ensure_work_pool(client, "k8s", template, 3)
+            await deploy.ensure_deployments(client, of_image, "k8s", "")
+            deployment = await client.read_deployment_by_name("train/iris")
+            with pytest.raises(PrefectHTTPStatusError, match="admin"):
+                await client.create_flow_run_from_deployment(deployment.id, job_variables={"account": "admin"})
 
     run(work())
 

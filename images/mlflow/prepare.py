@@ -5,7 +5,8 @@ has them open then; on PostgreSQL several pods may start together, and take turn
 own code.
 
 Accounts: `admin`; `reader` (the API and the pages) reads everything and writes the experiment `feedback`; `trainer`
-(the training Jobs) writes every experiment and model.
+(the training Jobs) registers; `gate` (the promotion Jobs) moves aliases and writes the experiment `promotions`. What is
+granted here is what MLflow can tell apart; account_rules.py draws the line.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 TURN = 0x6D6C6F7073  # the number of the lock, "mlops" in ASCII
 FEEDBACK = "feedback"  # the experiment of app/registry/feedback_store.py
+PROMOTIONS = "promotions"  # the experiment of app/registry/ledger.py
 
 
 @contextmanager
@@ -46,14 +48,14 @@ def my_turn(uri: str) -> Iterator[None]:
         engine.dispose()  # closes the connection, and with it goes the lock
 
 
-def prepare_tracking(uri: str) -> str:
-    """Create or migrate the tracking database, and create the experiment `feedback` where it is missing or deleted.
+def prepare_tracking(uri: str) -> dict[str, str]:
+    """Create or migrate the tracking database, and create the platform's experiments where they are missing or deleted.
 
     Args:
         uri: the database, for SQLAlchemy.
 
     Returns:
-        the experiment's id.
+        their ids by name: whoever creates an experiment owns it, so none of these is left to an account.
     """
     from mlflow.entities import ViewType
     from mlflow.store.db import utils
@@ -64,21 +66,22 @@ def prepare_tracking(uri: str) -> str:
     utils._upgrade_db(engine)
     engine.dispose()
     store = Tracking(uri, "mlflow-artifacts:/")
-    experiments = store.search_experiments(ViewType.ALL, filter_string=f"name = '{FEEDBACK}'")
-    if not experiments:
-        return str(store.create_experiment(FEEDBACK))
-    if experiments[0].lifecycle_stage == "deleted":
-        store.restore_experiment(experiments[0].experiment_id)
-    return str(experiments[0].experiment_id)
+    ids = {}
+    for name in (FEEDBACK, PROMOTIONS):
+        experiments = store.search_experiments(ViewType.ALL, filter_string=f"name = '{name}'")
+        if experiments and experiments[0].lifecycle_stage == "deleted":
+            store.restore_experiment(experiments[0].experiment_id)
+        ids[name] = str(experiments[0].experiment_id if experiments else store.create_experiment(name))
+    return ids
 
 
-def prepare_accounts(uri: str, passwords: dict[str, str], feedback: str) -> None:
+def prepare_accounts(uri: str, passwords: dict[str, str], experiments: dict[str, str]) -> None:
     """Create the accounts, or set their passwords anew, and give them their rights.
 
     Args:
         uri: the account database, for SQLAlchemy.
         passwords: by account.
-        feedback: the id of the experiment `feedback`.
+        experiments: the ids of the platform's experiments, by name.
     """
     from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore as Accounts
 
@@ -90,7 +93,9 @@ def prepare_accounts(uri: str, passwords: dict[str, str], feedback: str) -> None
             store.create_user(name, password, is_admin=is_admin)
         elif not store.authenticate_user(name, password):
             store.update_user(name, password, is_admin=is_admin)
-    store.grant_user_permission("reader", "experiment", feedback, "EDIT")
+    store.grant_user_permission("reader", "experiment", experiments[FEEDBACK], "EDIT")
+    store.grant_user_permission("gate", "experiment", experiments[PROMOTIONS], "EDIT")
+    store.grant_user_permission("gate", "registered_model", "*", "MANAGE")  # EDIT may set an alias, not delete one
     for kind in ("experiment", "registered_model"):
         store.grant_user_permission("trainer", kind, "*", "EDIT")
 
@@ -106,7 +111,7 @@ def write_configuration(path: Path, uri: str) -> None:
         "default_permission": "READ",
         "database_uri": uri,
         "admin_username": "admin",
-        "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
+        "authorization_function": "account_rules:authenticate",
         # computing a password's hash takes 50 ms, too much for every request
         "auth_cache_ttl_seconds": "60",
     }
@@ -122,6 +127,7 @@ def main() -> None:
         "admin": environment["MLFLOW_AUTH_ADMIN_PASSWORD"],
         "reader": environment["READER_PASSWORD"],
         "trainer": environment["TRAINER_PASSWORD"],
+        "gate": environment["GATE_PASSWORD"],
     }
     # First, because importing MLflow's accounts reads it.
     write_configuration(Path(environment["MLFLOW_AUTH_CONFIG_PATH"]), uri)

@@ -284,13 +284,55 @@ def test_the_reader_reads_everything_and_writes_only_feedback(platform: Platform
             ("DELETE", "registered-models/delete", {"name": "iris"}),
             ("POST", "runs/create", {"experiment_id": iris["experiment_id"]}),
             ("POST", "experiments/delete", {"experiment_id": iris["experiment_id"]}),
+            ("POST", "experiments/create", {"name": "the-readers"}),
             ("POST", "users/create", {"username": "more", "password": "x" * 20}),
         ):
             answer = http.request(method, f"{api}/{path}", json=body)
             assert answer.status_code == 403, f"{path}: {answer.status_code} {answer.text[:200]}"
         run = http.post(f"{api}/runs/create", json={"experiment_id": feedback["experiment_id"]})
         assert run.status_code == 200, run.text
-        http.post(f"{api}/runs/delete", json={"run_id": run.json()["run"]["info"]["run_id"]})
+        made = {"run_id": run.json()["run"]["info"]["run_id"]}
+        assert http.post(f"{api}/runs/delete", json=made).status_code == 403
+    with _mlflow_as(platform, "admin") as http:
+        assert http.post(f"{api}/runs/delete", json=made).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["api", "ajax-api"])
+def test_the_trainer_moves_no_alias_and_changes_nothing_that_is_registered(platform: Platform, prefix: str) -> None:
+    """images/tests/test_mlflow_accounts.py has the whole list."""
+    alias = {"name": "iris", "alias": "production", "version": "1"}
+    with _mlflow_as(platform, "trainer") as http:
+        found = http.get(f"/{prefix}/2.0/mlflow/registered-models/alias", params=alias).json()["model_version"]
+        decision = {"mlops.kind": "decision", "mlops.model": "iris"}
+        answer = http.get(f"/{prefix}/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "promotions"})
+        promotions = answer.json()["experiment"]["experiment_id"]
+        tags = [{"key": key, "value": value} for key, value in decision.items()]
+        for method, path, body in (
+            ("POST", "registered-models/alias", alias),
+            ("DELETE", "registered-models/alias", {"name": "iris", "alias": "production"}),
+            ("POST", "registered-models/set-tag", {"name": "iris", "key": "mlops.definition", "value": "{}"}),
+            ("POST", "model-versions/set-tag", {**alias, "key": "bundle_sha256", "value": "0" * 64}),
+            ("POST", "runs/log-batch", {"run_id": found["run_id"], "tags": tags}),
+            ("POST", "runs/create", {"experiment_id": promotions, "tags": tags}),
+        ):
+            answer = http.request(method, f"/{prefix}/2.0/mlflow/{path}", json=body)
+            assert answer.status_code == 403, f"{path}: {answer.status_code} {answer.text[:200]}"
+            assert "`trainer` may not do this" in answer.json()["message"], answer.text
+        files = found["source"].removeprefix("mlflow-artifacts:/")
+        written = http.put(f"/{prefix}/2.0/mlflow-artifacts/artifacts/{files}/model.onnx", content=b"other")
+        assert written.status_code == 403, written.text
+        assert http.get(f"/{prefix}/2.0/mlflow/registered-models/alias", params=alias).json()["model_version"] == found
+
+
+def test_the_gate_registers_nothing(platform: Platform) -> None:
+    with _mlflow_as(platform, "gate") as http:
+        for path, body in (
+            ("registered-models/create", {"name": "the-gates"}),
+            ("model-versions/create", {"name": "iris", "source": "mlflow-artifacts:/0/x"}),
+            ("experiments/create", {"name": "the-gates"}),
+        ):
+            answer = http.post(f"/api/2.0/mlflow/{path}", json=body)
+            assert answer.status_code == 403, f"{path}: {answer.status_code} {answer.text[:200]}"
 
 
 def test_the_trainer_manages_no_accounts(platform: Platform) -> None:

@@ -18,6 +18,7 @@ from runs import Runs, new_version, production, registry_of
 from app.registry.promotion import promote
 from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
 from conftest import REPORTS
+from flows.catalog import load_model
 
 PATIENCE = 60_000  # ms
 PORT = 8080
@@ -110,7 +111,14 @@ def newcomer(platform: Platform, runs: Runs, tmp_path: Path, monkeypatch: pytest
         before = production(registry)
         yield version
         if production(registry) != before:
-            promote(registry, "iris", before, who="live test", why="as it was before the test")
+            promote(
+                registry,
+                "iris",
+                before,
+                definition=load_model("iris").definition,
+                who="live test",
+                why="as it was before the test",
+            )
 
 
 def _mlflow_account(platform: Platform) -> dict[str, Any]:

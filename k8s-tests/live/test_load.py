@@ -16,6 +16,7 @@ from release import Platform
 from runs import new_version, production, registry_of, restart, runs_of, scale, settled
 
 from app.registry.promotion import promote
+from flows.catalog import load_model
 
 TAKE_UP = 30  # seconds within which every replica has a new version
 AWAY = 60  # seconds without MLflow
@@ -72,7 +73,14 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
             with _load() as load:
                 _calm()
                 promoting = time.monotonic()
-                decision = promote(registry, "iris", newcomer, who="live test", why="promotion under load")
+                decision = promote(
+                    registry,
+                    "iris",
+                    newcomer,
+                    definition=load_model("iris").definition,
+                    who="live test",
+                    why="promotion under load",
+                )
                 moved = time.monotonic()
                 assert decision.outcome == "promoted", decision
                 time.sleep(TAKE_UP)
@@ -80,7 +88,14 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
             pods = _versions_of_pods(platform)
         finally:
             if production(registry) != before:
-                promote(registry, "iris", before, who="live test", why="as it was before the test")
+                promote(
+                    registry,
+                    "iris",
+                    before,
+                    definition=load_model("iris").definition,
+                    who="live test",
+                    why="as it was before the test",
+                )
     load.check()
     answers = sorted(load.answers, key=lambda answer: answer.at)
     assert {answer.version for answer in answers if answer.at < promoting} == {before}

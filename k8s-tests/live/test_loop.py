@@ -68,6 +68,10 @@ def test_every_flow_is_a_deployment_of_the_work_pool_with_its_models_resources(r
     }
     assert set(deployments) == {"train/iris", "train/diabetes", "promote/promote", "rollback/rollback"}
     assert {deployment["work_pool_name"] for deployment in deployments.values()} == {"k8s"}
+    deciding = {
+        name for name, deployment in deployments.items() if deployment["job_variables"].get("account") == "gate"
+    }
+    assert deciding == {"promote/promote", "rollback/rollback"}
     for name in ("iris", "diabetes"):
         variables, resources = deployments[f"train/{name}"]["job_variables"], vars(load_model(name).resources)
         asked = {key: value for key, value in resources.items() if value}

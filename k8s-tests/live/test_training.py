@@ -90,6 +90,38 @@ def test_a_run_is_a_job_that_trains_registers_and_promotes(platform: Platform, t
         wait_for(lambda: api.get("/models/iris").json()["version"] == version.version, "the new version served", 30)
 
 
+def test_its_promotion_is_a_job_of_its_own_with_the_account_of_the_gate(
+    platform: Platform, runs: Runs, trained: Trained
+) -> None:
+    with registry_of(platform, "reader") as registry:
+        (version,) = [v.version for v in registry.versions("iris") if v.tags.get("flow_run_id") == trained.run]
+    (promotion,) = [
+        r
+        for r in runs.prefect.runs(flow="promote")
+        if (r.parameters["model"], r.parameters["version"]) == ("iris", version)
+    ]
+    (job,), (pod,) = runs.jobs(promotion.id), runs.pods(promotion.id)
+    assert job.metadata.name != trained.job.metadata.name
+    for which, account in ((trained.pod, "trainer"), (pod, "gate")):
+        variables = {variable.name: variable for variable in which.spec.containers[0].env}
+        assert variables["MLFLOW_TRACKING_USERNAME"].value == account
+        key = variables["MLFLOW_TRACKING_PASSWORD"].value_from.secret_key_ref.key
+        assert key == f"mlflow-{account}-password"
+    both = runs.run(trained.run).seconds
+    print(f"the training took {both:.1f} s, {promotion.seconds:.1f} s of it in the flow `promote`")
+
+
+def test_trainings_that_fill_the_pool_are_all_decided(runs: Runs) -> None:
+    """Each waits for its promotion while it holds its place."""
+    (queue,) = [
+        each for each in runs.prefect.request("POST", "/work_pools/k8s/queues/filter", {}) if each["name"] == "default"
+    ]
+    started = [runs.start("train/iris", {"who": "live test"}) for _ in range(queue["concurrency_limit"] + 1)]
+    for run in started:
+        runs.wait(run, "COMPLETED", seconds=300)
+        assert re.search(r"version \d+ of iris: (promoted|refused)", runs.logs(run)), runs.logs(run)
+
+
 def test_the_log_is_in_prefect(runs: Runs, trained: Trained) -> None:
     logs = runs.logs(trained.run)
     for line in ("Kubernetes job", "rows from flows/models/iris.py", "registered version", "promoted"):

@@ -13,6 +13,7 @@ from network import selects
 from pod_security import violations
 from profiles import PROFILES
 
+from app.cli.credentials import BY_KEY
 from app.prefect_server.run_token import auth_string
 from app.testing.training_job import training_job
 
@@ -78,6 +79,26 @@ def test_a_run_that_loses_its_pod_ends_whatever_its_variables(profile: str) -> N
     variables = {entry["name"]: entry.get("value") for entry in container(job)["env"]}
     assert variables["DATA"] == "s3://bucket/rows.parquet"
     assert variables["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "crash"
+
+
+@pytest.mark.parametrize(("variables", "account"), [({}, "trainer"), ({"account": "gate"}, "gate")])
+def test_a_training_has_the_account_that_registers_and_only_a_promotion_that_of_the_gate(
+    profile: str, variables: dict[str, Any], account: str
+) -> None:
+    env = {entry["name"]: entry for entry in container(made(render_chart(PROFILES[profile]), **variables))["env"]}
+    assert env["MLFLOW_TRACKING_USERNAME"]["value"] == account
+    secret = env["MLFLOW_TRACKING_PASSWORD"]["valueFrom"]["secretKeyRef"]
+    assert secret["key"] == f"mlflow-{account}-password"
+    assert secret["key"] in BY_KEY
+    others = [e for e in env.values() if "mlflow-" in e.get("valueFrom", {}).get("secretKeyRef", {}).get("key", "")]
+    assert len(others) == 1, "a Job has one password of MLflow"
+    assert env["MLOPS_PROMOTION_DEPLOYMENT"]["value"] == "promote/promote"
+
+
+def test_a_run_chooses_no_other_account(manifests: list[Manifest]) -> None:
+    template = json.loads(named(manifests, "ConfigMap", "mlops-prefect-worker")["data"]["base-job-template.json"])
+    account = template["variables"]["properties"]["account"]
+    assert (account["enum"], account["default"]) == (["trainer", "gate"], "trainer")
 
 
 def test_a_model_has_its_own_compute() -> None:

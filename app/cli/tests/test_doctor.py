@@ -16,6 +16,7 @@ from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.promotion import promote
 from app.runtime.processes import Server
 from app.runtime.settings import PlatformSettings
+from app.testing.definitions import IRIS
 from app.testing.prefect import PrefectAdmin
 from app.testing.proxy import FaultyProxy, serving
 from app.vocabulary import TRAIN_FLOW
@@ -112,7 +113,7 @@ def test_a_good_version_in_production(
     settings: PlatformSettings, registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     new_version()
-    promote(registry, name, who="test")
+    promote(registry, name, definition=IRIS, who="test")
     assert finding_of(settings, f"{name}: production", name).detail == "version 1, served by onnx"
     assert finding_of(settings, f"{name}: ledger", name).ok
 
@@ -121,7 +122,7 @@ def test_altered_files_of_production(
     settings: PlatformSettings, registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     version = new_version()
-    promote(registry, name, who="test")
+    promote(registry, name, definition=IRIS, who="test")
     registry.write_artifact(f"{registry.bundle_path(version)}/model.onnx", b"other")
     finding = finding_of(settings, f"{name}: production", name)
     assert "model.onnx was altered" in finding.detail
@@ -133,7 +134,7 @@ def test_an_alias_that_was_moved_by_hand(
 ) -> None:
     for _ in range(2):
         new_version()
-    promote(registry, name, "1", who="test")
+    promote(registry, name, "1", definition=IRIS, who="test")
     registry.set_alias(name, PRODUCTION, "2")
     finding = finding_of(settings, f"{name}: ledger", name)
     assert finding.detail == "The alias production is at version 2, the promotion ledger says 1."
@@ -144,8 +145,8 @@ def test_an_api_that_serves_another_version(
 ) -> None:
     for _ in range(2):
         new_version()
-    promote(registry, name, "1", who="test")
-    promote(registry, name, "2", who="test")
+    promote(registry, name, "1", definition=IRIS, who="test")
+    promote(registry, name, "2", definition=IRIS, who="test")
     settings.api_url = peer.url
     peer.answers[f"/models/{name}"] = (404, {"detail": "not served"})
     assert "answered 404" in finding_of(settings, f"{name}: serving", name).detail
@@ -158,7 +159,7 @@ def test_an_api_that_answers_wrongly(
     settings: PlatformSettings, registry: MlflowClient, peer: FaultyProxy, name: str, new_version: Any
 ) -> None:
     new_version()
-    promote(registry, name, who="test")
+    promote(registry, name, definition=IRIS, who="test")
     settings.api_url = peer.url
     peer.answers[f"/models/{name}/predict"] = (
         200, {"prediction": "tulip", "model": name, "version": "1", "run_id": "r", "prediction_id": "p"}

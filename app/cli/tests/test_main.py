@@ -14,6 +14,7 @@ from sklearn.dummy import DummyClassifier
 
 from app.clients.mlflow import MlflowClient
 from app.runtime.processes import ChildProcess, Server, free_port, wait_for_url
+from app.testing.docs import ROOT
 from app.testing.model_api import SETOSA
 
 
@@ -22,6 +23,14 @@ def mlops(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=180)
 
 
+@pytest.fixture
+def model_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model file of this name, as that of Iris."""
+    (tmp_path / f"{name}.py").write_text((ROOT / "flows" / "models" / "iris.py").read_text())
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("model_file")
 def test_promote_rollback_and_history(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version()
     assert mlops("promote", name, "--who", "ada").returncode == 0
@@ -39,6 +48,7 @@ def test_promote_rollback_and_history(registry: MlflowClient, name: str, new_ver
     assert mlops("history", name).stdout.count("\n") == 3
 
 
+@pytest.mark.usefixtures("model_file")
 def test_a_refused_promotion_names_check_and_figures_and_fails(
     registry: MlflowClient, name: str, new_version: Any
 ) -> None:
@@ -53,7 +63,7 @@ def test_a_refused_promotion_names_check_and_figures_and_fails(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["promote", "nothing"], "no model 'nothing' is registered; run `mlops train nothing`"),
+        (["promote", "nothing"], "there is no model 'nothing'; known are: diabetes, iris"),
         (["rollback", "nothing"], "no model 'nothing' is registered"),
         (["history", "nothing"], "no model 'nothing' is registered"),
         (["predict", "iris", "sepal_length"], "'sepal_length' is not FEATURE=VALUE"),

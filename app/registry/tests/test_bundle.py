@@ -1,3 +1,4 @@
+import io
 import json
 import random
 from pathlib import Path
@@ -5,16 +6,25 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.preprocessing import FunctionTransformer
 
 from app.clients.mlflow import MlflowClient
 from app.registry import bundle
-from app.registry.bundle import BundleError, fetch_bundle, file_sha256, read_bundle, read_gate, verify_sums, write_sums
+from app.registry.bundle import (
+    HELD_OUT,
+    BundleError,
+    fetch_bundle,
+    file_sha256,
+    read_bundle,
+    read_held_out,
+    verify_sums,
+    write_sums,
+)
 from app.registry.predictor import SkopsPredictor, load_predictor
 from app.registry.skops_file import SkopsFileError
-from app.vocabulary import Gate
 
 FLIPS = 300
 
@@ -151,14 +161,14 @@ def test_altered_files_in_mlflow_never_reach_the_cache(
     assert not [path for path in (tmp_path / "c").rglob("*") if path.is_file()]
 
 
-def test_the_gate_is_read_without_the_rest_of_the_bundle(registry: MlflowClient, new_version: Any) -> None:
-    version = new_version(metric="f1_macro", threshold=0.7)
-    assert read_gate(registry, version) == Gate("f1_macro", threshold=0.7, max_regression=0.02)
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"metadata: {}", b"metadata: {gate: {metric: accuracy}}"])
-def test_a_file_without_a_gate_names_the_version(registry: MlflowClient, new_version: Any, content: bytes) -> None:
+def test_held_out_rows_are_under_the_checksum_and_are_not_downloaded_to_serve(
+    registry: MlflowClient, new_version: Any, iris_rows: Any, tmp_path: Path
+) -> None:
     version = new_version()
-    registry.write_artifact(f"{registry.bundle_path(version)}/MLmodel", content)
-    with pytest.raises(BundleError, match=f"the MLmodel file of version 1 of {version.name} is damaged or has no gate"):
-        read_gate(registry, version)
+    bundle = fetch_bundle(registry, version, tmp_path)
+    assert HELD_OUT not in [path.name for path in bundle.path.iterdir()]
+    whole = read_held_out(registry, version, bundle)
+    pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(whole)), iris_rows[1])
+    registry.write_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}", whole + b" ")
+    with pytest.raises(BundleError, match="held-out rows of version 1 were altered"):
+        read_held_out(registry, version, bundle)

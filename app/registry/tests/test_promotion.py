@@ -1,7 +1,11 @@
+import io
+import json
 import multiprocessing
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,19 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowUnavailable, ModelVersion, NotFound
-from app.registry.ledger import Decision, Ledger, ensure_model
-from app.registry.promotion import history, promote, rollback
+from app.clients.mlflow import (
+    CHALLENGER,
+    PRODUCTION,
+    MlflowClient,
+    MlflowError,
+    MlflowUnavailable,
+    ModelVersion,
+    NotFound,
+)
+from app.registry.bundle import HELD_OUT, write_sums
+from app.registry.ledger import SEQUENCE_TAG, Decision, Ledger, ensure_model
+from app.registry.promotion import DEFINITION_TAG, history, noted_definition, promote, rollback
+from app.testing.definitions import IRIS, LENIENT, iris
 
 CLIENTS, ROUNDS = 8, 25
 
@@ -24,7 +38,7 @@ def production(registry: MlflowClient, name: str) -> str | None:
 
 def test_the_first_good_version_goes_into_production(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version()
-    decision = promote(registry, name, who="ada", why="first")
+    decision = promote(registry, name, definition=IRIS, who="ada", why="first")
     assert (decision.outcome, decision.version, decision.previous) == ("promoted", "1", None)
     assert production(registry, name) == "1"
     assert registry.version_by_alias(name, CHALLENGER) is None
@@ -35,14 +49,14 @@ def test_the_first_good_version_goes_into_production(registry: MlflowClient, nam
 
 def test_promoting_production_again_changes_nothing(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version()
-    promote(registry, name, who="ada")
-    assert promote(registry, name, who="ada").outcome == "unchanged"
+    promote(registry, name, definition=IRIS, who="ada")
+    assert promote(registry, name, definition=IRIS, who="ada").outcome == "unchanged"
     assert len(history(registry, name)) == 1
 
 
 def test_below_the_threshold_is_refused_with_both_figures(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version(DummyClassifier(strategy="most_frequent"))
-    decision = promote(registry, name, who="ada")
+    decision = promote(registry, name, definition=IRIS, who="ada")
     assert (decision.outcome, decision.check) == ("refused", "threshold")
     assert f"{decision.metrics['candidate_accuracy']:.4f}" in decision.reason
     assert "0.8500" in decision.reason
@@ -54,9 +68,9 @@ def test_worse_than_production_is_refused_with_both_figures(
     registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     new_version()
-    promote(registry, name, who="ada")
-    new_version(DecisionTreeClassifier(max_depth=1, random_state=0), threshold=0.1)
-    decision = promote(registry, name, who="ada")
+    promote(registry, name, definition=IRIS, who="ada")
+    new_version(DecisionTreeClassifier(max_depth=1, random_state=0))
+    decision = promote(registry, name, definition=LENIENT, who="ada")
     assert (decision.outcome, decision.check) == ("refused", "regression")
     for side in ("candidate_accuracy", "production_accuracy"):
         assert f"{decision.metrics[side]:.4f}" in decision.reason
@@ -66,52 +80,140 @@ def test_worse_than_production_is_refused_with_both_figures(
 
 def test_other_features_are_refused_unless_allowed(registry: MlflowClient, name: str, new_version: Any) -> None:
     new_version()
-    promote(registry, name, who="ada")
+    promote(registry, name, definition=IRIS, who="ada")
     new_version(features=["petal_length", "petal_width"])
-    decision = promote(registry, name, who="ada")
+    decision = promote(registry, name, definition=IRIS, who="ada")
     assert decision.check == "signature"
     assert "sepal_length is missing here and double there" in decision.reason
-    assert promote(registry, name, who="ada", allow_signature_change=True).outcome == "promoted"
+    assert promote(registry, name, definition=IRIS, who="ada", allow_signature_change=True).outcome == "promoted"
 
 
 def test_altered_files_are_refused(registry: MlflowClient, name: str, new_version: Any) -> None:
     version = new_version()
     registry.write_artifact(f"{registry.bundle_path(version)}/model.onnx", b"other")
-    decision = promote(registry, name, who="ada")
+    decision = promote(registry, name, definition=IRIS, who="ada")
     assert (decision.outcome, decision.check) == ("refused", "bundle")
     assert "model.onnx was altered" in decision.reason
 
 
 def test_damaged_held_out_rows_are_refused(registry: MlflowClient, name: str, new_version: Any) -> None:
     version = new_version()
-    rows = registry.bundle_path(version).removesuffix("/model") + "/evaluation/held_out.parquet"
-    registry.write_artifact(rows, b"PAR1 half")
-    assert "held-out rows" in promote(registry, name, who="ada").reason
+    registry.write_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}", b"PAR1 half")
+    decision = promote(registry, name, definition=IRIS, who="ada")
+    assert (decision.outcome, decision.check) == ("refused", "bundle")
+    assert "the held-out rows of version 1 were altered" in decision.reason
+
+
+def test_other_held_out_rows_than_were_registered_do_not_decide(
+    registry: MlflowClient, name: str, new_version: Any, iris_rows: Any
+) -> None:
+    """A version that knows one class alone, and rows of that class alone, put there after it was registered."""
+    version = new_version(DummyClassifier(strategy="constant", constant="setosa"))
+    easy = io.BytesIO()
+    iris_rows[1][iris_rows[1]["species"] == "setosa"].to_parquet(easy)
+    registry.write_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}", easy.getvalue())
+    assert promote(registry, name, definition=IRIS, who="ada").outcome == "refused"
+    assert production(registry, name) is None
+
+
+def test_a_version_of_before_held_out_rows_were_in_the_bundle_is_trained_again_and_can_be_rolled_back_to(
+    registry: MlflowClient, name: str, iris_bundle: Path, new_version: Any, tmp_path: Path
+) -> None:
+    from app.testing.model_api import publish  # slow to import, which each process of a race below would do
+
+    old = shutil.copytree(iris_bundle, tmp_path / "old")
+    (old / HELD_OUT).unlink()
+    write_sums(old)
+    publish(registry, name, old, promote=False)
+    decision = promote(registry, name, definition=IRIS, who="ada")
+    assert (decision.outcome, decision.check) == ("refused", "bundle")
+    assert f"run `mlops train {name}`" in decision.reason
+    registry.set_alias(name, PRODUCTION, "1")  # as it was promoted then
+    new_version()
+    assert promote(registry, name, definition=IRIS, who="ada").outcome == "promoted"
+    assert rollback(registry, name, who="ada").outcome == "promoted"
+    assert production(registry, name) == "1"
+
+
+def test_a_version_is_judged_by_the_model_file_and_not_by_the_gate_that_it_brings(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
+    new_version(DummyClassifier(strategy="most_frequent"), threshold=0.0, max_regression=1.0)
+    decision = promote(registry, name, definition=IRIS, who="ada")
+    assert (decision.outcome, decision.check) == ("refused", "threshold")
+    assert "below the threshold 0.8500" in decision.reason
+    assert "the version brings another gate, which does not count" in decision.reason
+    new_version(DecisionTreeClassifier(max_depth=1, random_state=0), threshold=0.99)
+    assert promote(registry, name, definition=iris(threshold=0.5), who="ada").outcome == "promoted"
+
+
+def test_another_target_than_the_model_file_says_is_refused(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
+    new_version()
+    decision = promote(registry, name, definition=replace(IRIS, target="grower"), who="ada")
+    assert (decision.outcome, decision.check) == ("refused", "definition")
+    assert "'species' (classification), the model file says 'grower'" in decision.reason
+
+
+def test_what_a_model_is_judged_by_is_noted_for_the_pages(registry: MlflowClient, name: str, new_version: Any) -> None:
+    new_version()
+    promote(registry, name, definition=LENIENT, who="ada")
+    promote(registry, name, definition=IRIS, who="ada")  # unchanged, but the model file was
+    assert noted_definition(registry.model(name)) == IRIS
+    registry.set_model_tag(name, DEFINITION_TAG, "{}")
+    with pytest.raises(MlflowError, match=f"the tag {DEFINITION_TAG} of {name} is damaged"):
+        noted_definition(registry.model(name))
+
+
+def test_a_ledger_that_a_training_could_have_written_moves_nothing(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
+    """Who registers a model names its sequence: here a run of its own, by which version 1 was promoted already."""
+    new_version()
+    forged = registry.create_run(
+        registry.ensure_experiment(name), "sequence", {"mlops.kind": "sequence", "mlops.model": name}
+    )
+    move = {"decision": forged, "action": "promote", "version": "1", "previous": None}
+    registry.write_once(forged, "move.000001", json.dumps(move))
+    registry.set_model_tag(name, SEQUENCE_TAG, forged)
+    with pytest.raises(MlflowError, match="not its sequence in the experiment promotions"):
+        promote(registry, name, definition=IRIS, who="ada")
+    assert production(registry, name) is None
+
+
+def test_a_model_registered_by_hand_gets_its_ledger_with_its_first_promotion(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
+    registry.create_model(name, {})
+    new_version()
+    assert promote(registry, name, definition=IRIS, who="ada").outcome == "promoted"
+    assert [decision.outcome for decision in history(registry, name)] == ["promoted"]
 
 
 def test_broken_production_does_not_keep_its_successor_out(
     registry: MlflowClient, name: str, new_version: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = new_version()
-    promote(registry, name, who="ada")
+    promote(registry, name, definition=IRIS, who="ada")
     registry.write_artifact(f"{registry.bundle_path(first)}/model.onnx", b"other")
     monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path / "fresh"))
     new_version()
-    assert promote(registry, name, who="ada").outcome == "promoted"
+    assert promote(registry, name, definition=IRIS, who="ada").outcome == "promoted"
 
 
 def test_unknown_models_and_versions_say_what_there_is(registry: MlflowClient, name: str, new_version: Any) -> None:
     with pytest.raises(NotFound, match=f"mlops train {name}"):
-        promote(registry, name, who="ada")
+        promote(registry, name, definition=IRIS, who="ada")
     new_version()
     with pytest.raises(NotFound, match="it has: 1"):
-        promote(registry, name, "7", who="ada")
+        promote(registry, name, "7", definition=IRIS, who="ada")
 
 
 def test_rollback_walks_back_and_is_in_the_ledger(registry: MlflowClient, name: str, new_version: Any) -> None:
     for _ in range(3):
         new_version()
-        promote(registry, name, who="ada")
+        promote(registry, name, definition=IRIS, who="ada")
     assert rollback(registry, name, who="bob", why="bad answers").version == "2"
     assert rollback(registry, name, who="bob").version == "1"
     refused = rollback(registry, name, who="bob")
@@ -124,7 +226,7 @@ def test_rollback_walks_back_and_is_in_the_ledger(registry: MlflowClient, name: 
 def test_an_alias_moved_by_hand_is_taken_into_the_ledger(registry: MlflowClient, name: str, new_version: Any) -> None:
     for _ in range(2):
         new_version()
-    promote(registry, name, "1", who="ada")
+    promote(registry, name, "1", definition=IRIS, who="ada")
     registry.set_alias(name, PRODUCTION, "2")
     assert rollback(registry, name, who="ada").version == "1"
     assert [d.action for d in history(registry, name)] == ["rollback", "outside", "promote"]
@@ -139,7 +241,7 @@ def test_a_promotion_killed_before_the_alias_moved_is_finished_by_the_next(
     decision = ledger.record(Decision(name, "1", None, "promote", "promoted", "", "killed after its claim"))
     assert ledger.claim(1, decision)
     assert production(registry, name) is None
-    assert promote(registry, name, "2", who="ada").previous == "1"
+    assert promote(registry, name, "2", definition=IRIS, who="ada").previous == "1"
     assert [move.version for move in ledger.moves()] == ["1", "2"]
 
 
@@ -150,7 +252,7 @@ def test_a_slow_winner_does_not_turn_back_a_later_move(registry: MlflowClient, n
     ledger = Ledger(registry, name)
     slow = ledger.claim(1, ledger.record(Decision(name, "1", None, "promote", "promoted", "", "")))
     assert slow
-    promote(registry, name, "2", who="ada")
+    promote(registry, name, "2", definition=IRIS, who="ada")
     ledger.apply(slow)
     assert production(registry, name) == "2"
 
@@ -249,7 +351,7 @@ def test_of_racing_promotions_one_wins_each_round(registry: MlflowClient, name: 
 
 def _promote_process(uri: str, name: str, version: str, start: Any, results: Any) -> None:
     start.wait(60)
-    results.put((version, promote(MlflowClient(uri, timeout=60), name, version, who=version).outcome))
+    results.put((version, promote(MlflowClient(uri, timeout=60), name, version, definition=IRIS, who=version).outcome))
 
 
 def test_racing_processes_leave_ledger_and_alias_agreeing(registry: MlflowClient, name: str, new_version: Any) -> None:
@@ -275,7 +377,7 @@ def test_racing_processes_leave_ledger_and_alias_agreeing(registry: MlflowClient
     assert production(registry, name) == moves[-1].version
 
 
-def test_a_new_alias_that_many_set_at_once_is_one_of_theirs(
+def test_a_new_alias_or_tag_that_many_set_at_once_is_one_of_theirs(
     registry: MlflowClient, name: str, new_version: Any
 ) -> None:
     """Of MLflow's inserts all but one fail."""
@@ -288,11 +390,15 @@ def test_a_new_alias_that_many_set_at_once_is_one_of_theirs(
             for round_ in range(ROUNDS):
                 barrier.wait(60)
                 client.set_alias(name, f"alias{round_}", str(number % 2 + 1))
+                barrier.wait(60)
+                client.set_model_tag(name, f"tag{round_}", str(number % 2 + 1))
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         for client in [pool.submit(set_alias, number) for number in range(CLIENTS)]:
             client.result()
-    assert set(registry.model(name).aliases) == {f"alias{round_}" for round_ in range(ROUNDS)}
+    model = registry.model(name)
+    assert set(model.aliases) == {f"alias{round_}" for round_ in range(ROUNDS)}
+    assert {f"tag{round_}" for round_ in range(ROUNDS)} <= set(model.tags)
 
 
 def test_first_registrations_at_once_agree_on_one_ledger(registry: MlflowClient, name: str) -> None:
@@ -309,14 +415,14 @@ def test_first_registrations_at_once_agree_on_one_ledger(registry: MlflowClient,
 
 def test_mlflow_away_says_so(registry: MlflowClient, name: str) -> None:
     with pytest.raises(MlflowUnavailable, match="does not answer"):
-        promote(MlflowClient("http://127.0.0.1:9", timeout=1), name, who="ada")
+        promote(MlflowClient("http://127.0.0.1:9", timeout=1), name, definition=IRIS, who="ada")
 
 
 def test_better_than_production_by_a_seed_is_promoted(registry: MlflowClient, name: str, new_version: Any) -> None:
-    new_version(DecisionTreeClassifier(max_depth=2, random_state=0), threshold=0.5)
-    promote(registry, name, who="ada")
+    new_version(DecisionTreeClassifier(max_depth=2, random_state=0))
+    promote(registry, name, definition=LENIENT, who="ada")
     new_version(RandomForestClassifier(random_state=3))
-    decision = promote(registry, name, who="ada")
+    decision = promote(registry, name, definition=IRIS, who="ada")
     assert decision.outcome == "promoted"
     assert decision.metrics["candidate_accuracy"] >= decision.metrics["production_accuracy"] - 0.02
 
@@ -324,27 +430,29 @@ def test_better_than_production_by_a_seed_is_promoted(registry: MlflowClient, na
 def test_no_better_than_production_is_refused_where_only_better_will_do(
     registry: MlflowClient, name: str, new_version: Any
 ) -> None:
-    new_version(DecisionTreeClassifier(max_depth=2, random_state=0), threshold=0.5)
+    new_version(DecisionTreeClassifier(max_depth=2, random_state=0))
     assert (
-        promote(registry, name, who="retrainer", only_if_better=True).outcome == "promoted"
+        promote(registry, name, definition=LENIENT, who="retrainer", only_if_better=True).outcome == "promoted"
     )  # nothing to compare with
-    new_version(DecisionTreeClassifier(max_depth=2, random_state=0), threshold=0.5)
-    decision = promote(registry, name, who="retrainer", only_if_better=True)
+    new_version(DecisionTreeClassifier(max_depth=2, random_state=0))
+    decision = promote(registry, name, definition=LENIENT, who="retrainer", only_if_better=True)
     assert (decision.outcome, decision.check) == ("refused", "better")
     figure = f"{decision.metrics['production_accuracy']:.4f}"
     assert decision.reason.count(figure) == 2
     assert "not better than production's (version 1)" in decision.reason
     assert history(registry, name)[0].check == "better"
-    assert promote(registry, name, who="ada").outcome == "promoted"  # as good is good enough for everybody else
+    assert (
+        promote(registry, name, definition=LENIENT, who="ada").outcome == "promoted"
+    )  # as good is good enough for everybody else
 
 
 def test_better_than_production_is_promoted_where_only_better_will_do(
     registry: MlflowClient, name: str, new_version: Any
 ) -> None:
-    new_version(DecisionTreeClassifier(max_depth=1, random_state=0), threshold=0.1)
-    promote(registry, name, who="ada")
-    new_version(threshold=0.1)
-    decision = promote(registry, name, who="retrainer", only_if_better=True)
+    new_version(DecisionTreeClassifier(max_depth=1, random_state=0))
+    promote(registry, name, definition=LENIENT, who="ada")
+    new_version()
+    decision = promote(registry, name, definition=LENIENT, who="retrainer", only_if_better=True)
     assert decision.outcome == "promoted"
     assert decision.metrics["candidate_accuracy"] > decision.metrics["production_accuracy"]
     assert "is better than production's (version 1)" in decision.reason

@@ -10,7 +10,7 @@ import streamlit as st
 from app.clients.errors import ServiceError
 from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowError, Unauthorized
 from app.registry.ledger import Decision
-from app.registry.promotion import promote, rollback
+from app.registry.promotion import noted_definition, promote, rollback
 from app.runtime.settings import MlflowSettings
 from app.ui.elements import show_error
 from app.ui.formatting import escape_markdown
@@ -132,10 +132,18 @@ def _decide(
         with st.spinner("Checking the version"), readable_mlflow_errors(), _deciding_client(account) as registry:
             if pending.action == "rollback":
                 return rollback(registry, pending.model, who=who, why=why, cause=CAUSE)
+            definition = noted_definition(registry.model(pending.model))
+            if definition is None:
+                raise MlflowError(
+                    f"no version of {pending.model} was judged by its model file yet, and what that asks for is not "
+                    "known to this page",
+                    cure=f"Promote with `prefect deployment run promote/promote -p model={pending.model}`.",
+                )
             return promote(
                 registry,
                 pending.model,
                 pending.version,
+                definition=definition,
                 who=who,
                 why=why,
                 cause=CAUSE,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import streamlit as st
-
 from app.clients.errors import ServiceError
 from app.clients.mlflow import PRODUCTION, MlflowClient, ModelVersion, NotFound, RegisteredModel
-from app.registry.bundle import read_gate
 from app.registry.ledger import Decision
-from app.registry.promotion import history
+from app.registry.promotion import history, noted_definition
 from app.ui.mlflow_errors import readable_mlflow_errors
 from app.vocabulary import Gate
 
@@ -22,7 +19,7 @@ class ModelOverview:
     versions: newest first.
     metrics: by version, of the run that registered it.
     decisions: newest first; None where they could not be read.
-    gate: of the version in production, or else of the newest; None where it could not be read.
+    gate: of its model file, as its last candidate was judged by; None where it could not be read, or none was judged.
     """
 
     name: str
@@ -68,9 +65,12 @@ def read_model(registry: MlflowClient, model: RegisteredModel) -> ModelOverview:
             overview.decisions = history(registry, model.name)
     except ServiceError as error:
         overview.errors.append(ServiceError(f"The promotion history is missing. {error.what}", error.cure))
-    gated = overview.version_at(PRODUCTION) or next(iter(overview.versions), None)
-    if gated:
-        overview.gate = _gate_or_none(registry, gated)
+    try:
+        with readable_mlflow_errors():
+            definition = noted_definition(model)
+        overview.gate = definition.gate if definition else None
+    except ServiceError as error:
+        overview.errors.append(ServiceError(f"The gate is missing. {error.what}", error.cure))
     return overview
 
 
@@ -90,18 +90,3 @@ def _read_metrics(registry: MlflowClient, overview: ModelOverview) -> None:
                 overview.metrics[version.version] = run.metrics
     except ServiceError as error:
         overview.errors.append(ServiceError(f"The metrics are missing. {error.what}", error.cure))
-
-
-def _gate_or_none(registry: MlflowClient, version: ModelVersion) -> Gate | None:
-    try:
-        with readable_mlflow_errors():
-            return _cached_gate(registry, version)
-    except ServiceError:
-        return None  # without it one caption is missing, and the order of the metrics is another
-
-
-@st.cache_data(
-    show_spinner=False, max_entries=500, hash_funcs={MlflowClient: lambda registry: registry.uri, ModelVersion: repr}
-)
-def _cached_gate(registry: MlflowClient, version: ModelVersion) -> Gate:
-    return read_gate(registry, version)

@@ -8,6 +8,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.promotion import history, promote
+from app.testing.definitions import IRIS, LENIENT
 from app.testing.pages import click, open_page, ran, read
 from app.testing.proxy import FaultyProxy, serving
 
@@ -20,7 +21,7 @@ def model(registry: MlflowClient, name: str, new_version: Any, monkeypatch: pyte
     for estimator, accuracy in ((forest, 0.95), (forest, 0.97), (DummyClassifier(), 0.33)):
         version = new_version(estimator)
         registry.log(version.run_id, metrics={"accuracy": accuracy, "f1_macro": accuracy - 0.01})
-    promote(registry, name, "1", who="ada", why="the first")
+    promote(registry, name, "1", definition=IRIS, who="ada", why="the first")
     return name
 
 
@@ -74,6 +75,26 @@ def test_promote_after_a_confirmation(registry: MlflowClient, model: str) -> Non
     assert app.table[0].value["Why, cause"][0].startswith(r"\*better\* \[x\]")  # nobody's Markdown but ours
 
 
+def test_the_page_judges_by_the_model_file_and_not_by_what_a_version_claims(
+    registry: MlflowClient, model: str, new_version: Any
+) -> None:
+    new_version(DummyClassifier(), threshold=0.1, max_regression=1.0)
+    app = open_page("models", model)
+    choose(app, "4")
+    decide(ran(app), "Promote")
+    assert "Version 4 was refused by the check **threshold**: accuracy" in read(app.error)
+    assert production(registry, model) == "1"
+
+
+def test_a_model_that_was_never_judged_by_its_model_file_says_how(
+    registry: MlflowClient, name: str, new_version: Any
+) -> None:
+    new_version()
+    app = decide(open_page("models", name), "Promote")
+    assert f"prefect deployment run promote/promote -p model={name}" in read(app.error)
+    assert registry.version_by_alias(name, PRODUCTION) is None
+
+
 def test_a_decision_needs_a_name(registry: MlflowClient, model: str) -> None:
     app = decide(open_page("models", model), "Promote", who="  ")
     assert "Fill in your name" in read(app.error)
@@ -102,8 +123,8 @@ def test_a_challenger_is_compared_on_the_same_rows_only(registry: MlflowClient, 
     for estimator in (None, DummyClassifier()):
         version = new_version(estimator, threshold=0.1)
         registry.log(version.run_id, metrics={"accuracy": 0.99})  # on rows of its own, says its run
-    promote(registry, name, "1", who="ada")
-    decision = promote(registry, name, "2", who="ada")
+    promote(registry, name, "1", definition=LENIENT, who="ada")
+    decision = promote(registry, name, "2", definition=LENIENT, who="ada")
     assert decision.check == "regression"
     _, shown = open_page("models", name).metric
     candidate, production = decision.metrics["candidate_accuracy"], decision.metrics["production_accuracy"]
@@ -112,7 +133,7 @@ def test_a_challenger_is_compared_on_the_same_rows_only(registry: MlflowClient, 
 
 
 def test_roll_back(registry: MlflowClient, model: str) -> None:
-    promote(registry, model, "2", who="ada")
+    promote(registry, model, "2", definition=IRIS, who="ada")
     app = decide(open_page("models", model), "Roll back", why="it is slow")
     assert read(app.success) == "Version 1 is in production: returned from version 2 to version 1."
     assert production(registry, model) == "1"

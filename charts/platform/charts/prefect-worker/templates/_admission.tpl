@@ -27,13 +27,18 @@ What the Jobs' template has that a Job may have, as lists in JSON: read from the
 needs none here.
 */}}
 {{- define "prefect-worker.allowed" -}}
-{{- $job := (include "prefect-worker.jobTemplate" . | fromYaml).job_configuration.job_manifest.spec.template -}}
+{{- $template := include "prefect-worker.jobTemplate" . | fromYaml -}}
+{{- $job := $template.job_configuration.job_manifest.spec.template -}}
+{{- $accounts := $template.variables.properties.account.enum -}}
 {{- $keys := list }}{{ $sources := list }}{{ $volumes := list }}{{ $tolerated := list }}{{ $pullSecrets := list -}}
 {{- $containers := list }}{{ range $job.spec.containers }}{{ $containers = append $containers .name }}{{ end -}}
 {{- $inits := list }}{{ range $job.spec.initContainers }}{{ $inits = append $inits .name }}{{ end -}}
 {{- range concat $job.spec.containers $job.spec.initContainers -}}
 {{- range .env -}}
-{{- with dig "valueFrom" "secretKeyRef" dict . }}{{ $keys = append $keys (printf "%s/%s" .name .key) }}{{ end -}}
+{{- with dig "valueFrom" "secretKeyRef" dict . }}
+{{- $ref := . }}
+{{- range $accounts }}{{ $keys = append $keys (printf "%s/%s" $ref.name ($ref.key | replace "{{ account }}" .)) }}{{ end }}
+{{- end -}}
 {{- end -}}
 {{- range .envFrom }}{{ with .secretRef }}{{ $sources = append $sources .name }}{{ end }}{{ end -}}
 {{- end -}}

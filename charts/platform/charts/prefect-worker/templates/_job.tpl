@@ -66,10 +66,11 @@ job_configuration:
             args: {{ "{{ command }}" | quote }}
             env:
             - {name: MLFLOW_TRACKING_URI, value: "http://{{ include "lib.name" (list . "mlflow") }}:5000"}
-            - {name: MLFLOW_TRACKING_USERNAME, value: trainer}
-            {{- include "lib.secretEnv" (list . "MLFLOW_TRACKING_PASSWORD" "mlflow-trainer-password") | nindent 12 }}
+            - {name: MLFLOW_TRACKING_USERNAME, value: {{ "{{ account }}" | quote }}}
+            {{- include "lib.secretEnv" (list . "MLFLOW_TRACKING_PASSWORD" ("mlflow-{{ account }}-password" | quote)) | nindent 12 }}
             - {name: MLOPS_MLFLOW_PUBLIC_URL, value: {{ include "lib.address" (list . "mlflow") | quote }}}
             - {name: MLOPS_RETRY_SECONDS, value: "180"}
+            - {name: MLOPS_PROMOTION_DEPLOYMENT, value: promote/promote}
             - {name: MLOPS_IMAGE, value: {{ quote $image }}}
             - {name: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, value: "30"}
             {{- include "lib.extraEnv" $training | nindent 12 }}
@@ -96,6 +97,12 @@ variables:
   description: Settings of a training Job. What is the same for all is in the chart prefect-worker.
   properties:
     name: {type: string, title: Name, description: "Of the Job; by default the flow run's."}
+    account:
+      type: string
+      title: MLflow account
+      description: Whoever trains registers; the gate alone moves `production`.
+      enum: [trainer, gate]
+      default: trainer
     image: {type: string, title: Image, default: {{ quote $image }}}
     cpu: {type: string, title: CPU request, default: {{ .Values.jobs.cpu | quote }}}
     memory: {type: string, title: Memory, description: "Request and limit.", default: {{ .Values.jobs.memory }}}
