@@ -223,8 +223,8 @@ def test_a_pod_of_each_goes_and_nobody_notices(replicated: Platform, tmp_path: P
         for pod in goes.values():
             replicated.core.delete_namespaced_pod(pod, replicated.name)
         for name, pod in goes.items():
-            wait_for(lambda name=name, pod=pod: replaced(replicated, name, pod), f"{name} has two pods again", 240)
-        runs.wait(training, "COMPLETED", seconds=240)
+            wait_for(lambda name=name, pod=pod: replaced(replicated, name, pod), f"{name} has two pods again", 400)
+        runs.wait(training, "COMPLETED", seconds=400)
     asked, failed = loaded(replicated)
     assert failed == []
     assert asked > 100
