@@ -29,8 +29,8 @@ OPERATORS = {
     "": _words(
         """Abs Add ArgMax ArgMin Cast Clip Concat ConstantOfShape CumSum Div Equal Exp Flatten Gather GatherElements
         Gemm Greater GreaterOrEqual Identity IsNaN Less LessOrEqual Log LpNormalization MatMul Max Mul Neg Not Or Pow
-        ReduceLogSumExp ReduceMax ReduceMean ReduceProd ReduceSum ReduceSumSquare Relu Reshape Scan Shape Sigmoid Sign
-        Slice Softmax Split Sqrt StringNormalizer Sub Sum Tanh TfIdfVectorizer TopK Transpose Where"""
+        Reciprocal ReduceLogSumExp ReduceMax ReduceMean ReduceProd ReduceSum ReduceSumSquare Relu Reshape Scan Shape
+        Sigmoid Sign Slice Softmax Split Sqrt StringNormalizer Sub Sum Tanh TfIdfVectorizer TopK Transpose Where"""
     ),
     "ai.onnx.ml": _words(
         """ArrayFeatureExtractor Binarizer Imputer LabelEncoder LinearClassifier LinearRegressor Normalizer
