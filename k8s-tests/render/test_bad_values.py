@@ -84,7 +84,6 @@ BAD: list[tuple[str, Any]] = [
     ("prefect-worker.jobs.allowedImages", "registry.example.com/models/*"),
     ("prefect-worker.jobs.allowedImages", ["registry.example.com/models/(.*)"]),
     ("prefect-worker.admissionPolicy.enabled", "on"),
-    ("monitoring.kubelet.cidrs", ["node-1"]),
     ("postgres.enabled", "true"),
     ("postgres.password", "secret"),
     ("postgres.persistence.size", ""),

@@ -242,7 +242,8 @@ def rendered(values: dict[str, Any], release: str) -> list[Manifest]:
 def test_names_begin_as_they_are_told_to(values: dict[str, Any], begin: str) -> None:
     manifests = rendered({**values, **POSTGRES}, "mlops")
     for manifest in manifests:
-        name = manifest["metadata"]["name"].removeprefix("mlops-" if manifest["kind"] == "IngressClass" else "")
+        # what is in no namespace begins with one
+        name = manifest["metadata"]["name"].removeprefix("mlops-" if manifest["kind"] == "IngressClass" else "mlops.")
         assert f"{name}-".startswith(begin), title(manifest)
         assert manifest["metadata"]["labels"]["app.kubernetes.io/instance"] == begin.removesuffix("-"), title(manifest)
 
