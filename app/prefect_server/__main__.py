@@ -27,7 +27,8 @@ def main() -> None:
     password = PREFECT_SERVER_API_AUTH_STRING.value()
     if not password:
         raise SystemExit("PREFECT_SERVER_API_AUTH_STRING is empty: set it to admin:<password>")
-    server.create_app = guarded(server.create_app, password)  # what `prefect server start` calls
+    # what `prefect server start` calls
+    server.create_app = guarded(server.create_app, password)  # type: ignore[assignment]
     sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
     cli()
 

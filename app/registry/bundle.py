@@ -94,12 +94,6 @@ def write_sums(folder: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _listed(raw: bytes) -> dict[str, str]:
-    """The sum of each file that SHA256SUMS names."""
-    lines = [line.partition("  ") for line in raw.decode().splitlines()]
-    return {name: digest for digest, _, name in lines}
-
-
 def verify_sums(folder: Path, expected: str | None = None) -> str:
     """Check every file against SHA256SUMS, and SHA256SUMS against `expected` (hex) where it is given.
 

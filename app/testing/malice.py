@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 from numpy.lib import format as npy
 from onnx import TensorProto, helper, numpy_helper
-from scipy import sparse
+from scipy import sparse  # type: ignore[import-untyped]
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression

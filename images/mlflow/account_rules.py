@@ -26,6 +26,7 @@ from werkzeug.datastructures import Authorization
 FEEDBACK = "feedback"  # the experiment of app/registry/feedback_store.py
 PROMOTIONS = "promotions"  # the experiment of app/registry/ledger.py
 SEQUENCE_TAG = "mlops.promotion_sequence"  # of app/registry/ledger.py
+REQUEST_TAG = "mlops.request"  # of app/clients/mlflow.py
 OWNERS = {FEEDBACK: "the account `reader`", PROMOTIONS: "the account `gate`"}
 
 ROUTE = re.compile(r"/(?:ajax-)?api/2\.0/mlflow/(.+)")
@@ -136,7 +137,7 @@ def _new_experiment(message: Any) -> str:
 def _new_run(message: Any) -> str:
     """A run of a model's experiment, or the sequence, empty, with which a new model's ledger begins."""
     name = _experiment_name(message.experiment_id)
-    tags = {tag.key: tag.value for tag in message.tags}
+    tags = {tag.key: tag.value for tag in message.tags if tag.key != REQUEST_TAG}
     begins_ledger = (
         name == PROMOTIONS and tags.keys() == {"mlops.kind", "mlops.model"} and tags["mlops.kind"] == "sequence"
     )
@@ -174,7 +175,7 @@ def _only_in(experiment: str) -> tuple[Check, Check, Callable[[str, str], str]]:
 
 
 _of_ledger, _new_entry, _ledger_artifacts = _only_in(PROMOTIONS)
-_, _new_feedback, _feedback_artifacts = _only_in(FEEDBACK)
+_of_feedback, _new_feedback, _feedback_artifacts = _only_in(FEEDBACK)
 
 # Account -> (method, route) -> MLflow's message of the route, and the check of it. What is not here is refused.
 RULES: dict[str, dict[tuple[str, str], tuple[Any, Check]]] = {
@@ -199,6 +200,9 @@ RULES: dict[str, dict[tuple[str, str], tuple[Any, Check]]] = {
         ("POST", "registered-models/alias"): (models.SetRegisteredModelAlias, _anything),
         ("DELETE", "registered-models/alias"): (models.DeleteRegisteredModelAlias, _anything),
     },
-    "reader": {("POST", "runs/create"): (tracking.CreateRun, _new_feedback)},
+    "reader": {
+        ("POST", "runs/create"): (tracking.CreateRun, _new_feedback),
+        ("POST", "runs/log-batch"): (tracking.LogBatch, _of_feedback),
+    },
 }
 ARTIFACT_RULES = {"trainer": _open_artifacts, "gate": _ledger_artifacts, "reader": _feedback_artifacts}

@@ -198,9 +198,8 @@ def test_artifacts_are_written_by_the_trainer_to_its_runs_and_by_the_reader_to_f
         with pytest.raises(Unauthorized, match="it writes the experiment feedback alone"):
             reader.write_artifact(path, b"[]")
         row = {"id": "1", "time": 1.0, "model": MODEL, "version": "1", "features": {}, "prediction": "a", "label": "a"}
-        feedback_store.store(reader, MODEL, [row])
+        folder = feedback_store.store(reader, MODEL, [row]).rsplit("/", 1)[0]
         assert feedback_store.read(trainer, MODEL)
-        (folder,) = feedback_store._folders(trainer, MODEL)
         with pytest.raises(Unauthorized, match="the experiment feedback is written by the account `reader`"):
             trainer.write_artifact(f"{folder}/forged.json", b"[]")
 

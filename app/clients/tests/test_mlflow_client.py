@@ -10,6 +10,7 @@ import pytest
 from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowUnavailable
 from app.registry.ledger import Ledger, ensure_model
 from app.registry.promotion import history, promote
+from app.testing.definitions import IRIS
 from app.testing.proxy import LosingProxy, serving
 
 CREATE_RUN = "/api/2.0/mlflow/runs/create"
@@ -57,7 +58,7 @@ def test_a_promotion_that_passed_is_not_lost_with_a_503(
     new_version()
     losing = LosingProxy(registry.uri, lost={CREATE_RUN: 1}, arrives=arrives)
     with serving(losing) as proxy, MlflowClient(proxy.url, retry_for=30) as client:
-        assert promote(client, name, who="ada").outcome == "promoted"
+        assert promote(client, name, definition=IRIS, who="ada").outcome == "promoted"
     production = registry.version_by_alias(name, PRODUCTION)
     assert production
     assert production.version == "1"

@@ -86,9 +86,9 @@ class Counting(MlflowClient):
     reads = 0
     before_write: Iterator[None] = iter(())
 
-    def read_artifact(self, path: str) -> bytes:
+    def read_artifact(self, path: str, limit: int | None = None) -> bytes:
         self.reads += 1
-        return super().read_artifact(path)
+        return super().read_artifact(path, limit)
 
     def write_artifact(self, path: str, content: bytes) -> None:
         next(self.before_write, None)

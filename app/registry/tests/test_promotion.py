@@ -284,7 +284,7 @@ def test_a_slow_winner_is_not_taken_for_a_move_by_hand(registry: MlflowClient, n
         slow, ledger = Ledger(client, name), Ledger(registry, name)
         move = slow.claim(1, ledger.record(Decision(name, "1", None, "promote", "promoted", "", "")))
         assert move
-        promote(registry, name, "2", who="ada")
+        promote(registry, name, "2", definition=IRIS, who="ada")
         seen: list[str | None] = []
         client.after_set = lambda: seen.append(ledger.settle()[1])
         slow.apply(move)
@@ -298,9 +298,9 @@ def test_a_move_that_is_made_during_a_look_is_not_taken_for_one_by_hand(
 ) -> None:
     for _ in range(2):
         new_version()
-    promote(registry, name, "1", who="ada")
+    promote(registry, name, "1", definition=IRIS, who="ada")
     with Interrupted(registry.uri, timeout=30) as client:
-        client.before_look = lambda: promote(registry, name, "2", who="bob")
+        client.before_look = lambda: promote(registry, name, "2", definition=IRIS, who="bob")
         assert Ledger(client, name).settle()[1] == "2"
     assert [decision.action for decision in history(registry, name)] == ["promote", "promote"]
 
@@ -310,7 +310,7 @@ def test_a_move_by_hand_to_an_earlier_version_is_taken_into_the_ledger(
 ) -> None:
     for version in ("1", "2"):
         new_version()
-        promote(registry, name, version, who="ada")
+        promote(registry, name, version, definition=IRIS, who="ada")
     registry.set_alias(name, PRODUCTION, "1")
     assert Ledger(registry, name).settle()[1] == "1"
     assert [decision.action for decision in history(registry, name)] == ["outside", "promote", "promote"]
