@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.clients.mlflow import CHALLENGER, PRODUCTION, Unauthorized
+from app.clients.mlflow import CHALLENGER, PRODUCTION, REQUEST_TAG, Unauthorized
 from app.registry import feedback_store, ledger
 from app.registry.bundle import BUNDLE_TAG
 from app.runtime.processes import Server
@@ -221,3 +221,4 @@ def test_the_image_uses_the_names_of_the_platform() -> None:
     assert account_rules.FEEDBACK == feedback_store.EXPERIMENT
     assert account_rules.PROMOTIONS == ledger.PROMOTIONS_EXPERIMENT
     assert account_rules.SEQUENCE_TAG == ledger.SEQUENCE_TAG
+    assert account_rules.REQUEST_TAG == REQUEST_TAG
