@@ -11,6 +11,7 @@ from typing import Any, cast
 from prefect import get_run_logger
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 
 from app.clients.mlflow import MlflowClient
 from app.registry.ledger import Decision
@@ -39,7 +40,7 @@ def decision_about(
         the decision; None where it was still waited for after MLOPS_DECISION_SECONDS, which is logged.
 
     Raises:
-        UndecidedError: the flow run ended without a decision.
+        UndecidedError: there is no such deployment, or its flow run ended without a decision.
         MlflowError: MLflow does not answer.
     """
     settings = FlowSettings()
@@ -54,13 +55,20 @@ def decision_about(
     if not settings.promotion_deployment:
         return Decision(**promote(**parameters))
     # the parameters and nothing else, as that is all a training may ask for
-    asked = run_deployment(
-        settings.promotion_deployment,
-        parameters=parameters,
-        timeout=settings.decision_seconds,
-        poll_interval=POLL_SECONDS,
-        idempotency_key=f"promote-{run_id}",
-    )
+    try:
+        asked = run_deployment(
+            settings.promotion_deployment,
+            parameters=parameters,
+            timeout=settings.decision_seconds,
+            poll_interval=POLL_SECONDS,
+            idempotency_key=f"promote-{run_id}",
+        )
+    except ObjectNotFound as error:
+        raise UndecidedError(
+            f"version {version} of {model} is registered and not decided about: Prefect has no deployment "
+            f"{settings.promotion_deployment}. The worker makes it when it starts: restart it, and ask again with "
+            f"`prefect deployment run {settings.promotion_deployment} -p model={model}`"
+        ) from error
     run = cast(FlowRun, asked)  # outside of an event loop
     return _outcome(run, model, version, settings)
 

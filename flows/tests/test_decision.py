@@ -15,9 +15,11 @@ from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, Unauthorize
 from app.clients.prefect import PrefectClient
 from app.registry.promotion import history
 from app.runtime.processes import ChildProcess, Server
+from app.runtime.waiting import wait_until
 from app.testing.mlflow_accounts import client_of, password
+from app.testing.prefect import PrefectAdmin
 from flows.catalog import load_model
-from flows.decision import UndecidedError
+from flows.decision import UndecidedError, decision_about
 from flows.model import Gate, Model
 from flows.train import train
 
@@ -50,6 +52,13 @@ def gate(trainer: MlflowClient, prefect_server: Server, tmp_path: Path) -> Itera
     """A process that runs promotions, with the account of the gate."""
     env = {**account("gate"), "PREFECT_API_URL": prefect_server.uri, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     process = ChildProcess("gate", [sys.executable, "-c", SERVE], env, tmp_path)
+    with PrefectClient(prefect_server.uri) as prefect:
+
+        def ready() -> bool:
+            deployment = prefect.deployment("promote", "promote")
+            return deployment is not None and deployment.status == "READY"
+
+        wait_until(ready, 120, lambda: f"nobody runs promote/promote: {process.tail()}")
     yield process
     process.stop()
 
@@ -94,11 +103,20 @@ def test_a_training_says_where_its_promotion_stands_when_nobody_runs_it(
     trainer: MlflowClient, prefect_server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLOPS_DECISION_SECONDS", "1")
+    with PrefectAdmin(prefect_server.uri) as prefect:
+        if prefect.deployment("promote", "promote") is None:
+            prefect.deploy("promote", "promote", {})
     result = train("iris", who="nobody")
     assert result["decision"] is None
     assert trainer.version("iris", result["version"]).run_id == result["run_id"]
     assert "not decided after 1 s: the flow run " in caplog.text
     assert "goes on without this one" in caplog.text
+
+
+def test_a_deployment_that_is_missing_is_named(trainer: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLOPS_PROMOTION_DEPLOYMENT", "promote/nothing")
+    with pytest.raises(UndecidedError, match="Prefect has no deployment promote/nothing"):
+        decision_about("iris", "1", "none", who="", why="", cause="", only_if_better=False)
 
 
 def test_a_promotion_that_failed_fails_the_training_and_says_how_to_ask_again(
