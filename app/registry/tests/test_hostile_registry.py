@@ -75,12 +75,12 @@ def test_a_hostile_source_is_refused(path: str) -> None:
         MlflowClient.artifact_path(f"mlflow-artifacts:{path}")
 
 
-@pytest.mark.parametrize("name", ["../../../v/precious", "/etc/passwd", "a\\b", "x\x00y", "more.pkl"])
+@pytest.mark.parametrize("file", ["../../../v/precious", "/etc/passwd", "a\\b", "x\x00y", "more.pkl"])
 def test_a_hostile_name_in_the_sums_is_refused(
-    registry: MlflowClient, new_version: Any, cache: Path, name: str
+    registry: MlflowClient, new_version: Any, cache: Path, file: str
 ) -> None:
     version = new_version()
-    sums = f"{SUM}  {name}\n".encode()
+    sums = f"{SUM}  {file}\n".encode()
     registry.write_artifact(f"{registry.bundle_path(version)}/SHA256SUMS", sums)
     before = _files(cache.parent / "v")
     hostile = replace(version, tags={BUNDLE_TAG: hashlib.sha256(sums).hexdigest()})
