@@ -135,7 +135,7 @@ def _instead(kind: str) -> str:
     known = ", ".join(sorted(name.removeprefix("numpy.") for name in FUNCTIONS if name.startswith("numpy.")))
     return (
         ": a version carries no code of its own. Use a transformer of scikit-learn by its name, "
-        f"FunctionTransformer with one of NumPy's functions ({known}), or make the column in load()"
+        f"FunctionTransformer with one of NumPy's functions ({known}), or compute the column in load()"
     )
 
 
