@@ -29,6 +29,7 @@ from flows.automations import TAG, crash_automations, ensure_automations
 from flows.catalog import load_model, model_names
 
 DECIDING = ("promote", "rollback")  # the flows that move `production`, under the account of the gate
+DECIDING_CPU = "10m"  # what their Jobs reserve: they must find room beside the trainings that wait for them
 TRAININGS_QUEUE, PROMOTIONS_QUEUE = "default", "promotions"  # of the work pool; the first is Prefect's own
 
 log = logging.getLogger("mlops.deploy")
@@ -84,7 +85,8 @@ async def ensure_work_pool(client: PrefectClient, name: str, template: dict[str,
         )
     else:
         await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template, concurrency_limit=both))
-    for queue in (TRAININGS_QUEUE, PROMOTIONS_QUEUE):
+    for queue in (DECIDING_CPU = "10m"  # what their Jobs reserve: they must find room beside the trainings that wait for them
+TRAININGS_QUEUE, PROMOTIONS_QUEUE):
         try:
             existing = await client.read_work_queue_by_name(queue, work_pool_name=name)
         except ObjectNotFound:
@@ -120,7 +122,7 @@ def job_variables(deployment: RunnerDeployment, image: str) -> dict[str, Any]:
     """What differs between Jobs: the image, MLflow's account, and the compute that the model file asks for."""
     variables: dict[str, Any] = {"image": image} if image else {}
     if deployment.flow_name in DECIDING:
-        variables["account"] = "gate"
+        variables |= {"account": "gate", "cpu": DECIDING_CPU}
     if deployment.name in model_names():
         wanted = vars(load_model(deployment.name).resources)
         variables |= {name: value for name, value in wanted.items() if value}

@@ -61,7 +61,7 @@ def test_registering_twice_is_registering_once(platform: MlflowClient, of_image:
             assert registered["iris"].job_variables == {"image": "mlops/flows:2"}  # the rest is the chart's
             assert registered["iris"].work_pool_name == "k8s"
             for name in ("promote", "rollback"):
-                assert registered[name].job_variables == {"image": "mlops/flows:2", "account": "gate"}
+                assert registered[name].job_variables == {"image": "mlops/flows:2", "account": "gate", "cpu": "10m"}
                 assert registered[name].work_queue_name == "promotions"
             rules = [automation.name for automation in await client.read_automations()]
             assert len(rules) == len(set(rules)) == 1 + len(automations.DIAGNOSES)

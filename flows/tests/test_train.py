@@ -89,7 +89,7 @@ def test_tracking_is_tried_again_and_makes_one_run(platform: MlflowClient, monke
 def test_the_same_seed_and_data_give_the_same_metrics(platform: MlflowClient, iris_run: dict[str, Any]) -> None:
     again = train("iris", promote=False)
     assert again["metrics"] == iris_run["metrics"]
-    assert int(again["version"]) == int(iris_run["version"]) + 1
+    assert int(again["version"]) > int(iris_run["version"])
     assert again["decision"] is None
 
 

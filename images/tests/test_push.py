@@ -177,7 +177,7 @@ def test_the_values_are_read_as_yaml_has_them() -> None:
 
     def collect(value: Any, place: tuple[str, ...]) -> None:
         if isinstance(value, dict):
-            if "repository" in value:
+            if value.get("repository"):
                 found[place] = chart.Image(value["registry"], value["repository"], value["tag"])
             for key, inner in value.items():
                 collect(inner, (*place, key))

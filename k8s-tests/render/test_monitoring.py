@@ -222,7 +222,8 @@ def test_the_apis_monitor_is_there_where_monitoring_is_on_or_a_prometheus_is_nam
 
 
 def test_a_monitor_in_a_cluster_without_the_kind_is_refused() -> None:
-    message = bare("--set=monitoring.enabled=false", "--set=model-api.serviceMonitor.namespace=theirs")
+    cluster = "--api-versions=apiregistration.k8s.io/v1"
+    message = bare(cluster, "--set=monitoring.enabled=false", "--set=model-api.serviceMonitor.namespace=theirs")
     assert "model-api.serviceMonitor.namespace=theirs is for a cluster with the Prometheus Operator" in message
 
 

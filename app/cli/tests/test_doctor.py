@@ -75,7 +75,7 @@ def test_services_that_are_away(settings: PlatformSettings, monkeypatch: pytest.
     assert "PREFECT_API_URL" in finding_of(settings, "prefect").cure
     monkeypatch.setenv("MLFLOW_TRACKING_URI", CLOSED)
     assert "MLFLOW_TRACKING_URI" in finding_of(settings, "mlflow").cure
-    assert [f.check for f in examine(settings)] == ["mlflow", "prefect", "api", "pages"]
+    assert [f.check for f in examine(settings)] == ["mlflow", "prefect", "api", "pages", "model files"]
 
 
 def test_services_that_are_there(settings: PlatformSettings, peer: FaultyProxy) -> None:
