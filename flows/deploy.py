@@ -85,8 +85,7 @@ async def ensure_work_pool(client: PrefectClient, name: str, template: dict[str,
         )
     else:
         await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template, concurrency_limit=both))
-    for queue in (DECIDING_CPU = "10m"  # what their Jobs reserve: they must find room beside the trainings that wait for them
-TRAININGS_QUEUE, PROMOTIONS_QUEUE):
+    for queue in (TRAININGS_QUEUE, PROMOTIONS_QUEUE):
         try:
             existing = await client.read_work_queue_by_name(queue, work_pool_name=name)
         except ObjectNotFound:

@@ -24,7 +24,7 @@ from flows.model import Gate, Model
 from flows.train import train
 
 # Serves the flows that decide, as the worker does; their runs are processes with its environment.
-SERVE = "from prefect import serve; from flows.serve import deployments; serve(*deployments()[-2:])"
+SERVE = "from prefect import serve; from flows.serve import deployments; serve(*deployments([]))"
 
 
 def account(name: str) -> dict[str, str]:
