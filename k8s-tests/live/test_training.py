@@ -21,6 +21,7 @@ from app.clients.prefect import FlowRun
 from app.registry.promotion import history
 
 TRIAL = {"promote": False}  # production stays as it is
+DECIDED = r"version \d+ of iris: (promoted|refused)"
 REASON_SECONDS = 60  # from what happened to the state that says so
 
 
@@ -119,7 +120,12 @@ def test_trainings_that_fill_the_pool_are_all_decided(runs: Runs) -> None:
     started = [runs.start("train/iris", {"who": "live test"}) for _ in range(queue["concurrency_limit"] + 1)]
     for run in started:
         runs.wait(run, "COMPLETED", seconds=300)
-        assert re.search(r"version \d+ of iris: (promoted|refused)", runs.logs(run)), runs.logs(run)
+        _wait_for_decision(runs, run)
+
+
+def _wait_for_decision(runs: Runs, run: str) -> None:
+    """Wait until the run's log has the decision: its last lines come when the run has ended."""
+    wait_for(lambda: re.search(DECIDED, runs.logs(run)), lambda: f"a decision in {runs.logs(run)}", 30)
 
 
 def test_the_log_is_in_prefect(runs: Runs, trained: Trained) -> None:
