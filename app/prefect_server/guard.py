@@ -101,26 +101,29 @@ class Guard:
 
     def _of_websocket(self, scope: Scope, receive: Receive) -> Receive:
         """What Prefect hears of a websocket: first the account, then, of a run, what the rules allow."""
-        rules: list[Rules] = []
         path = scope["path"]
+        is_first, rules = True, None
 
         async def checked() -> Message:
+            nonlocal is_first, rules
             while True:
                 message = await receive()
-                text = message.get("text")
                 if message["type"] != "websocket.receive":
                     return message
-                if not rules:
+                if is_first:
+                    is_first = False
                     message, run = self._authenticated(message)
-                    if run is not None:
-                        rules.append(self._rules(run))
+                    rules = self._rules(run) if run else None
                     return message
+                if rules is None:  # another's account, which Prefect itself judges
+                    return message
+                text = message.get("text")
                 try:
                     if text is None or path not in (EVENTS_IN, EVENTS_OUT):
                         raise Refused(f"the account of a flow run has nothing to say at {path}")
                     if path == EVENTS_OUT:
-                        return {**message, "text": rules[0].narrowed(text)}
-                    await rules[0].check_event(text)
+                        return {**message, "text": rules.narrowed(text)}
+                    await rules.check_event(text)
                 except (Refused, httpx.HTTPError) as refusal:
                     log.warning("%s: left out: %s", path, refusal)
                     continue

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from app.prefect_server.run_token import ID
+
 Read = Callable[[str], Awaitable[dict[str, Any] | None]]
 
-ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 NAME = r"[^/]+"
 PROMOTE = "promote"  # the flow that a training may start
 PROMOTION_PARAMETERS = {"model", "version", "who", "why", "cause", "only_if_better"}
@@ -161,14 +162,11 @@ class Rules:
     def narrowed(self, message: str) -> str:
         """The filter of a subscription to events, as JSON text, for those of this run alone."""
         content = _parsed(message.encode())
-        if (
-            not isinstance(content, dict)
-            or content.get("type") != "filter"
-            or not isinstance(content.get("filter"), dict)
-        ):
+        wanted = content.get("filter") if isinstance(content, dict) and content.get("type") == "filter" else None
+        if not isinstance(wanted, dict):
             raise self._refused("a subscription without a filter")
-        chosen = {**content["filter"], "any_resource": None, "resource": {"id": [f"prefect.flow-run.{self.run}"]}}
-        return json.dumps({**content, "filter": chosen})
+        of_run = {"any_resource": None, "resource": {"id": [f"prefect.flow-run.{self.run}"]}}
+        return json.dumps({**content, "filter": {**wanted, **of_run}})
 
     def _refused(self, what: str) -> Refused:
         return Refused(

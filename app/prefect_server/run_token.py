@@ -8,7 +8,8 @@ import re
 from functools import cache
 
 PREFIX = "run-"
-_ACCOUNT = re.compile(rf"{PREFIX}([0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}):([0-9a-f]{{64}})")
+ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # of whatever is in Prefect
+_ACCOUNT = re.compile(rf"{PREFIX}({ID}):([0-9a-f]{{64}})")
 
 
 def auth_string(password: str, run_id: str) -> str:

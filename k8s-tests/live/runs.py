@@ -20,8 +20,10 @@ from release import CONTEXT, Platform
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.clients.prefect import ENDED, FlowRun
+from app.registry.promotion import promote
 from app.runtime.processes import free_port
 from app.testing.prefect import PrefectAdmin
+from flows.catalog import load_model
 
 BUSY_ATTEMPTS = 60  # of a request, a second each, while Prefect's SQLite is busy
 # What the named pipe of a slow source is fed with, in sh.
@@ -76,6 +78,13 @@ def production(registry: MlflowClient) -> str:
     version = registry.version_by_alias("iris", PRODUCTION)
     assert version, "no version of iris is in production"
     return version.version
+
+
+def put_back(registry: MlflowClient, version: str) -> None:
+    """Have this version of iris in production again, where a test has moved it."""
+    if production(registry) != version:
+        definition = load_model("iris").definition
+        promote(registry, "iris", version, definition=definition, who="live test", why="as it was before the test")
 
 
 def scale(platform: Platform, component: str, replicas: int) -> None:

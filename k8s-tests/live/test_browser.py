@@ -13,12 +13,10 @@ import pytest
 from namespace import wait_for
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from release import Platform
-from runs import Runs, new_version, production, registry_of
+from runs import Runs, new_version, production, put_back, registry_of
 
-from app.registry.promotion import promote
 from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
 from conftest import REPORTS
-from flows.catalog import load_model
 
 PATIENCE = 60_000  # ms
 PORT = 8080
@@ -110,15 +108,7 @@ def newcomer(platform: Platform, runs: Runs, tmp_path: Path, monkeypatch: pytest
     with registry_of(platform) as registry:
         before = production(registry)
         yield version
-        if production(registry) != before:
-            promote(
-                registry,
-                "iris",
-                before,
-                definition=load_model("iris").definition,
-                who="live test",
-                why="as it was before the test",
-            )
+        put_back(registry, before)
 
 
 def _mlflow_account(platform: Platform) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from kubernetes.stream import stream
 from load import Load
 from namespace import wait_for
 from release import Platform
-from runs import new_version, production, registry_of, restart, runs_of, scale, settled
+from runs import new_version, production, put_back, registry_of, restart, runs_of, scale, settled
 
 from app.registry.promotion import promote
 from flows.catalog import load_model
@@ -87,15 +87,7 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
                 _calm()
             pods = _versions_of_pods(platform)
         finally:
-            if production(registry) != before:
-                promote(
-                    registry,
-                    "iris",
-                    before,
-                    definition=load_model("iris").definition,
-                    who="live test",
-                    why="as it was before the test",
-                )
+            put_back(registry, before)
     load.check()
     answers = sorted(load.answers, key=lambda answer: answer.at)
     assert {answer.version for answer in answers if answer.at < promoting} == {before}
