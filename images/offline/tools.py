@@ -16,7 +16,7 @@ from images.offline.paths import BIN, KEYS, OFFLINE, TEMPORARY
 from images.offline.steps import Failure, Log, output
 
 SUMS = OFFLINE / "tools.sha256"
-TEST_TOOLS = ("prometheus", "promtool")  # what `make test` needs besides
+TEST_TOOLS = ("prometheus", "promtool", "registry")  # what `make test` needs besides
 USER_TOOLS = ("kind", "kubectl", "helm", "skaffold")  # what people call themselves
 FLAGS = ["-trimpath", "-buildvcs=false", "-mod=readonly"]
 # GOGC: the compiler collects less often, a fifth faster for 1 GiB more. kube-router is in no checksum database, its

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -195,3 +196,9 @@ def test_a_key_is_of_names_modes_and_contents(tmp_path: Path) -> None:
     (tmp_path / "a").rename(tmp_path / "b")
     keys.add(content.key(content.files(tmp_path)))
     assert len(keys) == 4
+
+
+def test_what_make_wants_by_itself_can_be_made_so() -> None:
+    wanted = re.findall(r"\$\(CLUSTER\) tool (\S+)", (paths.ROOT / "Makefile").read_text())
+    assert wanted
+    assert set(wanted) <= {*tools.USER_TOOLS, *tools.TEST_TOOLS}
