@@ -121,17 +121,27 @@ def name() -> str:
 def new_version(
     registry: MlflowClient, name: str, iris: Model, iris_rows: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Register:
-    """Fits an estimator on Iris and registers it as the next version of `name`."""
+    """Fits an estimator on Iris, and on `more` rows, and registers it as the next version of `name`."""
     monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path / "cache"))
     train, held_out = iris_rows
 
-    def make(estimator: Any = None, *, features: list[str] | None = None, **gate: Any) -> ModelVersion:
+    def make(
+        estimator: Any = None,
+        *,
+        features: list[str] | None = None,
+        feedback: pd.DataFrame | None = None,
+        more: pd.DataFrame | None = None,
+        **gate: Any,
+    ) -> ModelVersion:
         columns = features or [c for c in train.columns if c != "species"]
         estimator = iris.estimator(42) if estimator is None else estimator
-        estimator.fit(train[columns], train["species"])
+        known = pd.concat([train, more], ignore_index=True)
+        estimator.fit(known[columns], known["species"])
         model = replace(iris, gate=Gate(**{"metric": "accuracy", "threshold": 0.85, "max_regression": 0.02, **gate}))
         rows = [*columns, "species"]
         run = registry.create_run(registry.ensure_experiment(name), "test", {})
-        return register(registry, name, run, FittedModel.of(model, estimator, train[rows]), held_out[rows], {})
+        return register(
+            registry, name, run, FittedModel.of(model, estimator, known[rows]), held_out[rows], {}, feedback
+        )
 
     return make

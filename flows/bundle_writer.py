@@ -16,7 +16,7 @@ import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
 from skops import io as skops
 
-from app.registry.bundle import HELD_OUT, read_bundle, write_sums
+from app.registry.bundle import FEEDBACK, HELD_OUT, read_bundle, write_sums
 from app.registry.predictor import estimator_predictions, load_predictor, plain_rows
 from app.registry.reference import categorical_reference, numeric_reference
 from app.vocabulary import ColumnReference, Dtype, Feature, Gate, GoldenRows, Reference, Task
@@ -57,11 +57,14 @@ class FittedModel:
         return cls(estimator, features, labels, model.task, model.target, model.gate, example)
 
 
-def build_bundle(folder: Path, fitted: FittedModel, held_out: pd.DataFrame | None = None) -> str:
+def build_bundle(
+    folder: Path, fitted: FittedModel, held_out: pd.DataFrame | None = None, feedback: pd.DataFrame | None = None
+) -> str:
     """Write the bundle of a fitted estimator into an empty or missing folder, and try it as the API would.
 
     Args:
         held_out: the rows to measure it on, features and target; without them it can be served, and no gate passes it.
+        feedback: rows of feedback that it was not trained on, features and target.
 
     Returns:
         the sum of SHA256SUMS, hex.
@@ -84,6 +87,8 @@ def build_bundle(folder: Path, fitted: FittedModel, held_out: pd.DataFrame | Non
     _write_json(folder / "input_example.json", {"columns": list(fitted.features.columns), "data": plain_rows(example)})
     if held_out is not None:
         held_out.to_parquet(folder / HELD_OUT, index=False)
+    if feedback is not None and len(feedback):
+        feedback.to_parquet(folder / FEEDBACK, index=False)
     digest = write_sums(folder)
     try:
         load_predictor(read_bundle(folder, digest))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from app.registry.feedback_store import Row
 from flows.model import Model
 
 MIN_PER_CLASS = 4  # of which the split puts at least one into the held-out rows
@@ -66,75 +63,7 @@ def load(model: Model, source: str | None = None) -> tuple[pd.DataFrame, str]:
     return model.load(), f"flows/models/{model.name}.py"
 
 
-class Feedback(NamedTuple):
-    """The data with the feedback that fits it.
-
-    added: how many rows of feedback are in the frame; left_out: reason -> how many are not.
-    """
-
-    frame: pd.DataFrame
-    added: int
-    left_out: dict[str, int]
-
-
-def add_feedback(model: Model, frame: pd.DataFrame, rows: list[Row]) -> Feedback:
-    """The frame with a row for each prediction whose true label was sent, if it fits the model as it is today.
-
-    Feedback is older than the model file: a feature may have been added, a class removed or a type changed since.
-    Values are cast where nothing is lost by it (3.0 to 3), features that the model no longer has are dropped, and what
-    still does not fit is left out and counted.
-    """
-    if not rows:
-        return Feedback(frame, 0, {})
-    kinds = {str(name): kind for name, dtype in model.load().dtypes.items() if (kind := _kind(dtype))}
-    classes = set(frame[model.target]) if model.task == "classification" and model.target in frame else None
-    fitting: list[dict[str, Any]] = []
-    left_out: Counter[str] = Counter()
-    for row in rows:
-        try:
-            fitting.append(_fit(model, kinds, classes, {**row["features"], model.target: row["label"]}))
-        except _DoesNotFit as reason:
-            left_out[str(reason)] += 1
-    if fitting:
-        # a column at a time: pandas would guess a type from the values, and take text for a category's codes
-        added = pd.DataFrame({name: pd.Series([row[name] for row in fitting], dtype=PANDAS[kind])
-                              for name, kind in kinds.items() if name in frame})  # fmt: skip
-        frame = pd.concat([frame, added], ignore_index=True)
-    return Feedback(frame, len(fitting), dict(left_out))
-
-
-class _DoesNotFit(Exception):
-    """Why a row of feedback cannot be trained on."""
-
-
-def _fit(model: Model, kinds: dict[str, str], classes: set[Any] | None, values: dict[str, Any]) -> dict[str, Any]:
-    """The values that the model wants, in its types."""
-    fitted = {}
-    for name, kind in kinds.items():
-        if name not in values:
-            raise _DoesNotFit(f"it has no {name}")
-        fitted[name] = _cast_value(values[name], kind)
-        if name == model.target and classes is not None and (fitted[name] is None or fitted[name] not in classes):
-            raise _DoesNotFit(f"the label is no class of {name} any more")
-        if fitted[name] is None:
-            raise _DoesNotFit(f"{name} should be {kind}")
-    return fitted
-
-
-def _cast_value(value: Any, kind: str) -> Any:
-    """The value in the type of a signature's name, or None where that would change it."""
-    if kind == "string":
-        return value if isinstance(value, str) else None
-    if kind == "boolean" or isinstance(value, bool):
-        return value if kind == "boolean" and isinstance(value, bool) else None
-    if not isinstance(value, int | float):
-        return None
-    if kind == "double":
-        return float(value) if abs(value) <= sys.float_info.max else None
-    return int(value) if abs(value) < 2**63 and value == int(value) else None
-
-
-def _kind(dtype: Any) -> str:
+def column_kind(dtype: Any) -> str:
     """The signature's type name of a column, or "" for one that cannot be a feature."""
     if pd.api.types.is_bool_dtype(dtype):
         return "boolean"
@@ -161,7 +90,7 @@ def schema(model: Model, like: pd.DataFrame) -> pa.DataFrameSchema:
     """
     columns = {}
     for name, dtype in like.dtypes.items():
-        kind = _kind(dtype)
+        kind = column_kind(dtype)
         if not kind:
             raise DatasetError(f"column {name!r} has the type {dtype}; numbers, booleans and text can be used")
         finite = pa.Check(np.isfinite, name="finite", error="infinite values") if kind == "double" else None
@@ -199,7 +128,7 @@ def _cast(frame: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     """The frame with whole numbers as fractions and text as text, where the model's own data has these."""
     frame = frame.copy(deep=False)
     for name in frame.columns.intersection(own.columns):
-        kind, own_kind = _kind(frame[name].dtype), _kind(own[name].dtype)
+        kind, own_kind = column_kind(frame[name].dtype), column_kind(own[name].dtype)
         if own_kind == "double" and kind in ("double", "long"):
             frame[name] = frame[name].astype("float64")
         elif own_kind == kind == "string" and frame[name].notna().all():
@@ -210,7 +139,7 @@ def _cast(frame: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
 def _check_target(model: Model, target: pd.Series) -> None:
     """Raises DatasetError when the column cannot be learned: classes are missing or rare, or values are no numbers."""
     if model.task == "regression":
-        if _kind(target.dtype) not in ("double", "long"):
+        if column_kind(target.dtype) not in ("double", "long"):
             raise DatasetError(f"the target {model.target!r} of a regression must be a number")
         return
     counts = target.value_counts()
@@ -234,9 +163,9 @@ def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame) -> lis
         if check == "column_in_dataframe":
             reasons[f"column {case['failure_case']!r} is missing"] = None
         elif check.startswith("dtype"):
-            reasons[f"column {column!r} has the type {frame[column].dtype}, {_kind(own[column].dtype)} is needed"] = (
-                None
-            )
+            reasons[
+                f"column {column!r} has the type {frame[column].dtype}, {column_kind(own[column].dtype)} is needed"
+            ] = None
         elif check == "not_nullable":
             rows = cases[(cases["column"] == column) & (cases["check"] == "not_nullable")]
             reasons[
@@ -257,7 +186,7 @@ def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
     Returns:
         training rows and held-out rows.
     """
-    order = _mixed(pd.util.hash_pandas_object(frame, index=False).to_numpy(), model.split_seed)
+    order = row_order(frame, model.split_seed)
     groups = frame[model.target] if model.task == "classification" else pd.Series(0, index=frame.index)
     held_out = np.zeros(len(frame), dtype=bool)
     for _, rows in frame.groupby(groups.to_numpy()).indices.items():
@@ -267,8 +196,12 @@ def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
     return frame[~held_out].reset_index(drop=True), frame[held_out].reset_index(drop=True)
 
 
-def _mixed(hashes: np.ndarray, seed: int) -> np.ndarray:
-    """Other hashes for each seed: one step of SplitMix64 (Steele, Lea and Flood, 2014)."""
+def row_order(frame: pd.DataFrame, seed: int) -> np.ndarray:
+    """A number from 0 to 2**64 - 1 for each row, by its content and the seed alone, shape (n_rows,).
+
+    pandas' hash of the row, and one step of SplitMix64 (Steele, Lea and Flood, 2014) for the seed.
+    """
+    hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy()
     mixed = hashes + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -14,7 +14,13 @@ from flows.bundle_writer import FittedModel, build_bundle
 
 
 def register(
-    registry: MlflowClient, name: str, run_id: str, fitted: FittedModel, held_out: pd.DataFrame, tags: dict[str, str]
+    registry: MlflowClient,
+    name: str,
+    run_id: str,
+    fitted: FittedModel,
+    held_out: pd.DataFrame,
+    tags: dict[str, str],
+    feedback: pd.DataFrame | None = None,
 ) -> ModelVersion:
     """Upload the bundle, held-out rows included, to the MLflow run, then register the version.
 
@@ -24,6 +30,7 @@ def register(
         name: of the registered model, created where it is missing.
         held_out: the rows to measure the version on, features and target.
         tags: of the version; those that its bundle gives are added.
+        feedback: rows of feedback that it was not trained on, features and target; None for none.
 
     Raises:
         RegistrationError: the estimator cannot be served.
@@ -33,7 +40,7 @@ def register(
     root = registry.artifact_path(run.artifact_uri)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        digest = build_bundle(folder, fitted, held_out)
+        digest = build_bundle(folder, fitted, held_out, feedback)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             registry.write_artifact(f"{root}/model/{path.relative_to(folder).as_posix()}", path.read_bytes())
         bundle = read_bundle(folder, digest)

@@ -26,6 +26,7 @@ from flows.bundle_writer import FittedModel
 from flows.catalog import load_model
 from flows.decision import decision_about
 from flows.evaluate import Evaluation, evaluate
+from flows.feedback import Feedback, select
 from flows.model import Model
 from flows.register import register
 from flows.report import Training, markdown
@@ -54,24 +55,11 @@ _IO: dict[str, Any] = {
 
 
 @task(name="load", **_IO)
-def load_data(model: Model, source: str | None, with_feedback: bool) -> tuple[pd.DataFrame, str, dict[str, int]]:
-    """The rows to train on, as they are, where they came from, and what is to be counted of them.
-
-    with_feedback adds the labels that were sent; those that do not fit the model any more are left out.
-    """
+def load_data(model: Model, source: str | None) -> tuple[pd.DataFrame, str]:
+    """The model's own rows, as they are, and where they came from."""
     frame, origin = dataset.load(model, source)
-    log, counts = get_run_logger(), {}
-    if with_feedback:
-        with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
-            rows = feedback_store.read(registry, model.name)
-        feedback = dataset.add_feedback(model, frame, rows)
-        frame = feedback.frame
-        counts = {"feedback_rows": feedback.added, "feedback_rows_left_out": sum(feedback.left_out.values())}
-        origin += f" and {feedback.added} rows of feedback"
-        for reason, count in sorted(feedback.left_out.items()):
-            log.warning("%d rows of feedback do not fit %s any more and were left out: %s", count, model.name, reason)
-    log.info("%d rows from %s", len(frame), origin)
-    return frame, origin, counts
+    get_run_logger().info("%d rows from %s", len(frame), origin)
+    return frame, origin
 
 
 @task(name="validate", cache_policy=NO_CACHE)
@@ -84,6 +72,22 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
 def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training rows and held-out rows."""
     return dataset.split(model, frame)
+
+
+@task(name="feedback", **_IO)
+def select_feedback(model: Model, training: pd.DataFrame, held_out: pd.DataFrame, trusted: bool) -> Feedback:
+    """The labels that were sent, as far as they may be trained on; FeedbackRefused where a person has to look."""
+    log = get_run_logger()
+    with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
+        rows = feedback_store.read(registry, model.name)
+    selected = select(model, training, held_out, rows, trusted)
+    log.info(
+        "%d rows of feedback to train on, %d to compare with production on",
+        *(len(selected.training), len(selected.comparison)),
+    )
+    for reason, count in sorted(selected.left_out.items()):
+        log.warning("%d rows of feedback on %s were left out: %s", count, model.name, reason)
+    return selected
 
 
 @task(name="fit", cache_policy=NO_CACHE)
@@ -161,11 +165,16 @@ def _is_plain(value: Any) -> bool:
 
 @task(name="register", **_IO)
 def register_version(
-    model: Model, fitted: FittedModel, held_out: pd.DataFrame, run_id: str, tags: dict[str, str]
+    model: Model,
+    fitted: FittedModel,
+    held_out: pd.DataFrame,
+    feedback: pd.DataFrame | None,
+    run_id: str,
+    tags: dict[str, str],
 ) -> str:
     """Write the bundle, upload and register it; returns the version's number."""
     with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
-        version = register(registry, model.name, run_id, fitted, held_out, tags)
+        version = register(registry, model.name, run_id, fitted, held_out, tags, feedback)
     get_run_logger().info(
         "registered version %s of %s, served by %s", version.version, model.name, version.tags["serving"]
     )
@@ -178,6 +187,7 @@ def train(
     source: str | None = None,
     seed: int = 42,
     feedback: bool = False,
+    trust_feedback: bool = False,
     promote: bool = True,
     only_if_better: bool = False,
     who: str = "prefect",
@@ -189,21 +199,29 @@ def train(
         model: the name of its file.
         source: path or URL of a CSV or Parquet file, to be read instead of the model's own data.
         seed: of the estimator; the same seed and data give the same metrics.
-        feedback: add the stored feedback rows to the data.
+        feedback: train on the stored feedback too, as far as the model file allows.
+        trust_feedback: you have looked at the feedback, and it is right though it contradicts what the model answered.
         promote: try the gate after registering.
         only_if_better: promote only what is better than production: a retraining that gains nothing changes nothing.
         who, cause: for the promotion ledger.
     """
     definition = load_model(model)
-    frame, origin, counts = load_data(definition, source, feedback)
+    frame, origin = load_data(definition, source)
     frame = validate(definition, frame)
     train_rows, held_out = split(definition, frame)
+    counts, comparison = {}, None
+    if feedback:
+        selected = select_feedback(definition, train_rows, held_out, trust_feedback)
+        train_rows = pd.concat([train_rows, selected.training], ignore_index=True)
+        frame = pd.concat([frame, selected.training], ignore_index=True)
+        counts, comparison = selected.counts, selected.comparison
+        origin += f" and {len(selected.training)} rows of feedback"
     estimator = fit(definition, train_rows, seed)
     evaluation = assess(definition, estimator, held_out, seed)
     tags = {**provenance.tags(), "dataset_sha256": dataset.fingerprint(frame), "seed": str(seed), "cause": cause}
     run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, counts, tags)
     fitted = FittedModel.of(definition, estimator, train_rows, example=frame.head(1).drop(columns=definition.target))
-    version = register_version(definition, fitted, held_out, run_id, tags)
+    version = register_version(definition, fitted, held_out, comparison, run_id, tags)
     decision = None
     if promote:
         decision = decision_about(

@@ -75,7 +75,8 @@ def demo(model: str, once: bool, folder: Path, **ports: int) -> None:
 @click.argument("model")
 @click.option("--source", help="Path or URL of a CSV or Parquet file to train on instead of the model's own data.")
 @click.option("--seed", default=42, show_default=True, help="Seed of the estimator.")
-@click.option("--feedback", is_flag=True, help="Add the rows that people gave feedback on.")
+@click.option("--feedback", is_flag=True, help="Train on the labels that were sent for predictions, too.")
+@click.option("--trust-feedback", is_flag=True, help="Even where they contradict what the model answered.")
 @click.option("--no-promote", is_flag=True, help="Register the version only.")
 @click.option("--wait", default=0.0, help="Seconds to wait until MLflow and Prefect answer.")
 @click.option("--result", type=click.Path(path_type=Path), help="JSON file to write the result to.")
@@ -85,6 +86,7 @@ def train(
     source: str | None,
     seed: int,
     feedback: bool,
+    trust_feedback: bool,
     no_promote: bool,
     wait: float,
     result: Path | None,
@@ -97,6 +99,7 @@ def train(
     from flows.bundle_writer import RegistrationError
     from flows.catalog import load_model
     from flows.dataset import DatasetError, SourceUnavailable
+    from flows.feedback import FeedbackRefused
     from flows.model import ModelFileError
     from flows.train import train as train_flow
 
@@ -109,9 +112,16 @@ def train(
             raise CommandError(f"{name} does not answer at {url}", "start it with `make demo`")
     try:
         trained = train_flow(
-            model, source=source, seed=seed, feedback=feedback, promote=not no_promote, who=who, cause="mlops train"
+            model,
+            source=source,
+            seed=seed,
+            feedback=feedback,
+            trust_feedback=trust_feedback,
+            promote=not no_promote,
+            who=who,
+            cause="mlops train",
         )
-    except (DatasetError, SourceUnavailable, RegistrationError) as error:
+    except (DatasetError, SourceUnavailable, RegistrationError, FeedbackRefused) as error:
         raise CommandError(str(error)) from error
     if result:
         result.write_text(json.dumps(trained))

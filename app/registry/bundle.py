@@ -5,8 +5,11 @@ estimator.skops         the fitted scikit-learn estimator
 reference.json          statistics of the training data: the form's defaults, the drift's reference
 golden.json             rows and what the estimator itself answered for them
 input_example.json      one row
-held_out.parquet        the rows that the gate measures the version on; whoever serves it does not download them
+held_out.parquet        the rows that the gate measures the version on
+feedback.parquet        rows of feedback that it was not trained on, for telling whether a retraining gained something
 SHA256SUMS              of every file above; its own sum is the version's tag `bundle_sha256`
+
+Whoever serves the version does not download the Parquet files.
 """
 
 from __future__ import annotations
@@ -33,10 +36,12 @@ from app.vocabulary import Feature, Gate, GoldenRows, Label, Reference, Serving,
 
 SUMS = "SHA256SUMS"
 HELD_OUT = "held_out.parquet"
+FEEDBACK = "feedback.parquet"
+GATE_ONLY = frozenset({HELD_OUT, FEEDBACK})
 BUNDLE_TAG = "bundle_sha256"
 FILES = {
     *("MLmodel", "model.onnx", "conda.yaml", "python_env.yaml", "requirements.txt"),
-    *("estimator.skops", "reference.json", "golden.json", "input_example.json", HELD_OUT),
+    *("estimator.skops", "reference.json", "golden.json", "input_example.json", *GATE_ONLY),
 }
 MAX_BUNDLE = 4 * 2**30  # bytes of all files
 MAX_TEXT = 64 * 2**20  # bytes of a file that is read as JSON or YAML
@@ -66,7 +71,7 @@ class Bundle:
     reference: Reference
     golden: GoldenRows
     example: dict[str, Any]  # one row by feature name
-    held_out_sha256: str  # "" where it was registered without its held-out rows
+    gate_files: dict[str, str]  # the Parquet files that it was registered with, and their sums in hex
 
 
 def file_sha256(path: Path) -> str:
@@ -97,7 +102,7 @@ def write_sums(folder: Path) -> str:
 def verify_sums(folder: Path, expected: str | None = None) -> str:
     """Check every file against SHA256SUMS, and SHA256SUMS against `expected` (hex) where it is given.
 
-    The held-out rows need not be there.
+    What is for the gate only need not be there.
 
     Returns:
         the sum of SHA256SUMS, hex.
@@ -134,7 +139,7 @@ def _listed(raw: bytes, digest: str, expected: str | None) -> dict[str, str]:
 
 
 def _compare_names(listed: dict[str, str], names: set[str]) -> None:
-    for name in sorted((listed.keys() ^ names) - ({HELD_OUT} - names)):  # nobody downloads that to serve
+    for name in sorted((listed.keys() ^ names) - (GATE_ONLY - names)):
         raise BundleError(f"{name} is {'missing' if name in listed else f'not listed in {SUMS}'}")
 
 
@@ -156,6 +161,7 @@ def _read_verified(folder: Path, digest: str) -> Bundle:
     """Read everything but the model itself. What is in the files is what training wrote, or anybody who could."""
     name = ""
     try:
+        listed = _listed((folder / SUMS).read_bytes(), digest, None)
         mlmodel = yaml.safe_load(_text(folder, name := "MLmodel"))
         inputs = json.loads(mlmodel["signature"]["inputs"])
         metadata = mlmodel["metadata"]
@@ -173,7 +179,7 @@ def _read_verified(folder: Path, digest: str) -> Bundle:
             reference=_REFERENCE.validate_json(_finite_json(folder, name := "reference.json"), strict=True),
             golden=_GOLDEN.validate_json(_finite_json(folder, name := "golden.json"), strict=True),
             example=_example(json.loads(_finite_json(folder, name := "input_example.json"))),
-            held_out_sha256=_listed((folder / SUMS).read_bytes(), digest, None).get(HELD_OUT, ""),
+            gate_files={name: digest for name, digest in listed.items() if name in GATE_ONLY},
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, yaml.YAMLError) as error:
         raise BundleError(f"{name} cannot be read: {type(error).__name__}: {error}") from error
@@ -209,7 +215,7 @@ def _example(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def fetch_bundle(registry: MlflowClient, version: ModelVersion, cache: Path) -> Bundle:
-    """The version's bundle without its held-out rows, from the cache folder or downloaded into it, or not there at all.
+    """The version's bundle from the cache folder or downloaded into it, without what is for the gate only.
 
     Raises:
         BundleError: what MLflow holds does not fit its checksums, or is not what a bundle is.
@@ -281,27 +287,26 @@ def _download(registry: MlflowClient, source: str, folder: Path, expected: str) 
     _compare_names(listed, sizes.keys() - {SUMS})
     if sum(sizes.values()) > MAX_BUNDLE:
         raise BundleError(f"the bundle has {sum(sizes.values())} bytes, {MAX_BUNDLE} are the most")
-    for name in sorted(listed.keys() - {HELD_OUT}):
+    for name in sorted(listed.keys() - GATE_ONLY):
         _compare_sum(name, registry.download(f"{source}/{name}", folder / name, sizes[name]), listed)
 
 
-def read_held_out(registry: MlflowClient, version: ModelVersion, bundle: Bundle) -> bytes:
-    """The held-out rows of a version whose bundle was verified: a Parquet file of features and target.
+def read_gate_file(registry: MlflowClient, version: ModelVersion, bundle: Bundle, name: str) -> bytes:
+    """A Parquet file of features and target, HELD_OUT or FEEDBACK, of a version whose bundle was verified.
 
     Raises:
-        BundleError: there are none, or others than were registered.
+        BundleError: there is none, or another than was registered.
         MlflowError: MLflow does not answer.
     """
-    which = f"the held-out rows of version {version.version}"
-    if not bundle.held_out_sha256:
+    which = f"{name} of version {version.version}"
+    if name not in bundle.gate_files:
         raise BundleError(
-            f"{which} are not in its bundle, as it was registered before they had to be: "
-            f"run `mlops train {version.name}`"
+            f"{which} is not in its bundle, as it was registered before it had to be: run `mlops train {version.name}`"
         )
     try:
-        content = registry.read_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}", MAX_BUNDLE)
+        content = registry.read_artifact(f"{registry.bundle_path(version)}/{name}", MAX_BUNDLE)
     except NotFound as error:
-        raise BundleError(f"{which} are missing: {error}") from error
-    if hashlib.sha256(content).hexdigest() != bundle.held_out_sha256:
-        raise BundleError(f"{which} were altered: their sum is not the one in {SUMS}")
+        raise BundleError(f"{which} is missing: {error}") from error
+    if hashlib.sha256(content).hexdigest() != bundle.gate_files[name]:
+        raise BundleError(f"{which} was altered: its sum is not the one in {SUMS}")
     return content

@@ -16,13 +16,14 @@ from typing import Literal
 import pandas as pd
 
 from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
-from app.registry.bundle import Bundle, BundleError, fetch_bundle, read_held_out
+from app.registry.bundle import FEEDBACK, HELD_OUT, Bundle, BundleError, fetch_bundle, read_gate_file
 from app.registry.cache import prune
 from app.registry.gate_metrics import LOWER_IS_BETTER, at_least_as_good, better, evaluate
 from app.registry.predictor import Predictor, load_predictor, plain_rows
 from app.vocabulary import Check, Definition, Gate
 
 Metrics = dict[str, float]
+MIN_FEEDBACK = 10  # rows; by fewer nobody can tell which version is better
 
 
 class Refused(Exception):
@@ -144,15 +145,31 @@ def check_regression(gate: Gate, value: float, production: float, version: str) 
     return comparison
 
 
-def check_better(gate: Gate, value: float, production: float, version: str) -> str:
-    """Whether the gate's metric is better than production's, not merely as good.
+def check_better(
+    gate: Gate, value: float, production: float, version: str, on_feedback: tuple[float, float] | None = None
+) -> str:
+    """Whether there is something to gain: the gate's metric is better than production's, not merely as good.
+
+    On the held-out rows; or on rows of feedback, where on the held-out rows it passes `regression`. So feedback can
+    tell that a version learned something, and never that it is good enough.
 
     Args, returns and raises as `check_regression`.
+        on_feedback: the metric of candidate and production on rows of feedback; None where there are too few.
     """
     comparison = f"production's (version {version}) {production:.4f} on the same held-out rows"
-    if not better(gate.metric, value, production):
+    if better(gate.metric, value, production):
+        return f"is better than {comparison}"
+    if on_feedback is None:
         raise Refused("better", f"{gate.metric} {value:.4f} is not better than {comparison}: there is nothing to gain")
-    return f"is better than {comparison}"
+    passed = check_regression(gate, value, production, version)
+    fed_back = f"{on_feedback[0]:.4f} on feedback is %s than production's {on_feedback[1]:.4f}"
+    if not better(gate.metric, *on_feedback):
+        raise Refused(
+            "better",
+            f"{gate.metric} {value:.4f} is not better than {comparison}, and {fed_back % 'not better'}: "
+            "there is nothing to gain",
+        )
+    return f"{passed}, and {fed_back % 'better'}"
 
 
 # -- what they compare -----------------------------------------------------------------------------------------------
@@ -191,23 +208,23 @@ def load_production(registry: MlflowClient, model: str, version: str | None) -> 
         return None  # it is broken or gone: no reason to keep its successor out
 
 
-def held_out_rows(registry: MlflowClient, version: ModelVersion, bundle: Bundle) -> pd.DataFrame:
-    """The rows that the version was not trained on, features and target.
+def gate_rows(registry: MlflowClient, version: ModelVersion, bundle: Bundle, name: str) -> pd.DataFrame:
+    """Rows that the version was not trained on, features and target: HELD_OUT or FEEDBACK.
 
     Raises:
         Refused: they are missing, altered or damaged (`bundle`).
     """
     try:
-        rows = pd.read_parquet(io.BytesIO(read_held_out(registry, version, bundle)))
+        rows = pd.read_parquet(io.BytesIO(read_gate_file(registry, version, bundle, name)))
     except BundleError as error:
         raise Refused("bundle", str(error)) from error
     except (ValueError, OSError) as error:
-        raise Refused("bundle", f"the held-out rows of version {version.version} are damaged: {error}") from error
+        raise Refused("bundle", f"{name} of version {version.version} is damaged: {error}") from error
     lacking = {feature.name for feature in bundle.features} | {bundle.target}
     lacking -= set(rows.columns)
     if lacking or rows.empty:
-        what = f"have no column {min(lacking)!r}" if lacking else "are none"
-        raise Refused("bundle", f"the held-out rows of version {version.version} {what}")
+        what = f"no column {min(lacking)!r}" if lacking else "no rows"
+        raise Refused("bundle", f"{name} of version {version.version} has {what}")
     return rows
 
 
@@ -238,7 +255,7 @@ def judge(
         production = load_production(registry, candidate.name, current)
         if production and not allow_signature_change:
             check_signature(loaded.bundle, production.bundle, production.version)
-        rows = held_out_rows(registry, candidate, loaded.bundle)
+        rows = gate_rows(registry, candidate, loaded.bundle, HELD_OUT)
         if loaded.bundle.gate != gate:
             own = loaded.bundle.gate
             note = (
@@ -252,11 +269,37 @@ def judge(
             return Verdict("", f"{reason}; nothing to compare it with is in production{note}", metrics)
         in_production = production.measure(rows)
         metrics |= {f"production_{name}": value for name, value in in_production.items()}
-        check = check_better if only_if_better else check_regression
-        comparison = check(gate, measured[gate.metric], in_production[gate.metric], production.version)
+        values = measured[gate.metric], in_production[gate.metric]
+        if only_if_better:
+            fed_back = _on_feedback(registry, candidate, loaded, production, metrics)
+            on_feedback = (fed_back[0][gate.metric], fed_back[1][gate.metric]) if fed_back else None
+            comparison = check_better(gate, *values, production.version, on_feedback)
+        else:
+            comparison = check_regression(gate, *values, production.version)
     except Refused as refusal:
         return Verdict(refusal.check, f"{refusal}{note}", metrics)
     return Verdict("", f"{reason} and {comparison}{note}", metrics)
+
+
+def _on_feedback(
+    registry: MlflowClient, version: ModelVersion, candidate: LoadedVersion, production: LoadedVersion, metrics: Metrics
+) -> tuple[Metrics, Metrics] | None:
+    """The metrics of both on the feedback that the candidate was not trained on, which are noted in `metrics`.
+
+    None where there are too few rows.
+
+    Raises:
+        Refused: the rows are altered or damaged (`bundle`).
+    """
+    if FEEDBACK not in candidate.bundle.gate_files:
+        return None
+    rows = gate_rows(registry, version, candidate.bundle, FEEDBACK)
+    if len(rows) < MIN_FEEDBACK:
+        return None
+    both = candidate.measure(rows), production.measure(rows)
+    for who, values in zip(("candidate", "production"), both, strict=True):
+        metrics |= {f"{who}_feedback_{name}": value for name, value in values.items()}
+    return both
 
 
 def _comparable(candidate: Bundle, production: Bundle) -> bool:

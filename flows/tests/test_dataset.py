@@ -9,7 +9,6 @@ import pytest
 from flows import dataset
 from flows.catalog import load_model
 from flows.dataset import DatasetError, SourceUnavailable
-from flows.model import Gate, Model
 
 iris = load_model("iris")
 
@@ -110,73 +109,3 @@ def test_the_fingerprint_knows_values_types_and_names(frame: pd.DataFrame) -> No
     assert dataset.fingerprint(frame.copy()) == same
     assert dataset.fingerprint(_with(frame, "sepal_width", 3.3)) != same
     assert dataset.fingerprint(frame.rename(columns={"sepal_width": "w"})) != same
-
-
-def _flower(label: Any = "setosa", **features: Any) -> dict[str, Any]:
-    """A stored row of feedback on Iris."""
-    row = {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.5, "petal_width": 0.2}
-    return {"id": "x", "time": 1.0, "features": {**row, **features}, "label": label}
-
-
-def _counts() -> pd.DataFrame:
-    """A regression's data of whole numbers, text and booleans."""
-    n = np.arange(60)
-    return pd.DataFrame({"rooms": n % 7, "street": [f"s{i % 3}" for i in n], "new": n % 2 == 0, "price": 100 + n})
-
-
-homes = replace(iris, task="regression", target="price", load=_counts, gate=Gate("r2", 0.1), name="homes")
-
-
-def _home(label: Any = 120.0, **features: Any) -> dict[str, Any]:
-    return {"id": "x", "time": 1.0, "features": {"rooms": 3, "street": "s1", "new": True, **features}, "label": label}
-
-
-@pytest.mark.parametrize(
-    ("model", "row"),
-    [(iris, _flower()), (iris, _flower(petal_width=1)), (iris, _flower(colour="red")), (homes, _home()),
-     (homes, _home(rooms=4.0)), (homes, _home(label=130))],
-)  # fmt: skip
-def test_feedback_that_fits_or_can_be_cast_is_added(model: Model, row: dict[str, Any]) -> None:
-    frame = model.load()
-    feedback = dataset.add_feedback(model, frame, [row])
-    assert (feedback.added, feedback.left_out) == (1, {})
-    pd.testing.assert_frame_equal(dataset.validate(model, feedback.frame).head(len(frame)), frame)
-    assert len(dataset.validate(model, feedback.frame)) == len(frame) + 1
-
-
-@pytest.mark.parametrize(
-    ("model", "row", "reason"),
-    [
-        (iris, _flower(label="tulip"), "the label is no class of species any more"),
-        (iris, _flower(label=True), "the label is no class of species any more"),
-        (iris, _flower(petal_width="wide"), "petal_width should be double"),
-        (iris, _flower(petal_width=None), "petal_width should be double"),
-        (iris, _flower(petal_width=10**400), "petal_width should be double"),
-        (iris, {**_flower(), "features": {"sepal_length": 5.0}}, "it has no sepal_width"),
-        (homes, _home(label=120.5), "price should be long"),
-        (homes, _home(label=2.0**70), "price should be long"),
-        (homes, _home(rooms=3.5), "rooms should be long"),
-        (homes, _home(rooms=True), "rooms should be long"),
-        (homes, _home(street=5), "street should be string"),
-        (homes, _home(new=1), "new should be boolean"),
-    ],
-)
-def test_feedback_that_no_longer_fits_is_left_out_and_counted(model: Model, row: dict[str, Any], reason: str) -> None:
-    frame = model.load()
-    good = _home() if model is homes else _flower()
-    feedback = dataset.add_feedback(model, frame, [row, good, row])
-    assert (feedback.added, feedback.left_out) == (1, {reason: 2})
-    assert len(dataset.validate(model, feedback.frame)) == len(frame) + 1
-
-
-def test_feedback_is_cast_to_the_models_types_whatever_its_source_has(frame: pd.DataFrame) -> None:
-    """A CSV with whole numbers where the model has fractions does not keep fractions out."""
-    whole = frame.assign(petal_width=frame["petal_width"].astype(int))
-    feedback = dataset.add_feedback(iris, whole, [_flower()])
-    assert feedback.added == 1
-    assert dataset.validate(iris, feedback.frame)["petal_width"].iloc[-1] == 0.2
-
-
-def test_without_feedback_the_data_stays_as_it_is(frame: pd.DataFrame) -> None:
-    feedback = dataset.add_feedback(iris, frame, [])
-    assert (feedback.frame is frame, feedback.added, feedback.left_out) == (True, 0, {})

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
 import mlflow
+import pandas as pd
 import pytest
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry import feedback_store
-from app.registry.bundle import fetch_bundle
+from app.registry.bundle import HELD_OUT, fetch_bundle, read_gate_file
 from app.registry.predictor import load_predictor
 from app.runtime.processes import Server
 from app.testing.docs import ROOT, python_block
@@ -20,6 +22,7 @@ from app.testing.proxy import LosingProxy, serving
 from flows.bundle_writer import FittedModel
 from flows.catalog import load_model, load_models
 from flows.dataset import DatasetError
+from flows.feedback import FeedbackRefused
 from flows.register import register
 from flows.serve import deployments
 from flows.train import train
@@ -172,26 +175,45 @@ def test_mlflow_away_is_waited_for(
     assert platform.version("iris", result["version"]).run_id == result["run_id"]
 
 
-def test_feedback_is_trained_on_and_what_no_longer_fits_is_counted(
-    platform: MlflowClient, iris_run: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    rows = [
+def _feedback(version: str, number: int, label: str, client: str) -> list[dict[str, Any]]:
+    """Rows as the API stores them, for flowers that version called setosa."""
+    flower = {"sepal_width": 3.4, "petal_length": 1.5, "petal_width": 0.2}
+    return [
         {
-            "id": f"id-{i}",
+            "id": f"{client}-{i}",
             "time": 1.0,
+            "client": client,
             "model": "iris",
-            "version": iris_run["version"],
-            "features": {"sepal_length": 5.0, "sepal_width": 3.4, "petal_length": 1.5, "petal_width": 0.2},
+            "version": version,
+            "features": {"sepal_length": 5.005 + i / 100, **flower},
             "prediction": "setosa",
-            "label": "setosa",
+            "label": label,
         }
-        for i in range(7)
+        for i in range(number)
     ]
+
+
+def test_feedback_is_trained_on_and_never_grades_and_who_contradicts_production_stops_it(
+    platform: MlflowClient, iris_run: dict[str, Any], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    rows = _feedback(iris_run["version"], 20, "setosa", "app")
     old = {"sepal_length": 5.0}  # of a time when the model had one feature
     rows += [{**rows[0], "id": "old", "features": old}, {**rows[0], "id": "gone", "label": "tulip"}]
     feedback_store.store(platform, "iris", rows)
     result = train("iris", feedback=True, promote=False)
     run = platform.run(result["run_id"])
-    assert run.params["rows"] == str(150 + 7)
-    assert (run.metrics["feedback_rows"], run.metrics["feedback_rows_left_out"]) == (7, 2)
-    assert "1 rows of feedback do not fit iris any more and were left out: it has no sepal_width" in caplog.text
+    trained, compared = run.metrics["feedback_rows"], run.metrics["feedback_rows_to_compare"]
+    assert (trained + compared, run.metrics["feedback_rows_left_out"]) == (20, 2)
+    assert run.params["rows"] == str(150 + int(trained))
+    assert "1 rows of feedback on iris were left out: it has no sepal_width" in caplog.text
+    version = platform.version("iris", result["version"])
+    bundle = fetch_bundle(platform, version, tmp_path)
+    held_out = pd.read_parquet(io.BytesIO(read_gate_file(platform, version, bundle, HELD_OUT)))
+    assert len(held_out) == 36
+    assert not held_out["sepal_length"].isin([row["features"]["sepal_length"] for row in rows[:20]]).any()
+
+    feedback_store.store(platform, "iris", _feedback(iris_run["version"], 20, "virginica", "liar"))
+    before = len(platform.versions("iris"))
+    with pytest.raises(FeedbackRefused, match="20 of the last 20 labels of the client 'liar'"):
+        train("iris", feedback=True, promote=False)
+    assert len(platform.versions("iris")) == before

@@ -19,7 +19,7 @@ from app.registry.bundle import (
     fetch_bundle,
     file_sha256,
     read_bundle,
-    read_held_out,
+    read_gate_file,
     verify_sums,
     write_sums,
 )
@@ -148,7 +148,7 @@ def test_a_bundle_is_hashed_while_it_is_downloaded(
     fetch_bundle(registry, version, tmp_path)
     assert not hashed
     fetch_bundle(registry, version, tmp_path)
-    assert len(hashed) == len(bundle.FILES - {HELD_OUT}), "a bundle from the cache is read and hashed"
+    assert len(hashed) == len(bundle.FILES - bundle.GATE_ONLY), "a bundle from the cache is read and hashed"
 
 
 def test_altered_files_in_mlflow_never_reach_the_cache(
@@ -167,8 +167,8 @@ def test_held_out_rows_are_under_the_checksum_and_are_not_downloaded_to_serve(
     version = new_version()
     bundle = fetch_bundle(registry, version, tmp_path)
     assert HELD_OUT not in [path.name for path in bundle.path.iterdir()]
-    whole = read_held_out(registry, version, bundle)
+    whole = read_gate_file(registry, version, bundle, HELD_OUT)
     pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(whole)), iris_rows[1])
     registry.write_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}", whole + b" ")
-    with pytest.raises(BundleError, match="held-out rows of version 1 were altered"):
-        read_held_out(registry, version, bundle)
+    with pytest.raises(BundleError, match=r"held_out\.parquet of version 1 was altered"):
+        read_gate_file(registry, version, bundle, HELD_OUT)

@@ -51,3 +51,31 @@ def test_more_than_the_margin_worse_than_production_is_refused(gate: Gate, value
 def test_better_than_production_passes_both(gate: Gate, value: float, production: float) -> None:
     assert check_regression(gate, value, production, "3")
     assert "is better than production's" in check_better(gate, value, production, "3")
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "production", "fed_back"),
+    [(ACCURACY, 0.94, 0.94, (0.9, 0.4)), (ACCURACY, 0.93, 0.94, (0.9, 0.4)), (ERROR, 61.0, 60.0, (50.0, 90.0))],
+)
+def test_as_good_as_production_and_better_on_feedback_is_a_gain(
+    gate: Gate, value: float, production: float, fed_back: tuple[float, float]
+) -> None:
+    reason = check_better(gate, value, production, "3", fed_back)
+    assert f"{fed_back[0]:.4f} on feedback is better than production's {fed_back[1]:.4f}" in reason
+
+
+@pytest.mark.parametrize(
+    ("fed_back", "value", "check"),
+    [
+        ((0.4, 0.4), 0.94, "better"),
+        ((math.nan, 0.4), 0.94, "better"),
+        ((0.9, math.nan), 0.94, "better"),
+        ((1.0, 0.0), 0.91, "regression"),
+    ],
+)
+def test_feedback_makes_up_for_nothing_that_the_held_out_rows_say(
+    fed_back: tuple[float, float], value: float, check: str
+) -> None:
+    with pytest.raises(Refused) as refusal:
+        check_better(ACCURACY, value, 0.94, "3", fed_back)
+    assert refusal.value.check == check

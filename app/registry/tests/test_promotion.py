@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
@@ -23,7 +24,7 @@ from app.clients.mlflow import (
     ModelVersion,
     NotFound,
 )
-from app.registry.bundle import HELD_OUT, write_sums
+from app.registry.bundle import FEEDBACK, HELD_OUT, write_sums
 from app.registry.ledger import SEQUENCE_TAG, Decision, Ledger, ensure_model
 from app.registry.promotion import DEFINITION_TAG, history, noted_definition, promote, rollback
 from app.testing.definitions import IRIS, LENIENT, iris
@@ -101,7 +102,7 @@ def test_damaged_held_out_rows_are_refused(registry: MlflowClient, name: str, ne
     registry.write_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}", b"PAR1 half")
     decision = promote(registry, name, definition=IRIS, who="ada")
     assert (decision.outcome, decision.check) == ("refused", "bundle")
-    assert "the held-out rows of version 1 were altered" in decision.reason
+    assert "held_out.parquet of version 1 was altered" in decision.reason
 
 
 def test_other_held_out_rows_than_were_registered_do_not_decide(
@@ -114,6 +115,58 @@ def test_other_held_out_rows_than_were_registered_do_not_decide(
     registry.write_artifact(f"{registry.bundle_path(version)}/{HELD_OUT}", easy.getvalue())
     assert promote(registry, name, definition=IRIS, who="ada").outcome == "refused"
     assert production(registry, name) is None
+
+
+@pytest.fixture
+def larger_flowers(iris_rows: Any) -> pd.DataFrame:
+    """Setosas as no row of the data is: two centimetres longer everywhere."""
+    setosa = iris_rows[0][iris_rows[0]["species"] == "setosa"]
+    return setosa.assign(**{name: setosa[name] + 2 for name in setosa.columns if name != "species"})
+
+
+def test_a_retraining_that_learned_from_feedback_has_gained_something(
+    registry: MlflowClient, name: str, new_version: Any, larger_flowers: pd.DataFrame
+) -> None:
+    new_version()
+    promote(registry, name, definition=IRIS, who="ada")
+    new_version(more=larger_flowers[::2])
+    decision = promote(registry, name, definition=IRIS, who="retrainer", only_if_better=True)
+    assert (decision.outcome, decision.check) == ("refused", "better"), "no feedback to compare it on"
+    new_version(more=larger_flowers[::2], feedback=larger_flowers[1::2])
+    decision = promote(registry, name, definition=IRIS, who="retrainer", only_if_better=True)
+    assert decision.outcome == "promoted", decision.reason
+    assert decision.metrics["candidate_feedback_accuracy"] > decision.metrics["production_feedback_accuracy"]
+    assert "on feedback is better than production's" in decision.reason
+
+
+def test_feedback_lets_nothing_pass_that_the_held_out_rows_refuse(
+    registry: MlflowClient, name: str, new_version: Any, larger_flowers: pd.DataFrame
+) -> None:
+    """Perfect on what was fed back, and bad on the model's own rows."""
+    new_version()
+    promote(registry, name, definition=IRIS, who="ada")
+    constant = DummyClassifier(strategy="constant", constant="setosa")
+    new_version(constant, feedback=larger_flowers)
+    decision = promote(registry, name, definition=IRIS, who="retrainer", only_if_better=True)
+    assert (decision.outcome, decision.check) == ("refused", "threshold")
+    decision = promote(registry, name, definition=LENIENT, who="retrainer", only_if_better=True)
+    assert (decision.outcome, decision.check) == ("refused", "regression")
+    assert production(registry, name) == "1"
+
+
+def test_too_little_feedback_and_feedback_that_was_altered_decide_nothing(
+    registry: MlflowClient, name: str, new_version: Any, larger_flowers: pd.DataFrame
+) -> None:
+    new_version()
+    promote(registry, name, definition=IRIS, who="ada")
+    new_version(more=larger_flowers, feedback=larger_flowers.head(9))
+    decision = promote(registry, name, definition=IRIS, who="retrainer", only_if_better=True)
+    assert (decision.outcome, decision.check) == ("refused", "better")
+    version = new_version(more=larger_flowers[::2], feedback=larger_flowers[1::2])
+    registry.write_artifact(f"{registry.bundle_path(version)}/{FEEDBACK}", b"PAR1 other")
+    decision = promote(registry, name, definition=IRIS, who="retrainer", only_if_better=True)
+    assert (decision.outcome, decision.check) == ("refused", "bundle")
+    assert "feedback.parquet of version 3 was altered" in decision.reason
 
 
 def test_a_version_of_before_held_out_rows_were_in_the_bundle_is_trained_again_and_can_be_rolled_back_to(

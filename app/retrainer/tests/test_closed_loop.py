@@ -122,10 +122,12 @@ def test_drift_that_is_fed_back_is_retrained_and_promoted_and_without_news_the_c
     decision = history(loop.registry, loop.model)[0]
     assert (decision.version, decision.outcome, decision.who) == ("2", "promoted", "retrainer"), decision.reason
     assert decision.cause == decision.why == CAUSE
-    assert decision.metrics["candidate_accuracy"] > decision.metrics["production_accuracy"] + 0.2
+    assert "on feedback is better than production's" in decision.reason
+    assert decision.metrics["candidate_feedback_accuracy"] > decision.metrics["production_feedback_accuracy"] + 0.2
     assert loop.production() == "2"
     run = loop.registry.run(loop.registry.version(loop.model, "2").run_id)
-    assert (run.params["rows"], run.tags["cause"]) == ("750", CAUSE)
+    assert run.metrics["feedback_rows"] == 28  # a fifth of what is trained on
+    assert (run.params["rows"], run.tags["cause"]) == (str(150 + int(run.metrics["feedback_rows"])), CAUSE)
     verdict = loop.alert()
     assert verdict["outcome"] == "cooldown"
     assert "as promoted: cooldown of 3600 s" in verdict["reason"]
