@@ -31,7 +31,7 @@ test: $(READY) lint  ## every test that needs no cluster (and helm, a registry a
 	@$(CLUSTER) tool registry
 	@$(CLUSTER) tool promtool
 	@$(CLUSTER) tool prometheus
-	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-k8s: $(READY)  ## the tests that need the cluster, but for the drills
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m "not drill" $(ARGS)

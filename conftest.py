@@ -26,6 +26,14 @@ from flows.register import register
 
 Register = Callable[..., ModelVersion]
 
+# A minute or more each; a worker that began one of them last would have the other wait for it.
+LONG = ["test_closed_loop.py", "test_demo.py", "test_train.py", "test_training_decision.py", "test_main.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
