@@ -196,7 +196,7 @@ def predict(model: str, values: tuple[str, ...]) -> None:
     if malformed:
         raise click.UsageError(f"{malformed[0]!r} is not FEATURE=VALUE")
     row = [(name, value) for name, _, value in (pair.partition("=") for pair in values)]
-    with ModelApiClient(settings.api_url, settings.timeout) as api:
+    with ModelApiClient(settings.api_url, settings.timeout, key=settings.api_key) as api:
         _print(api.predict_text(model, row).model_dump_json(indent=2, exclude_none=True))
 
 
@@ -258,7 +258,7 @@ def drift(model: str, shift: float, features: str, rows: int, feedback: bool, se
         raise CommandError(str(error)) from error
     names = [name.strip() for name in features.split(",") if name.strip()]
     frame = shifted(definition, rows, shift, names, seed)
-    with ModelApiClient(url or settings.api_url, max(settings.timeout, 30)) as api:
+    with ModelApiClient(url or settings.api_url, max(settings.timeout, 30), key=settings.api_key) as api:
         for line in send(api, definition, frame, feedback):
             _print(line)
 
