@@ -18,6 +18,7 @@ from app.api.settings import MIN_KEY
 from app.cli.credentials import BY_KEY, CREDENTIALS, create, missing, refusal, rotated, run
 from app.cli.main import main
 from app.clients.kubernetes import KubernetesClient, Workload
+from app.runtime.api_keys import is_key
 from app.runtime.processes import free_port
 from app.testing.docs import ROOT
 from app.testing.kubernetes import FakeKubernetes, fake_kubernetes, write_kubeconfig
@@ -47,7 +48,8 @@ def test_values_are_long_random_and_all_different() -> None:
     assert len(random) == len(RANDOM)
     assert not random & {value.removeprefix("admin:") for value in missing({}).values()}
     for value in random:
-        assert re.fullmatch(r"[A-Za-z0-9]{32}", value), "it is quoted nowhere, in a database's address neither"
+        is_password = re.fullmatch(r"[A-Za-z0-9]{32}", value)
+        assert is_password or is_key(value), "it is quoted nowhere, in a database's address neither"
 
 
 def test_values_that_are_made_from_others_fit_them() -> None:
@@ -85,6 +87,8 @@ def test_only_what_lacks_is_added_and_it_fits_what_is_there() -> None:
     ("key", "changed"),
     [
         ("pages-password", {"pages-password", "pages-users"}),
+        ("api-key", {"api-key", "api-client-admin"}),
+        ("worker-api-key", {"worker-api-key", "api-client-worker"}),
         ("prefect-auth-string", {"prefect-auth-string", "prefect-username", "prefect-password"}),
         ("mlflow-admin-password", {"mlflow-admin-password"}),
     ],
