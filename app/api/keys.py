@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,11 +21,13 @@ from starlette.types import Scope as Request
 
 from app.api.errors import Refusal
 from app.api.metrics import Metrics
-from app.runtime.api_keys import MAX_FILE, Client, Scope, is_client_name, is_key, key_digest, read_client
+from app.runtime.api_keys import KEY_PATTERN, MAX_FILE, Client, Scope, is_client_name, key_digest, read_client
 
 LOOK_SECONDS = 2.0  # between two looks at the folder
 DAY = 86_400
 ASK_FOR_ONE = "`mlops keys create NAME --scopes {scope}` makes one, for whoever runs this API"
+
+_SENT = re.compile(rf"[Bb][Ee][Aa][Rr][Ee][Rr] +({KEY_PATTERN}) *".encode())  # the scheme in any case; a flag is slower
 
 log = logging.getLogger("mlops.keys")
 
@@ -49,13 +52,18 @@ class Bucket:
         self._at = now
         return self._tokens
 
-    def take(self, number: float = 1) -> float:
-        """Take tokens; returns 0, or the seconds until there are as many, and then none is taken."""
+    def take(self, number: float = 1) -> float | None:
+        """Take tokens, if there are as many.
+
+        Returns:
+            None where they are taken; otherwise the seconds until there are as many, or, of more than it holds, until
+            it is full.
+        """
         left = self.left()
         if left < number:
             return (min(number, self.size) - left) / self.rate
         self._tokens = left - number
-        return 0.0
+        return None
 
     def give_back(self, number: float) -> None:
         """Undo take()."""
@@ -107,17 +115,18 @@ class Keys:
         """
         if scope not in self.required:
             return None
-        key, problem = _sent_key(request)
-        if problem:
-            raise self._unknown(scope, *problem)
-        known = self._by_digest.get(key_digest(key))
+        sent = [value for name, value in request["headers"] if name == b"authorization"]
+        match = _SENT.fullmatch(sent[0]) if len(sent) == 1 else None
+        if match is None:
+            raise self._unknown(scope, *_why_no_key(sent))
+        known = self._by_digest.get(key_digest(match[1].decode()))
         if known is None:
             raise self._unknown(scope, "unknown_key", "the key is not known, or not any more")
         if not known.client.may(scope):
             scopes = ", ".join(known.client.scopes)
             why = f"the key of the client {known.name} lacks the scope {scope} (it has: {scopes})"
             raise self._refuse(known.name, "scope", 403, f"{why}; {ASK_FOR_ONE.format(scope=scope)}")
-        if known.requests and (seconds := known.requests.take()):
+        if known.requests and (seconds := known.requests.take()) is not None:
             limit = f"the limit of the client {known.name} is {known.client.requests_per_second:g} requests a second"
             raise self._too_many(known, "requests", seconds, f"{limit}: send it again in")
         return known
@@ -128,7 +137,7 @@ class Keys:
         Raises:
             Refusal: 429 it has sent as many as it may.
         """
-        if known is None or not known.labels or not (seconds := known.labels.take(number)):
+        if known is None or not known.labels or (seconds := known.labels.take(number)) is None:
             return
         left = math.floor(known.labels.left())
         limit = f"the limit of the client {known.name} is {known.client.feedback_per_day} labels a day"
@@ -234,22 +243,18 @@ class Keys:
         return clients, errors
 
 
-def _sent_key(request: Request) -> tuple[str, tuple[str, str] | None]:
-    """The key that was sent; or "", with the reason why there is none, for programs and for people."""
-    sent = [value for name, value in request["headers"] if name == b"authorization"]
+def _why_no_key(sent: list[bytes]) -> tuple[str, str]:
+    """What is wrong with the values of the header Authorization, for programs and for people."""
     if not sent:
-        return "", ("no_key", "no key was sent")
+        return "no_key", "no key was sent"
     if len(sent) > 1:
-        return "", ("malformed", "more than one header Authorization was sent")
-    scheme, _, key = sent[0].decode("latin-1").partition(" ")
-    key = key.strip(" ")
-    if scheme.lower() not in ("bearer", ""):
-        return "", ("malformed", "what was sent as Authorization is not `Bearer KEY`")
-    if not key:
-        return "", ("no_key", "the header Authorization has no key")
-    if not is_key(key):
-        return "", ("malformed", "what was sent is no key of this API: those are mlops_ and 43 characters")
-    return key, None
+        return "malformed", "more than one header Authorization was sent"
+    scheme, _, key = sent[0].partition(b" ")
+    if scheme.lower() not in (b"bearer", b""):
+        return "malformed", "what was sent as Authorization is not `Bearer KEY`"
+    if not key.strip():
+        return "no_key", "the header Authorization has no key"
+    return "malformed", "what was sent is no key of this API: those are mlops_ and 43 characters"
 
 
 class _Files(NamedTuple):

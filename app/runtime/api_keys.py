@@ -21,7 +21,8 @@ MAX_FILE = 10_000  # bytes
 # Clients of the platform itself, whose keys are in the Secret of all passwords: people and the pages; its own commands.
 BUILT_IN = {"admin": "api-key", "worker": "worker-api-key"}
 
-_KEY = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{43}}")
+KEY_PATTERN = rf"{PREFIX}[A-Za-z0-9_-]{{43}}"
+_KEY = re.compile(KEY_PATTERN)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

@@ -18,7 +18,7 @@ from app.api.settings import MIN_KEY
 from app.cli.credentials import BY_KEY, CREDENTIALS, create, missing, refusal, rotated, run
 from app.cli.main import main
 from app.clients.kubernetes import KubernetesClient, Workload
-from app.runtime.api_keys import is_key
+from app.runtime.api_keys import is_key, key_digest
 from app.runtime.processes import free_port
 from app.testing.docs import ROOT
 from app.testing.kubernetes import FakeKubernetes, fake_kubernetes, write_kubeconfig
@@ -187,6 +187,20 @@ def test_a_rotation_restarts_what_reads_the_keys_and_nothing_else(cluster: FakeK
     assert set(after) == set(before)
     assert cluster.restarted() == {"ingress", "stateful"}
     assert not [value for value in after.values() if len(value) > 20 and value in done.output]
+
+
+def test_a_new_key_of_the_api_restarts_who_sends_it_and_not_the_api(cluster: FakeKubernetes) -> None:
+    """The API reads the hash as a file, and follows it."""
+    cluster.add_secret(NAME, missing({}))
+    cluster.add_workload("deployments", "ui", {"api-key": NAME})
+    cluster.add_workload("deployments", "prefect-worker", {"worker-api-key": NAME})
+    cluster.add_workload("deployments", "model-api", {"feedback-key": NAME}, mounts=NAME)
+    done = credentials("rotate", "api-key")
+    assert done.output.splitlines() == [
+        f"new values in the Secret {NAME}: api-key, api-client-admin",
+        "restarted deployment/ui",
+    ]
+    assert key_digest(cluster.values(NAME)["api-key"]) in cluster.values(NAME)["api-client-admin"]
 
 
 def test_all_is_all_that_can_be_rotated(cluster: FakeKubernetes) -> None:

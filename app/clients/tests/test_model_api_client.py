@@ -116,7 +116,7 @@ def test_a_refused_key_says_what_to_do(guarded: Callable[[str], ModelApiClient],
         assert raised.value.cure == "Set MLOPS_API_KEY to such a key."
         assert "`mlops keys create NAME --scopes predict`" in raised.value.what
     with pytest.raises(
-        ServiceError, match=r"the limit of the client slow is 0\.01 requests a second: send it again in"
+        ServiceError, match=r"The limit of the client slow is 0\.01 requests a second: send it again in"
     ) as raised:
         guarded(slow).model(name)
     assert raised.value.status == 429
