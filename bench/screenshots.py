@@ -45,7 +45,7 @@ class Traffic(threading.Thread):
     def run(self) -> None:
         """Send until `stopping` is set."""
         try:
-            with ModelApiClient(self.api) as client:
+            with ModelApiClient(self.api, key=UiSettings().api_key) as client:
                 self._send(client)
         except ServiceError as error:
             self.error = error

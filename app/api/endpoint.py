@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.asgi import read_body, send_json
 from app.api.errors import Refusal, invalid
+from app.api.keys import Keys
 from app.api.meter import Tally
 from app.api.prediction_id import Signer
 from app.api.served_model import NoPrediction, ServedModel
@@ -57,8 +58,9 @@ def predict_rows(served: ServedModel, signer: Signer, rows: list[dict[str, Any]]
 class PredictionEndpoint:
     """An ASGI endpoint. Subclasses turn a body into rows, and predictions into a body."""
 
-    def __init__(self, models: ServedModels, signer: Signer, workers: Workers) -> None:
-        self.models, self.signer, self.workers = models, signer, workers
+    def __init__(self, models: ServedModels, signer: Signer, workers: Workers, keys: Keys) -> None:
+        self.models, self.signer, self.workers, self.keys = models, signer, workers, keys
+        self.needs_key = "predict" in keys.required
 
     def served_model(self, scope: Scope) -> ServedModel:
         """The model that the path names, or the default one.
@@ -87,6 +89,8 @@ class PredictionEndpoint:
         status, headers = 500, None
         try:
             try:
+                if self.needs_key:
+                    self.keys.admit(scope, "predict")
                 served = self.served_model(scope)
                 requests = served.meter.requests
                 content = b"" if scope["method"] != "POST" else await read_body(scope, receive)

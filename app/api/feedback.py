@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.asgi import read_body, send_json
 from app.api.errors import Invalid, Location, Refusal, field_error, invalid
 from app.api.feedback_committer import Committer
+from app.api.keys import Keys, KnownClient
 from app.api.prediction_id import InvalidPredictionId, PredictionRecord, Signer
 from app.api.row_schema import FLOAT32_MAX, read_json
 from app.api.served_models import ServedModels
@@ -36,8 +37,8 @@ class LabelledPrediction(NamedTuple):
     record: PredictionRecord
     label: Label
 
-    def row(self, at: float) -> feedback_store.Row:
-        """As it is stored. at: seconds since the epoch."""
+    def row(self, at: float, client: str) -> feedback_store.Row:
+        """As it is stored. at: seconds since the epoch; client: whose key was sent, "" where none was asked for."""
         return {
             "id": self.prediction_id,
             "time": at,
@@ -46,35 +47,48 @@ class LabelledPrediction(NamedTuple):
             "features": self.record.features,
             "prediction": self.record.prediction,
             "label": self.label,
+            "client": client,
         }
 
 
 class Feedback:
     """The endpoint, as plain ASGI. Answers `contract.StoredFeedback` for an item, and a list of them for a list."""
 
-    def __init__(self, models: ServedModels, signer: Signer, committer: Committer, workers: Workers) -> None:
-        self.models, self.signer, self.committer, self.workers = models, signer, committer, workers
+    def __init__(
+        self, models: ServedModels, signer: Signer, committer: Committer, workers: Workers, keys: Keys
+    ) -> None:
+        self.models, self.signer, self.committer, self.workers, self.keys = models, signer, committer, workers, keys
         self._counted: OrderedDict[bytes, Label] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; 201 once MLflow has stored all of its labels."""
         headers: dict[str, str] = {}
         try:
+            client = self.keys.admit(scope, "feedback")
             body = await read_body(scope, receive)
             if len(body) < INLINE_BYTES:
                 items, many = self.read(body)
             else:
                 items, many = await self.workers.run(len(body), self.read, body)
-            now = time.time()
-            rows: dict[str, list[feedback_store.Row]] = {}
-            for item in items:
-                rows.setdefault(item.record.model, []).append(item.row(now))
-            await self.committer.put(rows, len(body))
+            await self._store(items, len(body), client)
             answers = [self._count(item.record, item.label) for item in items]
             status, content = 201, to_json(answers if many else answers[0])
         except Refusal as refusal:
             status, content, headers = refusal.status, refusal.body(), refusal.headers
         await send_json(send, status, content, headers)
+
+    async def _store(self, items: list[LabelledPrediction], size: int, client: KnownClient | None) -> None:
+        """Store what was read, if the client may send so much; Refusal otherwise."""
+        self.keys.take_labels(client, len(items))
+        now, name = time.time(), client.name if client else ""
+        rows: dict[str, list[feedback_store.Row]] = {}
+        for item in items:
+            rows.setdefault(item.record.model, []).append(item.row(now, name))
+        try:
+            await self.committer.put(rows, size)
+        except Refusal:
+            self.keys.give_back_labels(client, len(items))
+            raise
 
     def read(self, body: bytes) -> tuple[list[LabelledPrediction], bool]:
         """The items of a body, and whether it was an array; nothing is taken unless all are right.

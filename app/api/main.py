@@ -23,6 +23,7 @@ from app.api.feedback import Feedback
 from app.api.feedback_committer import Committer
 from app.api.following import Follower
 from app.api.invocations import Invocations
+from app.api.keys import Keys
 from app.api.metrics import Metrics
 from app.api.open_inference import Infer
 from app.api.predict import Predict
@@ -49,13 +50,16 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     signer = Signer(settings.signing_key())
     committer = Committer(registry)
     workers = Workers()
+    keys = Keys(settings.api_keys_dir, settings.api_keys_required, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         committer.start()
+        keys.start()
         follower.start()
         yield
         follower.stop()
+        keys.stop()
         await committer.close()
         workers.close()
 
@@ -63,12 +67,12 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     telemetry: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
     app = FastAPIOffline(redoc_url=None, title="Model API", version="1", lifespan=lifespan, telemetry=telemetry)
     app.add_exception_handler(Refusal, _refuse)
-    app.state.shared = State(models, follower, metrics)
+    app.state.shared = State(models, follower, metrics, keys)
     direct = [
-        *predict.routes(Predict(models, signer, workers)),
-        *open_inference.routes(Infer(models, signer, workers)),
-        *invocations.routes(Invocations(models, signer, workers)),
-        *feedback.routes(Feedback(models, signer, committer, workers)),
+        *predict.routes(Predict(models, signer, workers, keys)),
+        *open_inference.routes(Infer(models, signer, workers, keys)),
+        *invocations.routes(Invocations(models, signer, workers, keys)),
+        *feedback.routes(Feedback(models, signer, committer, workers, keys)),
     ]
     # FastAPI has the direct routes too: it answers 405 for a method that they do not have. All routes stand in one flat
     # list, not in included routers, which the instrumentator would search anew for each request.
@@ -77,12 +81,12 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
         app.router.routes.extend(router.routes)
     app.add_route("/", lambda _: RedirectResponse("docs"), include_in_schema=False)
     app.add_middleware(DirectRoutes, routes=direct, count=metrics.instrument(app))
-    openapi.install(app, models)
+    openapi.install(app, models, keys.required)
     return app
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """The answer of FastAPI's routes to a request that they refuse."""
     assert isinstance(error, Refusal)
-    body = open_inference.infer_refusal_body(error) if request.url.path.startswith("/v2/") else error.body()
+    body = open_inference.infer_refusal_body(error) if f"{request.url.path}/".startswith("/v2/") else error.body()
     return Response(body, error.status, error.headers, "application/json")

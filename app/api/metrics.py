@@ -83,6 +83,12 @@ class Metrics(Collector):
         self.registry_up = Gauge(
             "mlops_registry_up", "Whether MLflow answered at the last look: 1 yes, 0 no.", registry=self.registry
         )
+        self.refusals = Counter(
+            "mlops_key_refusals",
+            'Number of requests that were refused for their key, by client ("" where none is known) and reason.',
+            ["client", "reason"],
+            registry=self.registry,
+        )
         self.info: dict[str, tuple[str, str, str]] = {}  # model -> version, run id, serving
         self.unserved = RequestCounts()  # requests for models that are not in service
         self._meters: dict[tuple[str, str], Meter] = {}

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from fastapi import APIRouter
 
 from app.api.served_models import ServedModels
-from app.api.state import INVALID, NOT_SERVED, Shared
+from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
 from app.contract import FeatureInfo, ModelInfo, ModelList, ModelSummary
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], dependencies=[NEEDS_KEY])
 
 
 def model_info(models: ServedModels, name: str | None) -> ModelInfo:

@@ -18,7 +18,7 @@ from app.api.errors import Invalid, Refusal, field_error, invalid
 from app.api.row_schema import json_message
 from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
-from app.api.state import INVALID, NOT_SERVED, Shared
+from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
 from app.api.tensors import DATATYPES, MATRIX, rows_of_tensors
 from app.contract import (
     InferRefused,
@@ -137,7 +137,7 @@ def infer_refusal_body(refusal: Refusal) -> bytes:
     return json.dumps({"error": refusal.message, "detail": refusal.detail}).encode()
 
 
-@router.get("")
+@router.get("", dependencies=[NEEDS_KEY])
 async def server() -> ServerMetadata:
     """The server's metadata."""
     return ServerMetadata(name="mlops-model-api", version="1", extensions=[])
@@ -157,8 +157,8 @@ async def ready(shared: Shared, response: Response) -> ServerReady:
     return ServerReady(ready=is_ready)
 
 
-@router.get("/models/{name}", responses=REFUSED)
-@router.get("/models/{name}/versions/{version}", responses=REFUSED)
+@router.get("/models/{name}", responses=REFUSED, dependencies=[NEEDS_KEY])
+@router.get("/models/{name}/versions/{version}", responses=REFUSED, dependencies=[NEEDS_KEY])
 async def metadata(shared: Shared, name: str, version: str | None = None) -> ModelMetadata:
     """Inputs and outputs of a model."""
     served = find_version(shared.models, name, version)

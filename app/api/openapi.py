@@ -6,6 +6,7 @@ FastAPI describes its own routes. The routes that are plain ASGI are described h
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,8 +19,11 @@ from app.api.row_schema import KINDS
 from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
 from app.api.tensors import DATATYPES
+from app.runtime.api_keys import Scope
 
 Json = dict[str, Any]
+_KEY = "A key of this API: mlops_ and 43 characters. Whoever runs it makes one with `mlops keys create`."
+_OPEN = ("/livez", "/readyz", "/health/live", "/ready")  # ends of the paths that never need one
 _REFERENCE = "#/components/schemas/{model}"
 _SCHEMAS: Json = models_json_schema(
     [
@@ -43,15 +47,19 @@ _SCHEMAS: Json = models_json_schema(
 )[1]["$defs"]
 
 
-def install(app: FastAPI, models: ServedModels) -> None:
-    """Make the app answer /openapi.json and /docs for the models in service."""
+def install(app: FastAPI, models: ServedModels, keys_required: Collection[Scope] = ()) -> None:
+    """Make the app answer /openapi.json and /docs for the models in service.
+
+    Args:
+        keys_required: the scopes that need a key.
+    """
     built: tuple[int, Json] = (-1, {})
 
     def openapi() -> Json:
         nonlocal built
         generation = models.generation
         if built[0] != generation:
-            built = (generation, build(app, models))
+            built = (generation, with_keys(build(app, models), keys_required))
         return built[1]
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -84,6 +92,22 @@ def build(app: FastAPI, models: ServedModels) -> Json:
         "InferInvalid": _json("What is wrong with the request, and where.", _shape(contract.InferInvalid)),
         "InferRefused": _json("Why the request is not answered.", _shape(contract.InferRefused)),
     }
+    return document
+
+
+def with_keys(document: Json, required: Collection[Scope]) -> Json:
+    """The document, in which every operation says whether it needs a key, and how it is refused for it."""
+    if not required:
+        return document
+    components = document["components"]
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": _KEY}}
+    for path, item in document["paths"].items():
+        scope: Scope = "feedback" if path.startswith("/feedback") else "predict"
+        if scope in required and not path.endswith(_OPEN):
+            for operation in item.values():
+                operation["security"] = [{"key": []}]
+                refused = _failures(401, 403, 429, prefix="Infer" if f"{path}/".startswith("/v2/") else "")
+                operation["responses"] = {**operation["responses"], **refused}
     return document
 
 

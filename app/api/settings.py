@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIN_KEY = 32  # bytes: what HMAC-SHA256 makes full use of
 
@@ -21,6 +22,8 @@ class ApiSettings(BaseSettings):
     poll_seconds: between two looks at MLflow's aliases.
     feedback_key: signs prediction ids, the same for all replicas, at least 32 bytes; when empty, one is kept in
         cache_dir.
+    api_keys_required: what needs a key, such as "predict,feedback"; by default nothing does.
+    api_keys_dir: where the clients with keys are, see app.api.keys.
     """
 
     model_config = SettingsConfigDict(env_prefix="MLOPS_")
@@ -31,6 +34,13 @@ class ApiSettings(BaseSettings):
     cache_dir: Path = Path(".mlops/cache")
     poll_seconds: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     feedback_key: str = Field(default="", repr=False)
+    api_keys_required: Annotated[frozenset[Literal["predict", "feedback"]], NoDecode] = frozenset()
+    api_keys_dir: Path = Path(".mlops/api-keys")
+
+    @field_validator("api_keys_required", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
     def signing_key(self) -> bytes:
         """The key of the prediction ids, made once where none is configured.

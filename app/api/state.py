@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from app.api.following import Follower
+from app.api.keys import Keys
 from app.api.metrics import Metrics
 from app.api.served_models import ServedModels
 from app.contract import InvalidRequest, Refused
@@ -20,6 +21,7 @@ class State:
     models: ServedModels
     follower: Follower
     metrics: Metrics
+    keys: Keys
 
 
 def _state(request: Request) -> State:
@@ -32,3 +34,10 @@ NOT_SERVED: dict[int | str, dict[str, Any]] = {
     503: {"model": Refused, "description": "There is nothing to serve yet; the detail says why."},
 }
 Shared = Annotated[State, Depends(_state)]
+
+
+async def _admit(request: Request, shared: Shared) -> None:
+    shared.keys.admit(request.scope, "predict")
+
+
+NEEDS_KEY = Depends(_admit)  # of routes that tell of models: the scope predict, where that is asked for

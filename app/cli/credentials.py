@@ -19,6 +19,8 @@ import yaml
 from app.cli.errors import CommandError
 from app.clients.errors import ServiceError
 from app.clients.kubernetes import KubernetesClient, Secret, Workload
+from app.runtime.api_keys import ADMIN as ADMIN_SCOPE
+from app.runtime.api_keys import BUILT_IN, Client, Scope, key_digest, new_key
 
 LENGTH = 32  # of a password; letters and digits, which need no quotes anywhere, in a database's address neither
 ADMIN = "admin"
@@ -35,6 +37,15 @@ def _random(_: Values) -> str:
 def _auth_string(values: Values) -> str:
     account = values.get("prefect-auth-string", "").partition(":")[0]
     return f"{account or ADMIN}:{_random(values)}"
+
+
+def _api_key(_: Values) -> str:
+    return new_key()
+
+
+def _api_client(client: str, scopes: list[Scope]) -> Callable[[Values], str]:
+    """What the API knows of a client of the platform itself: a file of its folder of clients."""
+    return lambda values: Client(scopes=scopes, sha256=[key_digest(values[BUILT_IN[client]])]).text()
 
 
 def _users(values: Values) -> str:
@@ -78,6 +89,10 @@ CREDENTIALS = (
     ),
     Credential("pages-password", former="prometheus-password"),
     Credential("pages-users", _users, "pages-password"),
+    Credential("api-key", _api_key),
+    Credential("api-client-admin", _api_client("admin", [ADMIN_SCOPE]), "api-key"),
+    Credential("worker-api-key", _api_key),
+    Credential("api-client-worker", _api_client("worker", ["predict", "feedback"]), "worker-api-key"),
     Credential("feedback-key"),
     Credential("retrainer-token"),
     Credential(
@@ -162,7 +177,7 @@ async def create(api: KubernetesClient, name: str) -> str:
             return f"the Secret {name} has all keys: nothing was changed"
         elif await api.set_values(name, secret.version, new):
             return f"added to the Secret {name}: {', '.join(new)}"
-    raise _busy(name)
+    raise busy(name)
 
 
 async def rotate(api: KubernetesClient, name: str, keys: Sequence[str]) -> list[str]:
@@ -185,15 +200,16 @@ async def rotate(api: KubernetesClient, name: str, keys: Sequence[str]) -> list[
         raise CommandError("; ".join(refusals.values()))
     chosen = keys or [key for key in BY_KEY if key not in refusals]
     for _ in range(TRIES):
-        secret = _ours(await api.secret(name), name, api.namespace)
+        secret = ours(await api.secret(name), name, api.namespace)
         new = rotated(secret.values, chosen)
         if await api.set_values(name, secret.version, new):
             readers = [w for w in workloads if w.reads & {(name, key) for key in new}]
             return [f"new values in the Secret {name}: {', '.join(new)}", *await _restart(api, readers)]
-    raise _busy(name)
+    raise busy(name)
 
 
-def _ours(secret: Secret | None, name: str, namespace: str) -> Secret:
+def ours(secret: Secret | None, name: str, namespace: str) -> Secret:
+    """The Secret, if it is there and nobody else keeps it; CommandError otherwise."""
     if secret is None:
         raise CommandError(f"the namespace {namespace} has no Secret {name}", "`mlops credentials create` makes it")
     if secret.owner:
@@ -221,12 +237,13 @@ async def _restart(api: KubernetesClient, workloads: Sequence[Workload]) -> list
     return [f"restarted {workload}" for workload in workloads]
 
 
-def _busy(name: str) -> ServiceError:
+def busy(name: str) -> ServiceError:
+    """What to raise after so many TRIES."""
     return ServiceError(f"The Secret {name} was changed by others {TRIES} times while this tried to.", "Try again.")
 
 
 def run(api: KubernetesClient, command: Callable[[KubernetesClient], Awaitable[T]]) -> T:
-    """What create() or rotate() returns, from the connection to its end."""
+    """What a command returns, from the connection to its end."""
 
     async def connected() -> T:
         async with api:

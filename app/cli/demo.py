@@ -27,6 +27,7 @@ from app.contract import ModelInfo, Prediction
 from app.registry.bundle import Bundle, fetch_bundle
 from app.registry.predictor import example_difference
 from app.runtime.processes import ChildProcess, mlflow_server, wait_for_url
+from app.runtime.settings import PlatformSettings
 from app.runtime.waiting import wait_until
 
 LABELS = {"mlflow": "MLflow", "prefect": "Prefect", "api": "Model API", "ui": "Page server", "train": "The training"}
@@ -213,7 +214,7 @@ class Demo:
     def _predict(self, version: str) -> tuple[ModelInfo, Prediction]:
         """The API's verified answer for the version's example."""
         self._await(self.api, f"{self.urls['api']}/livez", "Model API")
-        with ModelApiClient(self.urls["api"]) as api:
+        with ModelApiClient(self.urls["api"], key=PlatformSettings().api_key) as api:
             info = self._taken_up(api, version)
             answer = api.predict(self.model, info.example)
         if answer.version != version:

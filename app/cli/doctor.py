@@ -42,7 +42,7 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
     with (
         MlflowClient(timeout=settings.timeout) as registry,
         PrefectClient(timeout=settings.timeout) as prefect,
-        ModelApiClient(settings.api_url, settings.timeout) as api,
+        ModelApiClient(settings.api_url, settings.timeout, key=settings.api_key) as api,
     ):
         mlflow_finding = _run("mlflow", lambda: _mlflow(registry))
         prefect_finding = _run("prefect", lambda: f"Prefect {prefect.version()} at {prefect.url}")

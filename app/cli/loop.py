@@ -53,7 +53,7 @@ class Loop:
     def __init__(self, settings: PlatformSettings, model: str, seconds: float, retrain: bool = False) -> None:
         self.model, self.seconds, self.retrain = model, seconds, retrain
         self.registry = MlflowClient(retry_for=30)
-        self.api = ModelApiClient(settings.api_url, settings.timeout)
+        self.api = ModelApiClient(settings.api_url, settings.timeout, key=settings.api_key)
         self.prefect = PrefectClient(timeout=settings.timeout)
         self.has_prometheus = bool(settings.prometheus_url)
         self.prometheus = PrometheusClient(settings.prometheus_url, settings.timeout)

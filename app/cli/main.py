@@ -206,7 +206,7 @@ def predict(model: str, values: tuple[str, ...]) -> None:
     if malformed:
         raise click.UsageError(f"{malformed[0]!r} is not FEATURE=VALUE")
     row = [(name, value) for name, _, value in (pair.partition("=") for pair in values)]
-    with ModelApiClient(settings.api_url, settings.timeout) as api:
+    with ModelApiClient(settings.api_url, settings.timeout, key=settings.api_key) as api:
         _print(api.predict_text(model, row).model_dump_json(indent=2, exclude_none=True))
 
 
@@ -268,7 +268,7 @@ def drift(model: str, shift: float, features: str, rows: int, feedback: bool, se
         raise CommandError(str(error)) from error
     names = [name.strip() for name in features.split(",") if name.strip()]
     frame = shifted(definition, rows, shift, names, seed)
-    with ModelApiClient(url or settings.api_url, max(settings.timeout, 30)) as api:
+    with ModelApiClient(url or settings.api_url, max(settings.timeout, 30), key=settings.api_key) as api:
         for line in send(api, definition, frame, feedback):
             _print(line)
 
@@ -328,6 +328,113 @@ def print_secret(name: str, namespace: str) -> None:
     from app.cli.credentials import printed
 
     click.echo(printed(name, namespace), nl=False)
+
+
+@main.group()
+def keys() -> None:
+    """Make, rotate or revoke the keys of the model API's clients: in the cluster, or with --dir on this machine."""
+
+
+def _place_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options by which the commands find the clients."""
+    for option in (
+        context_option,
+        click.option("--name", "secret", default="mlops-api-keys", show_default=True, help="Name of the Secret."),
+        click.option("-n", "--namespace", default="mlops", show_default=True, help="Its namespace."),
+        click.option(
+            "--dir",
+            "folder",
+            type=click.Path(path_type=Path),
+            help="Folder of the clients, in place of the Secret: MLOPS_API_KEYS_DIR of an API on this machine.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@keys.command("create")
+@click.argument("client")
+@click.option("--scopes", required=True, help="What it may do, such as predict,feedback; admin for everything.")
+@click.option(
+    "--requests-per-second",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, max=1e6),
+    help="How many requests it may send to each pod; 0 for any number.",
+)
+@click.option(
+    "--feedback-per-day",
+    type=click.IntRange(0),
+    help="How many labels it may send to each pod, by default 10000; 0 for any number.",
+)
+@_place_options
+def create_key(
+    client: str, scopes: str, requests_per_second: float, feedback_per_day: int | None, **place: Any
+) -> None:
+    """Make CLIENT and print its key, this once: only a hash of it is kept."""
+    from app.cli.keys import Place, client_with, create
+    from app.runtime.api_keys import new_key
+
+    key = new_key()
+    where = Place(**place)
+    where.edit(create(client, client_with(key, scopes, requests_per_second, feedback_per_day)))
+    _print_key(key, f"made the client {client} in {where}. {where.delay}")
+    if warning := where.warning():
+        click.echo(f"Warning: {warning}", err=True)
+
+
+@keys.command("list")
+@_place_options
+def list_keys(**place: Any) -> None:
+    """Print the clients, with what each may do; no key, as none is kept."""
+    from app.cli.keys import Place, table
+
+    for line in table(Place(**place).read()):
+        _print(line)
+
+
+@keys.command("rotate")
+@click.argument("client")
+@_place_options
+def rotate_key(client: str, **place: Any) -> None:
+    """Give CLIENT another key beside the one it has, and print it; both work until the older one is retired."""
+    from app.cli.keys import Place, rotate
+    from app.runtime.api_keys import new_key
+
+    key = new_key()
+    where = Place(**place)
+    where.edit(rotate(client, key))
+    _print_key(key, f"{client} has two keys now; `mlops keys retire {client}` takes the older one away. {where.delay}")
+
+
+@keys.command("retire")
+@click.argument("client")
+@_place_options
+def retire_key(client: str, **place: Any) -> None:
+    """Take the older of its two keys away from CLIENT."""
+    from app.cli.keys import Place, retire
+
+    where = Place(**place)
+    where.edit(retire(client))
+    _print(f"{client} has the newer key alone. {where.delay}")
+
+
+@keys.command("revoke")
+@click.argument("client")
+@_place_options
+def revoke_keys(client: str, **place: Any) -> None:
+    """Remove CLIENT with its keys."""
+    from app.cli.keys import Place, revoke
+
+    where = Place(**place)
+    where.edit(revoke(client))
+    _print(f"removed the client {client} from {where}. {where.delay}")
+
+
+def _print_key(key: str, what: str) -> None:
+    """The key alone on standard output, for programs."""
+    click.echo(what, err=True)
+    _print(key)
 
 
 def _report(decision: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as `mlops credentials` asks it: one Secret, and the pods that read it.
+"""The Kubernetes API, as far as `mlops credentials` and `mlops keys` ask it: a Secret, and the pods that read it.
 
 Of the images only `flows` has kubernetes_asyncio, so no service imports this.
 """
@@ -34,12 +34,18 @@ class Secret:
 
 @dataclass(frozen=True)
 class Workload:
-    """A Deployment or StatefulSet. reads: (Secret, key) of its variables; has_volume: whether it keeps something."""
+    """A Deployment or StatefulSet.
+
+    reads: (Secret, key) of its variables.
+    has_volume: whether it keeps something.
+    mounts: the Secrets of its volumes, which it sees change.
+    """
 
     kind: Literal["deployment", "statefulset"]
     name: str
     reads: frozenset[tuple[str, str]]
     has_volume: bool = False
+    mounts: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
@@ -98,9 +104,13 @@ class KubernetesClient:
             self._ask(f"create the Secret {name}", self._core.create_namespaced_secret, body=manifest)
         )
 
-    async def set_values(self, name: str, version: str, values: Mapping[str, str]) -> bool:
-        """Set these keys of a Secret and leave all others; False where it is not in the state `version` any more."""
-        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    async def set_values(self, name: str, version: str, values: Mapping[str, str | None]) -> bool:
+        """Set these keys of a Secret, remove those with None, and leave all others.
+
+        Returns:
+            False where the Secret is not in the state `version` any more, and nothing was changed.
+        """
+        encoded = {key: value and base64.b64encode(value.encode()).decode() for key, value in values.items()}
         patch = {"metadata": {"resourceVersion": version}, "data": encoded}
         return await self._unless_conflict(
             self._ask(f"change the Secret {name}", self._core.patch_namespaced_secret, name, body=patch)
@@ -175,5 +185,16 @@ def _workload(kind: Literal["deployment", "statefulset"], item: Any) -> Workload
         for variable in container.env or []
         if variable.value_from and variable.value_from.secret_key_ref
     ]
-    claims = [volume for volume in pod.volumes or [] if volume.persistent_volume_claim]
-    return Workload(kind, item.metadata.name, frozenset((ref.name, ref.key) for ref in references), bool(claims))
+    volumes = pod.volumes or []
+    claims = [volume for volume in volumes if volume.persistent_volume_claim]
+    sources = [source.secret for volume in volumes if volume.projected for source in volume.projected.sources or []]
+    return Workload(
+        kind,
+        item.metadata.name,
+        frozenset((ref.name, ref.key) for ref in references),
+        bool(claims),
+        frozenset(
+            [source.name for source in sources if source]
+            + [volume.secret.secret_name for volume in volumes if volume.secret]
+        ),
+    )

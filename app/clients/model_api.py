@@ -11,14 +11,26 @@ import httpx
 from app.clients.errors import ServiceError, full_stop, sentence
 from app.clients.service import ServiceClient
 from app.contract import FeedbackItem, ModelInfo, ModelList, Prediction, StoredFeedback
+from app.runtime.api_keys import is_key
 from app.vocabulary import Label
+
+KEY_VARIABLE = "MLOPS_API_KEY"
 
 
 class ModelApiClient(ServiceClient):
-    """A client of the model API."""
+    """A client of the model API.
+
+    Args:
+        key: of the API, "" where it asks for none.
+        url, timeout, http: as in `ServiceClient`.
+    """
 
     name = "The model API"
     variable = "MLOPS_API_URL"
+
+    def __init__(self, url: str, timeout: float = 10.0, http: httpx.Client | None = None, key: str = "") -> None:
+        super().__init__(url, timeout, http)
+        self._key = key.strip()
 
     def check_alive(self) -> None:
         """Return when the API is up, whether or not it has a model; raise ServiceError otherwise."""
@@ -60,6 +72,16 @@ class ModelApiClient(ServiceClient):
         """The API's metrics in Prometheus' text format."""
         return self._send("GET", "/metrics").text
 
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        if not self._key:
+            return super()._send(method, path, **options)
+        if not is_key(self._key):  # httpx would quote it in its own error
+            raise ServiceError(
+                f"{KEY_VARIABLE} has no key of the model API: those are mlops_ and 43 characters.",
+                "Set it to what `mlops keys create NAME --scopes predict,feedback` printed.",
+            )
+        return super()._send(method, path, headers={"Authorization": f"Bearer {self._key}"}, **options)
+
     def _unreachable(self) -> str:
         return f"Start it with `make demo`, or set {self.variable} to where it runs."
 
@@ -70,9 +92,11 @@ class ModelApiClient(ServiceClient):
             return self.foreign("404 Not Found")
         if status == 422 and detail:
             return ServiceError(f"{self.name} did not accept this: {detail}", "Change it and send it again.", status)
-        if status in (401, 403):
-            cure = "The model API itself asks for no account: check the proxy or the ingress in front of it."
+        if status in (401, 403) and not detail:
+            cure = "The model API itself asks for a key and says so: check the proxy or the ingress in front of it."
             return ServiceError(f"{answered}: it wants an account.", cure, status)
+        if status in (401, 403):
+            return ServiceError(f"{answered}. {detail}", f"Set {KEY_VARIABLE} to such a key.", status)
         if status == 503 and detail:
             return ServiceError(detail, status=status)
         cure = "Try again in a moment. The API's log says more." if status >= 500 else ""

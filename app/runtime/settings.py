@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFECT_DEFAULT = "http://127.0.0.1:4200/api"
@@ -31,6 +32,7 @@ class PlatformSettings(BaseSettings):
     """Read from MLOPS_* when it is created.
 
     api_url, ui_url: base URLs of the model API and the pages.
+    api_key: key of the model API, "" where it asks for none.
     prometheus_url: base URL of Prometheus, "" where there is none.
     timeout: seconds for one request.
     """
@@ -38,6 +40,7 @@ class PlatformSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MLOPS_")
 
     api_url: str = "http://127.0.0.1:8086"
+    api_key: str = Field(default="", repr=False)
     ui_url: str = "http://127.0.0.1:8501"
     prometheus_url: str = ""
     timeout: float = 10.0

@@ -46,13 +46,22 @@ class FakeKubernetes:
         """The values of a Secret."""
         return {key: base64.b64decode(value).decode() for key, value in self.secrets[name]["data"].items()}
 
-    def add_workload(self, kind: str, name: str, reads: dict[str, str], claim: str = "") -> None:
-        """A workload of `deployments` or `statefulsets`. reads: key -> Secret; claim: its volume, "" for none."""
+    def add_workload(self, kind: str, name: str, reads: dict[str, str], claim: str = "", mounts: str = "") -> None:
+        """A workload of `deployments` or `statefulsets`.
+
+        Args:
+            reads: key -> Secret of its variables.
+            claim: its volume, "" for none.
+            mounts: a Secret that it has as files, "" for none.
+        """
         env = [{"name": key, "valueFrom": {"secretKeyRef": {"name": of, "key": key}}} for key, of in reads.items()]
         env.append({"name": "PLAIN", "value": "x"})
         pod: dict[str, Any] = {"containers": [{"name": "main", "env": env}]}
         if claim:
             pod["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
+        if mounts:
+            sources = [{"configMap": {"name": "x"}}, {"secret": {"name": mounts, "optional": True}}]
+            pod["volumes"] = [*pod.get("volumes", []), {"name": "files", "projected": {"sources": sources}}]
         selector = {"matchLabels": {"app": name}}
         spec = {"selector": selector, "serviceName": name, "template": {"metadata": {}, "spec": pod}}
         getattr(self, kind)[name] = {"metadata": {"name": name}, "spec": spec}
@@ -102,7 +111,8 @@ class FakeKubernetes:
             if body["metadata"]["resourceVersion"] != version:
                 self.conflicts += 1
                 return _status(409, "the object has been modified")
-            secret["data"].update(body["data"])
+            merged = {**secret["data"], **body["data"]}
+            secret["data"] = {key: value for key, value in merged.items() if value is not None}
             secret["metadata"]["resourceVersion"] = str(int(version) + 1)
         return 200, json.loads(json.dumps(secret))
 

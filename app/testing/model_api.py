@@ -96,7 +96,7 @@ def state_of(client: TestClient) -> State:
     return app.state.shared
 
 
-def metric(client: Any, name: str, **labels: str) -> float | None:
+def metric(client: Any, name: str, /, **labels: str) -> float | None:
     """A value from /metrics."""
     for family in text_string_to_metric_families(client.get("/metrics").text):
         for sample in family.samples:

@@ -16,7 +16,7 @@ from app.ui.settings import UiSettings
 def model_api() -> ModelApiClient:
     """The model API of MLOPS_API_URL."""
     settings = UiSettings()
-    return _model_api(settings.api_url, settings.ui_timeout)
+    return _model_api(settings.api_url, settings.ui_timeout, settings.api_key)
 
 
 def registry() -> MlflowClient:
@@ -43,8 +43,8 @@ def prometheus_source() -> PrometheusSource | None:
 
 # The arguments are the keys: with other settings there is another client.
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _model_api(url: str, timeout: float) -> ModelApiClient:
-    return ModelApiClient(url, timeout)
+def _model_api(url: str, timeout: float, key: str) -> ModelApiClient:
+    return ModelApiClient(url, timeout, key=key)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)

@@ -11,7 +11,7 @@ from app.runtime.settings import MlflowSettings
 class UiSettings(BaseSettings):
     """What MLOPS_* variables set for the pages; they are read when this is created.
 
-    api_url: the model API, as this process reaches it.
+    api_url, api_key: the model API, as this process reaches it; its key, "" where it asks for none.
     ui_host, ui_port: where to listen.
     ui_timeout: seconds for one request to the API or MLflow.
     prometheus_url: Prometheus, for the page Live; without one it reads the API.
@@ -23,6 +23,7 @@ class UiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MLOPS_")
 
     api_url: str = "http://127.0.0.1:8086"
+    api_key: str = Field(default="", repr=False)
     ui_host: str = "127.0.0.1"
     ui_port: int = Field(default=8501, ge=0, le=65535)
     ui_timeout: float = Field(default=10.0, gt=0, allow_inf_nan=False)

@@ -64,10 +64,13 @@ class Platform(Namespace):
         return self.credentials[ACCOUNTS[name]].removeprefix("admin:")
 
     def client(self, name: str, account: bool = True) -> httpx.Client:
-        """A client of mlflow, prefect, api or ui through the ingress, by default with the admin's account."""
+        """A client of mlflow, prefect, api or ui through the ingress, by default with the admin's account or key."""
         auth = ("admin", self.password(name)) if account and name in ACCOUNTS else None
         # the name goes into the header, as Python's resolver does not know *.localhost
-        return httpx.Client(base_url=INGRESS, headers={"Host": f"{name}.localhost:8080"}, auth=auth, timeout=30)
+        headers = {"Host": f"{name}.localhost:8080"}
+        if account and name == "api":
+            headers["Authorization"] = f"Bearer {self.credentials['api-key']}"
+        return httpx.Client(base_url=INGRESS, headers=headers, auth=auth, timeout=30)
 
     def pods(self, component: str) -> list[Any]:
         """The release's pods of a component, such as model-api."""

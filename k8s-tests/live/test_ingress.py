@@ -42,7 +42,7 @@ def test_pages_without_accounts_ask_for_one(platform: Platform, name: str, path:
 
 
 def test_programs_predict_without_an_account_and_nobody_outside_sees_metrics(platform: Platform) -> None:
-    with platform.client("api") as http:
+    with platform.client("api", account=False) as http:
         assert http.get(FLOWER).json()["prediction"] == "setosa"
         for path in ("/metrics", "/metrics/", "/x/../metrics", "/%6detrics"):
             answer = http.get(path)

@@ -34,6 +34,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "allowedHosts": ["mlflow.internal:443"],
         },
         "model-api": {
+            "keys": {"required": ["predict", "feedback"]},
             "autoscaling": {"enabled": False},
             "replicas": 3,
             "serviceMonitor": {"labels": {"release": "stack"}},
@@ -67,6 +68,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "development": {
         "global": {"devSync": True, "ingress": {"enabled": False}},
         "traefik": {"enabled": False},
+        "model-api": {"keys": {"required": []}},
         "retrainer": {"enabled": False},
         "monitoring": {"enabled": False},
         "grafana": {"enabled": False},

@@ -86,8 +86,9 @@ def test_files_that_are_named_are_in_the_mounted_configuration(manifests: list[M
 
 def test_keys_of_secrets_exist(profile: str, manifests: list[Manifest]) -> None:
     settings = PROFILES[profile].get("global", {})
+    ours = settings.get("existingSecret", "mlops-credentials")
     secrets = {m["metadata"]["name"]: set(m.get("data", {})) for m in manifests if m["kind"] == "Secret"}
-    secrets[settings.get("existingSecret", "mlops-credentials")] = KEYS
+    secrets[ours] = KEYS
     if name := settings.get("databaseSecret"):
         secrets[name] = DATABASE_KEYS
     if name := PROFILES[profile].get("prefect-server", {}).get("redis", {}).get("existingSecret"):
@@ -97,6 +98,11 @@ def test_keys_of_secrets_exist(profile: str, manifests: list[Manifest]) -> None:
             where = f"{name}: {container}.env[{variable['name']}]"
             assert reference["name"] in secrets, f"{where}: there is no Secret {reference['name']}"
             assert reference["key"] in secrets[reference["name"]], f"{where}: no key {reference['key']}"
+    for name, volume in projected(manifests):
+        sources = [source["secret"] for source in volume["projected"]["sources"]]
+        assert [source["name"] for source in sources] == ["mlops-api-keys", ours], name
+        assert sources[0]["optional"] is True, f"{name}: the Secret is made by the first `mlops keys create`"
+        assert {item["key"] for item in sources[1]["items"]} <= KEYS, name
     worker = {variable["name"]: variable.get("value") for name, _, variable in variables(manifests) if "worker" in name}
     prefix = (
         "PREFECT_INTEGRATIONS_KUBERNETES_WORKER_API_AUTH_STRING_SECRET_"  # with it Jobs get a reference, no password
@@ -110,10 +116,20 @@ def test_every_key_of_the_secret_is_used() -> None:
         for _, _, variable in variables(render_chart(PROFILES["postgres"]))
         if "secretKeyRef" in variable.get("valueFrom", {})
     }
+    for _, volume in projected(render_chart()):
+        used |= {item["key"] for source in volume["projected"]["sources"] for item in source["secret"].get("items", [])}
     used.add("mlflow-gate-password")  # of the Jobs of promotions, by the job variable `account`
     # and by what the Prometheus Operator reads
     operator_keys = re.findall(r"\{name: mlops-credentials, key: ([\w-]+)\}", rendered_text())
     assert used | set(operator_keys) | {"pages-password"} == KEYS  # of which Traefik has a hash
+
+
+def projected(manifests: list[Manifest]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(pod, volume) of every volume that is made of several."""
+    for name, pod in pods(manifests).items():
+        for volume in pod["spec"].get("volumes", []):
+            if "projected" in volume:
+                yield name, volume
 
 
 def variables(manifests: list[Manifest]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -42,7 +42,7 @@ def test_a_label_is_stored_with_all_that_training_needs(storing: Any, mlflow: Ml
     assert response.json() == {"stored": True, **expected, "correct": False}
     (row,) = read(mlflow, names["iris"])
     assert row.pop("time") > 0
-    assert row == {"id": answer["prediction_id"], "features": SETOSA, **expected}
+    assert row == {"id": answer["prediction_id"], "features": SETOSA, "client": "", **expected}
 
 
 def test_a_regression_answers_the_error(storing: Any, mlflow: MlflowClient, examples: dict[str, Example]) -> None:

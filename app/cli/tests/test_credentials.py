@@ -18,6 +18,7 @@ from app.api.settings import MIN_KEY
 from app.cli.credentials import BY_KEY, CREDENTIALS, create, missing, refusal, rotated, run
 from app.cli.main import main
 from app.clients.kubernetes import KubernetesClient, Workload
+from app.runtime.api_keys import is_key, key_digest
 from app.runtime.processes import free_port
 from app.testing.docs import ROOT
 from app.testing.kubernetes import FakeKubernetes, fake_kubernetes, write_kubeconfig
@@ -47,7 +48,8 @@ def test_values_are_long_random_and_all_different() -> None:
     assert len(random) == len(RANDOM)
     assert not random & {value.removeprefix("admin:") for value in missing({}).values()}
     for value in random:
-        assert re.fullmatch(r"[A-Za-z0-9]{32}", value), "it is quoted nowhere, in a database's address neither"
+        is_password = re.fullmatch(r"[A-Za-z0-9]{32}", value)
+        assert is_password or is_key(value), "it is quoted nowhere, in a database's address neither"
 
 
 def test_values_that_are_made_from_others_fit_them() -> None:
@@ -85,6 +87,8 @@ def test_only_what_lacks_is_added_and_it_fits_what_is_there() -> None:
     ("key", "changed"),
     [
         ("pages-password", {"pages-password", "pages-users"}),
+        ("api-key", {"api-key", "api-client-admin"}),
+        ("worker-api-key", {"worker-api-key", "api-client-worker"}),
         ("prefect-auth-string", {"prefect-auth-string", "prefect-username", "prefect-password"}),
         ("mlflow-admin-password", {"mlflow-admin-password"}),
     ],
@@ -183,6 +187,20 @@ def test_a_rotation_restarts_what_reads_the_keys_and_nothing_else(cluster: FakeK
     assert set(after) == set(before)
     assert cluster.restarted() == {"ingress", "stateful"}
     assert not [value for value in after.values() if len(value) > 20 and value in done.output]
+
+
+def test_a_new_key_of_the_api_restarts_who_sends_it_and_not_the_api(cluster: FakeKubernetes) -> None:
+    """The API reads the hash as a file, and follows it."""
+    cluster.add_secret(NAME, missing({}))
+    cluster.add_workload("deployments", "ui", {"api-key": NAME})
+    cluster.add_workload("deployments", "prefect-worker", {"worker-api-key": NAME})
+    cluster.add_workload("deployments", "model-api", {"feedback-key": NAME}, mounts=NAME)
+    done = credentials("rotate", "api-key")
+    assert done.output.splitlines() == [
+        f"new values in the Secret {NAME}: api-key, api-client-admin",
+        "restarted deployment/ui",
+    ]
+    assert key_digest(cluster.values(NAME)["api-key"]) in cluster.values(NAME)["api-client-admin"]
 
 
 def test_all_is_all_that_can_be_rotated(cluster: FakeKubernetes) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
 from app.clients.model_api import ModelApiClient
 from app.contract import FeedbackItem
+from app.registry import feedback_store
+from app.runtime.api_keys import new_key
 from app.runtime.waiting import wait_until
-from app.testing.model_api import SETOSA, VIRGINICA, bundle_of, publish, settings
+from app.testing.api_keys import add_client
+from app.testing.model_api import SETOSA, VIRGINICA, bundle_of, cache_bundle, publish, settings
 
 
 @pytest.fixture
@@ -57,3 +61,72 @@ def test_refusals_have_a_status_and_name_what_is_wrong(api: ModelApiClient, name
     with pytest.raises(ServiceError, match="tulips") as raised:
         api.model("tulips")
     assert raised.value.status == 404
+
+
+@pytest.fixture
+def guarded(
+    registry: MlflowClient, name: str, iris_bundle: Path, tmp_path: Path
+) -> Iterator[Callable[[str], ModelApiClient]]:
+    """Clients, by their key, of an API that asks for one for everything and has Iris in service."""
+    cache_bundle(tmp_path / "cache", name, iris_bundle)
+    publish(registry, name, iris_bundle)
+    values = settings(tmp_path / "cache", api_keys_required="predict,feedback", api_keys_dir=tmp_path / "clients")
+    with TestClient(create_app(values, registry)) as http:
+        yield lambda key: ModelApiClient(str(http.base_url), http=http, key=key)
+
+
+def test_a_key_is_sent_with_everything(
+    guarded: Callable[[str], ModelApiClient], registry: MlflowClient, name: str, tmp_path: Path
+) -> None:
+    key = add_client(tmp_path / "clients", "shop", "predict", "feedback")
+    api = guarded(f"{key}\n")  # as a file has it
+    wait_until(lambda: name in allowed(api))
+    answer = api.predict(name, SETOSA)
+    assert api.feedback(answer.prediction_id, "setosa").correct is True
+    assert [row["client"] for row in feedback_store.read(registry, name)] == ["shop"]
+
+
+def allowed(api: ModelApiClient) -> list[str]:
+    """The models that the API tells of; none where it knows the key not yet."""
+    try:
+        return [model.name for model in api.models().models]
+    except ServiceError:
+        return []
+
+
+def test_a_refused_key_says_what_to_do(guarded: Callable[[str], ModelApiClient], name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "clients"
+    lacking, slow = (
+        add_client(folder, "lacking", "feedback"),
+        add_client(folder, "slow", "predict", requests_per_second=0.01),
+    )
+    wait_until(lambda: allowed(guarded(slow)))
+    for key, status, message in (
+        (
+            "",
+            401,
+            "answered 401. No key was sent; send `Authorization: Bearer KEY` with a key that has the scope predict",
+        ),
+        (new_key(), 401, "The key is not known, or not any more"),
+        (lacking, 403, "The key of the client lacking lacks the scope predict"),
+    ):
+        with pytest.raises(ServiceError, match=re.escape(message)) as raised:
+            guarded(key).model(name)
+        assert raised.value.status == status
+        assert raised.value.cure == "Set MLOPS_API_KEY to such a key."
+        assert "`mlops keys create NAME --scopes predict`" in raised.value.what
+    with pytest.raises(
+        ServiceError, match=r"The limit of the client slow is 0\.01 requests a second: send it again in"
+    ) as raised:
+        guarded(slow).model(name)
+    assert raised.value.status == 429
+
+
+@pytest.mark.parametrize("key", ["nonsense", "mlops_" + "x" * 42, "mlops_" + "x" * 43 + "\nmore", "schlüssel"])
+def test_what_is_no_key_is_not_sent_and_not_shown(
+    guarded: Callable[[str], ModelApiClient], name: str, key: str
+) -> None:
+    with pytest.raises(ServiceError, match="MLOPS_API_KEY has no key of the model API") as raised:
+        guarded(key).model(name)
+    assert "`mlops keys create NAME" in raised.value.cure
+    assert key not in str(raised.value)

@@ -115,8 +115,19 @@ def dead() -> str:
 @pytest.fixture
 def lonely_api(page_examples: dict[str, Example], dead: str, tmp_path: Path) -> Iterator[str]:
     """An API that has `flowers` in its cache and an MLflow that is down."""
-    cache_bundle(tmp_path / "cache", "flowers", page_examples["iris"].bundle)
-    server = api_server(dead, tmp_path, health="/readyz")
+    yield from _with_flowers(page_examples, dead, tmp_path)
+
+
+@pytest.fixture
+def guarded_api(page_examples: dict[str, Example], dead: str, tmp_path: Path) -> Iterator[str]:
+    """The same, which asks for keys; its folder of clients is `clients`."""
+    env = {"MLOPS_API_KEYS_REQUIRED": "predict,feedback", "MLOPS_API_KEYS_DIR": str(tmp_path / "clients")}
+    yield from _with_flowers(page_examples, dead, tmp_path, **env)
+
+
+def _with_flowers(examples: dict[str, Example], mlflow: str, folder: Path, **env: str) -> Iterator[str]:
+    cache_bundle(folder / "cache", "flowers", examples["iris"].bundle)
+    server = api_server(mlflow, folder, health="/readyz", **env)
     server.start()
     yield server.uri
     server.stop(10)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +10,9 @@ from app.clients.mlflow import MlflowClient
 from app.contract import FeatureInfo
 from app.registry import feedback_store
 from app.registry.reference import OTHER
+from app.runtime.api_keys import new_key
+from app.runtime.waiting import wait_until
+from app.testing.api_keys import add_client, bearer
 from app.testing.pages import click, open_page, ran, read
 from app.testing.proxy import FaultyProxy, serving
 from app.ui.pages.prediction_form import decimals, warn_of_unseen
@@ -212,3 +216,23 @@ def test_a_version_that_could_not_be_loaded_is_told(served: Any, monkeypatch: py
         monkeypatch.setenv("MLOPS_API_URL", peer.url)
         shown = read(open_page("predict", name).warning)
     assert "Version 9 is in production but cannot be loaded: a file was altered. Version 1 answers instead" in shown
+
+
+def test_the_page_sends_its_key(guarded_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow is away: a label that gets past the key is not stored."""
+    monkeypatch.setenv("MLOPS_API_URL", guarded_api)
+    key = add_client(tmp_path / "clients", "admin", "admin")
+    with httpx.Client(base_url=guarded_api, headers=bearer(key)) as http:
+        wait_until(lambda: http.get("/models").is_success)
+    for sent, said in (("", "No key was sent"), (new_key(), "The key is not known")):
+        monkeypatch.setenv("MLOPS_API_KEY", sent)
+        shown = read(open_page("predict").error)
+        assert said in shown
+        assert "Set MLOPS_API_KEY to such a key." in shown
+        assert not sent or sent not in shown
+    monkeypatch.setenv("MLOPS_API_KEY", key)
+    app = click(open_page("predict"), "Predict")
+    assert len(app.title) == 2
+    click(app, "setosa")
+    assert "Not stored." in read(app.error)
+    assert "answered 401" not in read(app.error)
