@@ -403,11 +403,14 @@ def test_other_names_and_the_same_key_twice_are_left_out(
     for name in ("b", "n" * 64, "with space", "-x"):
         (folder / name).write_bytes((folder / "a").read_bytes())
     (folder / "c").mkdir()
+    (folder / "d").symlink_to("d")
+    (folder / "e").symlink_to("nowhere")
     (folder / "..data").write_text("none of ours")
     with caplog.at_level(logging.ERROR, "mlops.keys"):
         client = start()
     assert "/b: the client a has the same key" in caplog.text
     assert "/c: " in caplog.text
+    assert "/d: [Errno 40] Too many levels of symbolic links" in caplog.text
     assert caplog.text.count("a name is up to 63") == 3
     assert "..data" not in caplog.text
     assert client.get("/predict", params=SETOSA, headers=bearer(key)).status_code == 200
