@@ -7,7 +7,6 @@ many keys it has, and of this process: of a pod, where there are several.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import re
@@ -221,25 +220,30 @@ class Keys:
             return _Files({}, f"the folder {self.folder} cannot be read: {error.strerror}")
         states: dict[Path, tuple[int, ...]] = {}
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):  # removed just now
+            try:
                 stat = path.stat()
                 states[path] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            except FileNotFoundError:
+                continue  # removed just now
+            except OSError:
+                states[path] = ()  # reading it will say what is wrong
         return _Files(states, "" if states else f"the folder {self.folder} is empty")
 
     def _read(self, paths: Iterable[Path]) -> tuple[dict[str, KnownClient], list[str]]:
         """The clients by name, and what is wrong with the files of others."""
         clients: dict[str, KnownClient] = {}
+        owners: dict[str, str] = {}  # by the hashes of their keys
         errors: list[str] = []
         for path in paths:
             try:
                 client = _client_of(path)
-                for other in clients.values():
-                    if set(client.sha256) & set(other.client.sha256):
-                        raise ValueError(f"the client {other.name} has the same key")
+                if twice := [owners[digest] for digest in client.sha256 if digest in owners]:
+                    raise ValueError(f"the client {twice[0]} has the same key")
             except (ValueError, OSError) as error:
                 errors.append(f"the client {path.name} is left out, its keys are refused: {path}: {error}")
             else:
                 clients[path.name] = KnownClient(path.name, client, self.clients.get(path.name))
+                owners.update(dict.fromkeys(client.sha256, path.name))
         return clients, errors
 
 

@@ -14,8 +14,9 @@ from fastapi.testclient import TestClient
 
 from app import contract
 from app.api import keys as keys_module
-from app.api.keys import Bucket
+from app.api.keys import Bucket, Keys
 from app.api.main import create_app
+from app.api.metrics import Metrics
 from app.clients.mlflow import MlflowClient
 from app.registry.feedback_store import read
 from app.runtime.api_keys import Client, Scope, key_digest, new_key
@@ -402,11 +403,14 @@ def test_other_names_and_the_same_key_twice_are_left_out(
     for name in ("b", "n" * 64, "with space", "-x"):
         (folder / name).write_bytes((folder / "a").read_bytes())
     (folder / "c").mkdir()
+    (folder / "d").symlink_to("d")
+    (folder / "e").symlink_to("nowhere")
     (folder / "..data").write_text("none of ours")
     with caplog.at_level(logging.ERROR, "mlops.keys"):
         client = start()
     assert "/b: the client a has the same key" in caplog.text
     assert "/c: " in caplog.text
+    assert "/d: [Errno 40] Too many levels of symbolic links" in caplog.text
     assert caplog.text.count("a name is up to 63") == 3
     assert "..data" not in caplog.text
     assert client.get("/predict", params=SETOSA, headers=bearer(key)).status_code == 200
@@ -432,6 +436,56 @@ def kubernetes_secret(folder: Path, number: int, texts: dict[str, str]) -> None:
             old.rmdir()
 
 
+def test_whenever_the_folder_is_read_a_client_that_stays_is_known(folder: Path) -> None:
+    """Looks as quickly as swaps, so that many a look falls into one."""
+    key = new_key()
+    stays = Client(scopes=["predict"], sha256=[key_digest(key)]).text()
+    other = Client(scopes=["predict"], sha256=[key_digest(new_key())]).text()
+    kubernetes_secret(folder, 0, {"stays": stays})
+    keys = Keys(folder, ["predict"], Metrics())
+    keys.look()
+    swapping = threading.Event()
+
+    def swap() -> None:
+        for number in range(1, 400):
+            kubernetes_secret(folder, number, {"stays": stays, f"other-{number % 7}": other})
+        swapping.set()
+
+    request = {"headers": [(b"authorization", f"Bearer {key}".encode())]}
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(swap)
+        while not swapping.is_set():
+            keys.look()
+            assert keys.admit(request, "predict")
+        done.result()
+    keys.look()
+    assert set(keys.clients) == {"stays", f"other-{399 % 7}"}
+
+
+def test_what_is_read_of_a_folder_that_changes_meanwhile_does_not_count(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the kubelet removes the old files between the look at a link and the reading of what it leads to."""
+    key = new_key()
+    stays = Client(scopes=["predict"], sha256=[key_digest(key)]).text()
+    kubernetes_secret(folder, 0, {"stays": stays})
+    keys = Keys(folder, ["predict"], Metrics())
+    keys.look()
+    kubernetes_secret(folder, 1, {"stays": stays})
+
+    def swapped(path: Path) -> Client:
+        monkeypatch.undo()
+        kubernetes_secret(folder, 2, {"stays": stays, "late": json.dumps(GOOD)})
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(keys_module, "_client_of", swapped)
+    request = {"headers": [(b"authorization", f"Bearer {key}".encode())]}
+    for expected in ({"stays"}, {"stays", "late"}):
+        keys.look()
+        assert set(keys.clients) == expected
+        assert keys.admit(request, "predict")
+
+
 def test_a_mounted_secret_that_is_swapped_while_requests_run_fails_none(
     process: Callable[..., Server], examples: dict[str, Example], tmp_path: Path, folder: Path
 ) -> None:
@@ -455,7 +509,7 @@ def test_a_mounted_secret_that_is_swapped_while_requests_run_fails_none(
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=server.uri, headers=bearer(late)) as client:
         asking = pool.submit(ask)
         try:
-            for number in range(1, 40):
+            for number in range(1, 10):
                 kubernetes_secret(folder, number, {"stays": stays, f"other-{number}": "broken"})
             new = Client(scopes=["predict"], sha256=[key_digest(late)]).text()
             kubernetes_secret(folder, 100, {"stays": stays, "late": new})
