@@ -1,0 +1,121 @@
+"""MLflow and Prefect that are written to while they are backed up; restored into empty folders, everything is compared."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.backup.restore import check, restore
+from app.backup.save import Job, Saved, save
+from app.backup.store import FolderStore, backup_name
+from app.clients.mlflow import MlflowClient
+from app.registry import feedback_store
+from app.runtime import processes
+from app.runtime.processes import Server, free_port
+from app.testing.mlflow_accounts import client_of, server_with_accounts
+from app.testing.prefect import PrefectAdmin
+
+NOW = datetime(2026, 11, 27, 2, 0, tzinfo=UTC)
+NAME = backup_name("team.mlops", NOW)
+Rows = dict[str, list[tuple[object, ...]]]
+
+
+def rows(path: Path) -> Rows:
+    """Every row of every table."""
+    with closing(sqlite3.connect(path)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {t: sorted(connection.execute(f"SELECT * FROM {t}"), key=repr) for t in tables}  # noqa: S608
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def busy(write: Callable[[int], None]) -> Iterator[list[int]]:
+    """Somebody who writes without a pause: the numbers of what was acknowledged. At least five are before the body."""
+    done: list[int] = []
+    stop, begun = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                write(len(done))
+                done.append(len(done))
+                if len(done) == 5:
+                    begun.set()
+        except BaseException as error:
+            failures.append(error)
+            begun.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(60)
+    try:
+        yield done
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures, failures
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = server_with_accounts(tmp_path_factory.mktemp("served"))
+    server.start()
+    yield server
+    server.stop()
+
+
+def feedback(number: int) -> dict[str, object]:
+    return {"id": f"p-{number}", "label": "setosa"}
+
+
+def test_all_that_mlflow_acknowledged_before_is_there_again(mlflow: Server, tmp_path: Path) -> None:
+    source, target = mlflow.logs, tmp_path / "target"
+    with client_of(mlflow, "admin") as registry:
+        experiment = registry.ensure_experiment("backup")
+        run = registry.create_run(experiment, "test", {})
+        registry.log(run.run_id, metrics={"accuracy": 0.97})
+
+        def write(number: int) -> None:
+            feedback_store.store(registry, "iris", [feedback(number)])
+            registry.log(run.run_id, metrics={f"m{number}": number})
+
+        store = FolderStore(tmp_path / "kept")
+        with busy(write) as done:
+            before = len(done)
+            saved = save(Job("mlflow", source, "team.mlops", NAME), store)
+            wrote_meanwhile = len(done) > before
+        assert wrote_meanwhile, "nothing was written while it was saved"
+        after = registry.run(run.run_id)
+    target.mkdir()
+    restored = restore(store, NAME, "mlflow", target)
+    assert restored.counts == {k: v for k, v in saved.contents.counts.items() if k != "artifact files"}
+    assert restored.counts["users"] == 4
+    copy = Server(
+        "restored", *_server_on(target, tmp_path), "/health", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, tmp_path
+    )
+    copy.start()
+    try:
+        with MlflowClient(copy.uri, timeout=30) as registry:
+            there = registry.run(run.run_id).metrics
+            stored = {row["id"] for row in feedback_store.load(registry, "iris")}
+    finally:
+        copy.stop()
+    assert {f"m{number}" for number in range(before)} <= there.keys()
+    assert all(after.metrics[key] == value for key, value in there.items())
+    assert {f"p-{number}" for number in range(before)} <= stored
+
+
+def _server_on(folder: Path, logs: Path) -> tuple[list[str], str]:
+    port = free_port()
+    command, _ = processes.mlflow_server(port, folder)
+    return command, f"http://127.0.0.1:{port}"
