@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from app.backup.restore import check, restore
-from app.backup.save import Job, Saved, save
+from app.backup.restore import restore
+from app.backup.save import Job, save
 from app.backup.store import FolderStore, backup_name
 from app.clients.mlflow import MlflowClient
 from app.registry import feedback_store
 from app.runtime import processes
 from app.runtime.processes import Server, free_port
-from app.testing.mlflow_accounts import client_of, server_with_accounts
+from app.testing.mlflow_accounts import client_of
 from app.testing.prefect import PrefectAdmin
 
 NOW = datetime(2026, 11, 27, 2, 0, tzinfo=UTC)
@@ -66,28 +66,19 @@ def busy(write: Callable[[int], None]) -> Iterator[list[int]]:
     assert not failures, failures
 
 
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = server_with_accounts(tmp_path_factory.mktemp("served"))
-    server.start()
-    yield server
-    server.stop()
-
-
 def feedback(number: int) -> dict[str, object]:
     return {"id": f"p-{number}", "label": "setosa"}
 
 
-def test_all_that_mlflow_acknowledged_before_is_there_again(mlflow: Server, tmp_path: Path) -> None:
-    source, target = mlflow.logs, tmp_path / "target"
-    with client_of(mlflow, "admin") as registry:
+def test_all_that_mlflow_acknowledged_before_is_there_again(mlflow_with_accounts: Server, tmp_path: Path) -> None:
+    source, target = mlflow_with_accounts.logs, tmp_path / "target"
+    with client_of(mlflow_with_accounts, "admin") as registry:
         experiment = registry.ensure_experiment("backup")
         run = registry.create_run(experiment, "test", {})
-        registry.log(run.run_id, metrics={"accuracy": 0.97})
 
         def write(number: int) -> None:
             feedback_store.store(registry, "iris", [feedback(number)])
-            registry.log(run.run_id, metrics={f"m{number}": number})
+            registry.log(run, metrics={f"m{number}": number})
 
         store = FolderStore(tmp_path / "kept")
         with busy(write) as done:
@@ -95,7 +86,7 @@ def test_all_that_mlflow_acknowledged_before_is_there_again(mlflow: Server, tmp_
             saved = save(Job("mlflow", source, "team.mlops", NAME), store)
             wrote_meanwhile = len(done) > before
         assert wrote_meanwhile, "nothing was written while it was saved"
-        after = registry.run(run.run_id)
+        after = registry.run(run)
     target.mkdir()
     restored = restore(store, NAME, "mlflow", target)
     assert restored.counts == {k: v for k, v in saved.contents.counts.items() if k != "artifact files"}
@@ -106,8 +97,8 @@ def test_all_that_mlflow_acknowledged_before_is_there_again(mlflow: Server, tmp_
     copy.start()
     try:
         with MlflowClient(copy.uri, timeout=30) as registry:
-            there = registry.run(run.run_id).metrics
-            stored = {row["id"] for row in feedback_store.load(registry, "iris")}
+            there = registry.run(run).metrics
+            stored = {row["id"] for row in feedback_store.read(registry, "iris")}
     finally:
         copy.stop()
     assert {f"m{number}" for number in range(before)} <= there.keys()
@@ -119,3 +110,45 @@ def _server_on(folder: Path, logs: Path) -> tuple[list[str], str]:
     port = free_port()
     command, _ = processes.mlflow_server(port, folder)
     return command, f"http://127.0.0.1:{port}"
+
+
+def test_of_a_server_that_rests_every_row_and_file_is_the_same(mlflow_with_accounts: Server, tmp_path: Path) -> None:
+    with client_of(mlflow_with_accounts, "admin") as registry:
+        feedback_store.store(registry, "iris", [feedback(0)])
+        run = registry.create_run(registry.ensure_experiment("rest"), "test", {})
+        registry.create_model("rest", {})
+        version = registry.create_version("rest", run, registry.run(run).artifact_uri, {"code": "x"})
+        registry.set_alias("rest", "production", version.version)
+    store = FolderStore(tmp_path / "kept")
+    save(Job("mlflow", mlflow_with_accounts.logs, "team.mlops", NAME), store)
+    (target := tmp_path / "target").mkdir()
+    restore(store, NAME, "mlflow", target)
+    for database in ("mlflow.db", "basic_auth.db"):
+        assert rows(target / database) == rows(mlflow_with_accounts.logs / database)
+    assert files(target / "artifacts") == files(mlflow_with_accounts.logs / "artifacts")
+    assert files(target / "artifacts")
+    assert {path.name for path in target.iterdir()} == {"mlflow.db", "basic_auth.db", "artifacts"}
+
+
+def test_all_that_prefect_acknowledged_before_is_there_again(prefect_server: Server, tmp_path: Path) -> None:
+    home = prefect_server.logs / "home"
+    store = FolderStore(tmp_path / "kept")
+    with PrefectAdmin(prefect_server.uri) as prefect:
+        deployment = prefect.deploy("backup", "test", {})
+        made: list[str] = []
+
+        def write(_: int) -> None:
+            made.append(prefect.request("POST", f"/deployments/{deployment}/create_flow_run", {})["id"])
+
+        with busy(write):
+            before = list(made)
+            saved = save(Job("prefect", home, "team.mlops", NAME), store)
+    (target := tmp_path / "target").mkdir()
+    restored = restore(store, NAME, "prefect", target)
+    assert restored.counts == saved.contents.counts
+    there, original = rows(target / "prefect.db"), rows(home / "prefect.db")
+    assert there.keys() == original.keys()
+    with closing(sqlite3.connect(target / "prefect.db")) as connection:
+        runs = {id for (id,) in connection.execute("SELECT id FROM flow_run")}
+    assert set(before) <= {str(id) for id in runs}
+    assert set(there["deployment"]) == set(original["deployment"])
