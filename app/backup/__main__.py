@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from app.backup.archive import FILES, Contents
+from app.backup.archive import Contents
 from app.backup.errors import BackupError
 from app.backup.restore import check, encrypted_secrets, restore
 from app.backup.save import Job, save
@@ -104,8 +105,8 @@ def summary(answer: dict[str, Any]) -> str:
 
 def _scheduled(job: str) -> datetime:
     """When a CronJob's Job was due, which the end of its name says in minutes: the same for all components."""
-    minutes = job.rpartition("-")[2]
-    return datetime.fromtimestamp(int(minutes) * 60, UTC) if minutes.isdigit() else datetime.now(UTC)
+    minutes = re.search(r"-(\d{8})$", job)  # until the year 2160
+    return datetime.fromtimestamp(int(minutes[1]) * 60, UTC) if minutes else datetime.now(UTC)
 
 
 def _arguments() -> argparse.Namespace:

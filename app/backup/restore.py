@@ -80,7 +80,9 @@ def restore(store: Store, name: str, component: str, target: Path) -> Restored:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         _write(journal, _identity(file, contents))
-    places = sorted({name.partition("/")[0] for name in contents.members} | ({ARTIFACTS} if component == "mlflow" else set()))
+    places = sorted(
+        {name.partition("/")[0] for name in contents.members} | ({ARTIFACTS} if component == "mlflow" else set())
+    )
     for place in places:
         if place != ARTIFACTS and (target / place).is_file() and (new / place).exists():
             databases.settle(target / place)

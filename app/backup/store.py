@@ -23,7 +23,9 @@ from app.backup.errors import BackupError
 TIME = "%Y%m%dT%H%M%SZ"
 SUFFIX = ".tar.gz"
 PART = ".part-"  # what backups under way begin with
-_FILE = re.compile(rf"(?P<origin>[a-z0-9][a-z0-9.-]*)-(?P<time>\d{{8}}T\d{{6}}Z)\.(?P<component>{'|'.join(FILES)})\.tar\.gz")
+_FILE = re.compile(
+    rf"(?P<origin>[a-z0-9][a-z0-9.-]*)-(?P<time>\d{{8}}T\d{{6}}Z)\.(?P<component>{'|'.join(FILES)})\.tar\.gz"
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,150}-\d{8}T\d{6}Z")
 T = TypeVar("T")
 

@@ -15,7 +15,11 @@ from app.backup.errors import BackupError
 
 NAME = "team.mlops-20261127T020000Z.mlflow.tar.gz"
 HEAD = Header("mlflow", "team.mlops", "2026-11-27T02:00:00+00:00", {"mlflow.db": "abc"}, {"mlflow": "3.17.2"})
-FILES = {"mlflow.db": b"rows" * 5000, "artifacts/1/run/artifacts/model.onnx": bytes(range(256)) * 300, "artifacts/empty": b""}
+FILES = {
+    "mlflow.db": b"rows" * 5000,
+    "artifacts/1/run/artifacts/model.onnx": bytes(range(256)) * 300,
+    "artifacts/empty": b"",
+}
 
 
 @pytest.fixture
@@ -116,9 +120,7 @@ def linked(kind: bytes, name: str = "artifacts/link") -> tarfile.TarInfo:
     ],
     ids=lambda entry: entry if isinstance(entry, str) else f"{entry.name}-{entry.type!r}",
 )  # fmt: skip
-def test_names_that_lead_elsewhere_links_and_devices_are_refused(
-    entry: str | tarfile.TarInfo, tmp_path: Path
-) -> None:
+def test_names_that_lead_elsewhere_links_and_devices_are_refused(entry: str | tarfile.TarInfo, tmp_path: Path) -> None:
     content = b"" if isinstance(entry, tarfile.TarInfo) else b"x"
     assert "which no backup of mlflow has" in refused(with_member(entry, content), tmp_path / "deep" / "er")
     assert [p for p in tmp_path.rglob("*") if not p.is_dir()] == []

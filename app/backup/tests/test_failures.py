@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,15 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from app.backup import databases, restore as restoring
-from app.backup.archive import FILES, Header, Writer, read
+from app.backup import databases
+from app.backup import restore as restoring
+from app.backup.archive import Header, Writer
 from app.backup.databases import MLFLOW, PREFECT
 from app.backup.errors import BackupError
 from app.backup.restore import check, encrypted_secrets, restore
 from app.backup.retention import outdated
 from app.backup.save import Job, save
 from app.backup.secrets import decrypted, new_identity
-from app.backup.store import TIME, Entry, FolderStore, backup_name, checked_name, file_name
+from app.backup.store import Entry, FolderStore, backup_name, checked_name, file_name
 from app.testing.docs import ROOT
 
 NOW = datetime(2026, 11, 27, 2, 0, tzinfo=UTC)
@@ -78,7 +78,12 @@ def kept(store: FolderStore) -> list[str]:
 
 def assert_untouched(target: Path) -> None:
     assert count(target / "prefect.db") == 3
-    assert {path.name for path in target.iterdir()} <= {"prefect.db", "prefect.db-wal", "prefect.db-shm", "profiles.toml"}
+    assert {path.name for path in target.iterdir()} <= {
+        "prefect.db",
+        "prefect.db-wal",
+        "prefect.db-shm",
+        "profiles.toml",
+    }
 
 
 # -- saving ------------------------------------------------------------------------------------------------------------
@@ -349,7 +354,9 @@ def test_an_archive_whose_database_is_damaged_is_refused_though_its_sums_fit(
     assert_untouched(target)
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a/b", "latest", "team.mlops-20261127T020000Z.mlflow", "-20261127T020000Z"])
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/b", "latest", "team.mlops-20261127T020000Z.mlflow", "-20261127T020000Z"]
+)
 def test_what_cannot_be_a_name_is_refused(name: str) -> None:
     with pytest.raises(BackupError, match="is not the name of a backup"):
         checked_name(name)

@@ -9,8 +9,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
+from app.backup import databases
 from app.backup.restore import restore
 from app.backup.save import Job, save
 from app.backup.store import FolderStore, backup_name
@@ -18,6 +17,7 @@ from app.clients.mlflow import MlflowClient
 from app.registry import feedback_store
 from app.runtime import processes
 from app.runtime.processes import Server, free_port
+from app.runtime.waiting import wait_until
 from app.testing.mlflow_accounts import client_of
 from app.testing.prefect import PrefectAdmin
 
@@ -66,11 +66,26 @@ def busy(write: Callable[[int], None]) -> Iterator[list[int]]:
     assert not failures, failures
 
 
+def wait_for_more(done: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a save go on only when more was written: before its copy of a database, and after it."""
+    original = databases.copy
+
+    def copy(source: Path, target: Path) -> None:
+        for step in (lambda: original(source, target), lambda: None):
+            so_far = len(done)
+            wait_until(lambda: len(done) > so_far + 1, 60, "more is written")
+            step()
+
+    monkeypatch.setattr(databases, "copy", copy)
+
+
 def feedback(number: int) -> dict[str, object]:
     return {"id": f"p-{number}", "label": "setosa"}
 
 
-def test_all_that_mlflow_acknowledged_before_is_there_again(mlflow_with_accounts: Server, tmp_path: Path) -> None:
+def test_all_that_mlflow_acknowledged_before_is_there_again(
+    mlflow_with_accounts: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, target = mlflow_with_accounts.logs, tmp_path / "target"
     with client_of(mlflow_with_accounts, "admin") as registry:
         experiment = registry.ensure_experiment("backup")
@@ -83,9 +98,8 @@ def test_all_that_mlflow_acknowledged_before_is_there_again(mlflow_with_accounts
         store = FolderStore(tmp_path / "kept")
         with busy(write) as done:
             before = len(done)
+            wait_for_more(done, monkeypatch)
             saved = save(Job("mlflow", source, "team.mlops", NAME), store)
-            wrote_meanwhile = len(done) > before
-        assert wrote_meanwhile, "nothing was written while it was saved"
         after = registry.run(run)
     target.mkdir()
     restored = restore(store, NAME, "mlflow", target)
@@ -130,7 +144,9 @@ def test_of_a_server_that_rests_every_row_and_file_is_the_same(mlflow_with_accou
     assert {path.name for path in target.iterdir()} == {"mlflow.db", "basic_auth.db", "artifacts"}
 
 
-def test_all_that_prefect_acknowledged_before_is_there_again(prefect_server: Server, tmp_path: Path) -> None:
+def test_all_that_prefect_acknowledged_before_is_there_again(
+    prefect_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = prefect_server.logs / "home"
     store = FolderStore(tmp_path / "kept")
     with PrefectAdmin(prefect_server.uri) as prefect:
@@ -140,8 +156,9 @@ def test_all_that_prefect_acknowledged_before_is_there_again(prefect_server: Ser
         def write(_: int) -> None:
             made.append(prefect.request("POST", f"/deployments/{deployment}/create_flow_run", {})["id"])
 
-        with busy(write):
+        with busy(write) as done:
             before = list(made)
+            wait_for_more(done, monkeypatch)
             saved = save(Job("prefect", home, "team.mlops", NAME), store)
     (target := tmp_path / "target").mkdir()
     restored = restore(store, NAME, "prefect", target)
