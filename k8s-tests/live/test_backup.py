@@ -1,0 +1,180 @@
+"""`mlops backup` and `mlops restore` on the cluster: after the volumes were destroyed, and into an empty namespace, all is
+there again, within five minutes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client
+from load import FLOWER
+from namespace import Namespace, wait_for
+from release import CHART, CONTEXT, Platform, run
+from runs import registry_of, runs_of, scale
+
+from app.backup.secrets import new_identity
+from app.clients.prefect import ENDED
+from app.registry import feedback_store
+
+SECONDS = 300
+SERVERS = ("mlflow", "prefect-server")
+PASSWORD = "of-the-stand-ins"  # noqa: S105
+
+
+@dataclass(frozen=True)
+class Kept:
+    """All that was made: whole runs with their metrics, parameters and tags; versions; aliases; feedback; flow runs."""
+
+    runs: dict[str, Any]
+    versions: dict[str, Any]
+    aliases: dict[str, dict[str, str]]
+    feedback: list[Any]
+    flow_runs: set[str]
+
+
+def kept(platform: Platform, home: Path) -> Kept:
+    """As MLflow and Prefect have it now."""
+    platform.__dict__.pop("credentials", None)  # read anew
+    with registry_of(platform) as registry, runs_of(platform, home) as runs:
+        models = registry.models()
+        names = {*(model.name for model in models), "promotions", "feedback"}
+        found = {name: registry.search_runs(name, {}, 50_000) for name in names if registry.find_experiment(name)}
+        return Kept(
+            {run.run_id: run for of in found.values() for run in of},
+            {f"{m.name}/{v.version}": v for m in models for v in registry.versions(m.name)},
+            {m.name: m.aliases for m in models},
+            [row for m in models for row in feedback_store.read(registry, m.name)],
+            {run.id for run in runs.prefect.runs(states=ENDED)},
+        )
+
+
+def assert_the_same(before: Kept, after: Kept) -> None:
+    assert after.runs == before.runs
+    assert after.versions == before.versions
+    assert after.aliases == before.aliases
+    assert after.feedback == before.feedback
+    assert before.flow_runs <= after.flow_runs
+    assert before.runs, "there was nothing to keep"
+    assert before.versions
+    assert before.feedback
+
+
+def mlops(platform: Platform, command: str, *arguments: str) -> str:
+    """What the command prints on this machine, as people run it."""
+    where = ["--context", CONTEXT, "--namespace", platform.name, "--release", platform.release]
+    return run([sys.executable, "-m", "app.cli", command, *arguments, *where])
+
+
+def name_of(printed: str) -> str:
+    """The name of the backup that was made."""
+    found = re.search(r"`mlops restore (\S+)`", printed)
+    assert found, printed
+    return found[1]
+
+
+def predicts(platform: Platform) -> bool:
+    with platform.client("api") as http:
+        answer = http.get(FLOWER)
+        return answer.status_code == 200 and answer.json()["prediction"] == "setosa"
+
+
+def send_feedback(platform: Platform) -> None:
+    """A true label, which the API has acknowledged."""
+    with platform.client("api") as http:
+        prediction = http.get(FLOWER).json()["prediction_id"]
+        answer = http.post("/feedback", json={"prediction_id": prediction, "label": "setosa"})
+        assert answer.status_code == 201, answer.text
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> tuple[Path, str]:
+    """A private key, and its public half."""
+    return tmp_path / "key.txt", new_identity(tmp_path / "key.txt")
+
+
+@pytest.fixture
+def backed_up(platform: Platform, identity: tuple[Path, str]) -> Iterator[Platform]:
+    """The platform with backups, and without them again."""
+    upgrade(platform, "backup.enabled=true", f"backup.recipient={identity[1]}")
+    wait_for(lambda: predicts(platform), "a prediction", 120)
+    send_feedback(platform)
+    yield platform
+    upgrade(platform, "backup.enabled=false")
+
+
+def upgrade(platform: Platform, *settings: str) -> None:
+    options = [word for setting in settings for word in ("--set", setting)]
+    platform.helm("upgrade", platform.release, CHART, "--reset-then-reuse-values", *options, "--timeout", "10m")
+    platform.ready()
+
+
+def destroy_volumes(platform: Platform) -> None:
+    """Both claims, and with them all that MLflow and Prefect know; then new, empty ones."""
+    for component in SERVERS:
+        scale(platform, component, 0)
+        platform.core.delete_namespaced_persistent_volume_claim(f"{platform.release}-{component}", platform.name)
+
+    def are_gone() -> bool:
+        claims = {c.metadata.name for c in platform.core.list_namespaced_persistent_volume_claim(platform.name).items}
+        return not claims & {f"{platform.release}-{component}" for component in SERVERS}
+
+    wait_for(are_gone, "the claims are gone", 180)
+    upgrade(platform)
+    for component in SERVERS:
+        scale(platform, component, 1)
+
+
+def test_after_the_volumes_were_destroyed_all_is_there_again(
+    backed_up: Platform, identity: tuple[Path, str], tmp_path: Path
+) -> None:
+    before = kept(backed_up, tmp_path)
+    credentials = backed_up.credentials
+    name = name_of(mlops(backed_up, "backup"))
+    listed = mlops(backed_up, "backup", "--list")
+    assert all(f"{component} " in listed for component in ("mlflow", "prefect", "secrets")), listed
+    assert "nothing was changed" in mlops(backed_up, "restore", name, "--dry-run", "--identity", str(identity[0]))
+    destroy_volumes(backed_up)
+    assert not kept(backed_up, tmp_path).versions, "it was not destroyed"
+    began = time.monotonic()
+    print(mlops(backed_up, "restore", name, "--yes", "--identity", str(identity[0])))
+    seconds = time.monotonic() - began
+    assert_the_same(before, kept(backed_up, tmp_path))
+    assert backed_up.credentials == credentials
+    assert seconds < SECONDS
+    wait_for(lambda: predicts(backed_up), "a prediction", 60)
+
+
+def test_the_cron_job_makes_backups_of_one_name(backed_up: Platform) -> None:
+    batch = client.BatchV1Api(backed_up.api)
+    for component in ("mlflow", "prefect", "secrets"):
+        cron_job = f"{backed_up.release}-backup-{component}"
+        batch.patch_namespaced_cron_job(cron_job, backed_up.name, {"spec": {"schedule": "* * * * *"}})
+
+    def complete() -> str | None:
+        lines = [line for line in mlops(backed_up, "backup", "--list").splitlines() if line.count(" MB") == 3]
+        return lines[-1] if lines else None
+
+    line = wait_for(complete, "a backup of all three", 240)
+    assert line.startswith(f"{backed_up.name}.{backed_up.release}-")
+    assert line.split()[0].endswith("00Z"), "named after the minute that it was due"
+
+
+def test_a_damaged_backup_is_refused_and_the_servers_go_on(backed_up: Platform) -> None:
+    name = name_of(mlops(backed_up, "backup"))
+    claim = f"{backed_up.release}-backup"
+    code = f"p = '/data/{name}.prefect.tar.gz'; b = open(p, 'rb').read(); open(p, 'wb').write(b[: len(b) // 2])"
+    backed_up.output("damage", code, claim=claim)
+    backed_up.core.delete_namespaced_pod("damage", backed_up.name)
+    apps = client.AppsV1Api(backed_up.api)
+    generation = [apps.read_namespaced_deployment(f"{backed_up.release}-{s}", backed_up.name).metadata for s in SERVERS]
+    with pytest.raises(AssertionError, match="cut off"):
+        mlops(backed_up, "restore", name, "--yes")
+    after = [apps.read_namespaced_deployment(f"{backed_up.release}-{s}", backed_up.name).metadata for s in SERVERS]
+    assert [m.generation for m in generation] == [m.generation for m in after], "they were stopped"
