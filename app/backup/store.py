@@ -202,8 +202,13 @@ class S3Store(Store):
 
         parts = urlsplit(url)
         self.url, self.bucket, self.path = url.rstrip("/"), parts.netloc, parts.path.strip("/")
-        retries: Any = {"mode": "standard", "max_attempts": 5}
-        self.client = boto3.client("s3", endpoint_url=endpoint or None, config=Config(retries=retries))
+        # Sums of requests, which not every store knows, are left out: what was sent is read again and compared.
+        config = Config(
+            retries={"mode": "standard", "max_attempts": 5},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        self.client: Any = boto3.client("s3", endpoint_url=endpoint or None, config=config)
 
     def entries(self) -> list[Entry]:
         """See Store."""

@@ -139,7 +139,8 @@ class Cluster:
             BackupError: nothing was changed.
         """
         jobs = await self._cron_jobs()
-        kept = {component for backup, component, _ in await self._entries(jobs) if backup == checked_name(name)}
+        checked_name(name)
+        kept = {component for backup, component, _ in await self._entries(jobs) if backup == name}
         if not kept:
             raise CommandError(f"there is no backup {name}", "`mlops backup --list` prints those that there are")
         chosen = [component for component in SERVICES if component in kept and component in jobs]

@@ -75,7 +75,9 @@ def test_with_s3_there_is_no_volume_and_a_way_to_its_addresses_alone() -> None:
         assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
         assert {"name": "MLOPS_BACKUP_DESTINATION", "value": "s3://bucket/here"} in container["env"]
     (policy,) = [m for m in made if title(m) == "NetworkPolicy/mlops-backup"]
-    addresses = [peer["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    addresses = [
+        peer["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer
+    ]
     assert addresses == ["203.0.113.0/24"]
     assert policy["spec"]["ingress"] == []
 

@@ -81,7 +81,13 @@ def wait_for_more(done: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def feedback(number: int) -> dict[str, object]:
     values = {"features": {"width": 1.5}, "prediction": "setosa", "label": "setosa"}
-    return {"id": f"p-{number}", "time": f"2026-11-27T02:00:{number % 60:02}", "model": "iris", "version": "1", **values}
+    return {
+        "id": f"p-{number}",
+        "time": f"2026-11-27T02:00:{number % 60:02}",
+        "model": "iris",
+        "version": "1",
+        **values,
+    }
 
 
 def test_all_that_mlflow_acknowledged_before_is_there_again(
