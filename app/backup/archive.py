@@ -79,7 +79,7 @@ class Writer:
         self.header, self.members = header, dict[str, Member]()
         # No name and no time of the machine in it; level 1, as models and Parquet hardly get smaller by more.
         self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0)
-        self._tar = tarfile.open(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT)
         self._put(HEADER, json.dumps(asdict(header)).encode())
 
     def add(self, name: str, path: Path) -> None:

@@ -39,8 +39,8 @@ class Saved:
 class Job:
     """What to save, and where.
 
-    component: "mlflow", "prefect" or "secrets"; source: the folder of its files, as its server has it, or of the Secret's
-    keys.
+    component: "mlflow", "prefect" or "secrets".
+    source: the folder of its files, as its server has it, or of the Secret's keys.
     origin: who saves, such as "mlops.mlops"; name: of the backup.
     last, days: see retention.outdated.
     recipient: an age public key, for secrets.

@@ -1,4 +1,4 @@
-"""`mlops backup` and `mlops restore`: of an installation in a cluster, by Jobs beside its volumes; of the demo's folder."""
+"""`mlops backup` and `mlops restore`: of an installation, by Jobs beside its volumes; of the demo's folder."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Cluster:
             raise CommandError("; ".join(error.message for error in failed))
         self.say(f"`mlops restore {name}` puts it back")
 
-    async def list(self) -> None:
+    async def print_list(self) -> None:
         """Print the backups that are kept."""
         jobs = await self._cron_jobs()
         _print_entries(await self._entries(jobs), f"the namespace {self.api.namespace}", self.say)

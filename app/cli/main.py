@@ -372,7 +372,7 @@ def backup(
         else:
             backups.backup_folder(folder, destination, _print)
     else:
-        _on_cluster(namespace, context, release, lambda cluster: cluster.list() if listed else cluster.backup())
+        _on_cluster(namespace, context, release, lambda cluster: cluster.print_list() if listed else cluster.backup())
 
 
 @main.command()

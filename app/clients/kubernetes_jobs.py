@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as `mlops backup` asks it: Jobs made of CronJobs, what they print, and Deployments at rest."""
+"""The Kubernetes API, as far as `mlops backup` asks it: Jobs of CronJobs, what they print, Deployments at rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for the Kubernetes API, for what app/clients asks: Secrets and their versions; restarts; Jobs of CronJobs."""
+"""A stand-in for the Kubernetes API, for what app/clients asks: Secrets; restarts; Jobs of CronJobs."""
 
 from __future__ import annotations
 

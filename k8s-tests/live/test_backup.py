@@ -1,5 +1,6 @@
-"""`mlops backup` and `mlops restore` on the cluster: after the volumes were destroyed, and into an empty namespace, all is
-there again, within five minutes.
+"""`mlops backup` and `mlops restore` on the cluster: all is there again, within five minutes.
+
+After the volumes were destroyed, and in an empty namespace.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 from load import FLOWER
-from namespace import Namespace, wait_for
+from namespace import wait_for
 from release import CHART, CONTEXT, Platform, run
 from runs import registry_of, runs_of, scale
 

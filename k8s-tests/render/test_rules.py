@@ -215,8 +215,8 @@ FULL = Alert(
 BACKUP_OVERDUE = Alert(
     {"cronjob": "mlops-backup-mlflow"},
     "The backup mlops-backup-mlflow has not succeeded",
-    "The backup mlops-backup-mlflow in mlops was due more than an hour ago and has not succeeded since. Older backups are"
-    " kept until one does.",
+    "The backup mlops-backup-mlflow in mlops was due more than an hour ago and has not succeeded since. Older"
+    " backups are kept until one does.",
 )
 
 
@@ -367,9 +367,7 @@ CASES = {
     ),
     "backup never succeeded": Case("BackupOverdue", backup(scheduled="100x400"), {"59m": [], "61m": [BACKUP_OVERDUE]}),
     "backup done": Case("BackupOverdue", backup(scheduled="100x400", successful="130x400"), {"90m": []}),
-    "a CronJob of somebody else": Case(
-        "BackupOverdue", backup(scheduled="100x400", cronjob="reports"), {"90m": []}
-    ),
+    "a CronJob of somebody else": Case("BackupOverdue", backup(scheduled="100x400", cronjob="reports"), {"90m": []}),
     "target of somebody else": Case("TargetDown", up("0x80", "c", "others"), {"15m": []}),
 }
 

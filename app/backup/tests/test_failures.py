@@ -11,7 +11,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,28 +23,11 @@ from app.backup.databases import MLFLOW, PREFECT
 from app.backup.errors import BackupError
 from app.backup.restore import check, encrypted_secrets, restore
 from app.backup.retention import outdated
-from app.backup.save import Job, save
+from app.backup.save import save
 from app.backup.secrets import decrypted, new_identity
 from app.backup.store import Entry, FolderStore, backup_name, checked_name, file_name
+from app.testing.backups import HEAD, NAME, NOW, count, database, job
 from app.testing.docs import ROOT
-
-NOW = datetime(2026, 11, 27, 2, 0, tzinfo=UTC)
-NAME = backup_name("team.mlops", NOW)
-HEAD = max(PREFECT.known() or {""})
-
-
-def database(path: Path, rows: int = 10, revision: str = HEAD) -> None:
-    """A database as Prefect's: only what a backup looks at."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        connection.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
-        connection.execute("CREATE TABLE flow_run (id INTEGER)")
-        connection.executemany("INSERT INTO flow_run VALUES (?)", [(n,) for n in range(rows)])
-
-
-def count(path: Path) -> int:
-    return databases.counts(path, ("flow_run",))["flow_run"]
 
 
 @pytest.fixture
@@ -66,10 +49,6 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "kept")
-
-
-def job(source: Path, **options: object) -> Job:
-    return Job(**{"component": "prefect", "source": source, "origin": "team.mlops", "name": NAME, **options})  # type: ignore[arg-type]
 
 
 def kept(store: FolderStore) -> list[str]:

@@ -1,4 +1,4 @@
-"""Backups in S3: kept, listed, restored and removed by S3's own protocol; what arrives otherwise than sent is removed."""
+"""Backups in S3: kept, listed, restored and removed; what arrives otherwise than it was sent is removed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from app.backup.errors import BackupError
 from app.backup.restore import restore
 from app.backup.save import save
 from app.backup.store import S3Store, Store, backup_name, file_name, store
-from app.backup.tests.test_failures import NAME, NOW, count, database, job
 from app.runtime.processes import free_port
+from app.testing.backups import NAME, NOW, count, database, job
 
 
 class Bucket(ThreadingHTTPServer):

@@ -1,4 +1,4 @@
-"""MLflow and Prefect that are written to while they are backed up; restored into empty folders, everything is compared."""
+"""MLflow and Prefect that are written to while they are backed up; restored into empty folders, all is compared."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+
+import pytest
 
 from app.backup import databases
 from app.backup.restore import restore
@@ -70,11 +72,14 @@ def wait_for_more(done: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a save go on only when more was written: before its copy of a database, and after it."""
     original = databases.copy
 
+    def more() -> None:
+        so_far = len(done)
+        wait_until(lambda: len(done) > so_far + 1, 60, "more is written")
+
     def copy(source: Path, target: Path) -> None:
-        for step in (lambda: original(source, target), lambda: None):
-            so_far = len(done)
-            wait_until(lambda: len(done) > so_far + 1, 60, "more is written")
-            step()
+        more()
+        original(source, target)
+        more()
 
     monkeypatch.setattr(databases, "copy", copy)
 

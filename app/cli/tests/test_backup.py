@@ -1,4 +1,4 @@
-"""`mlops backup` and `mlops restore`: of a cluster, whose Jobs run here; of the demo's folder. Archives: app/backup/tests."""
+"""`mlops backup` and `mlops restore`: of a cluster, whose Jobs run here; of the demo's folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from app.clients.kubernetes_jobs import REPLICAS
 from app.testing.docs import ROOT
 from app.testing.kubernetes import FakeKubernetes, fake_kubernetes
 
-SECRET = "mlops-credentials"
+SECRET = "mlops-credentials"  # noqa: S105
 SERVICES = {"mlflow": "mlops-mlflow", "prefect": "mlops-prefect-server"}
 
 
@@ -37,7 +37,7 @@ def fill(folder: Path, rows: int) -> None:
         (folder / component / "artifacts").mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(folder / component / database.file)) as connection, connection:
             connection.execute(f"CREATE TABLE IF NOT EXISTS {database.table} (version_num TEXT)")
-            connection.execute(f"INSERT INTO {database.table} VALUES (?)", (max(database.known() or [""]),))
+            connection.execute(f"INSERT INTO {database.table} VALUES (?)", (max(database.known() or [""]),))  # noqa: S608
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} (id INTEGER)")
             connection.executemany(f"INSERT INTO {table} VALUES (?)", [(n,) for n in range(rows)])  # noqa: S608
     (folder / "mlflow" / "artifacts" / "model.onnx").write_bytes(b"x" * rows)
