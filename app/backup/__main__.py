@@ -51,11 +51,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     origin, component = environment["MLOPS_BACKUP_ORIGIN"], environment["MLOPS_BACKUP_COMPONENT"]
     data = Path(environment["MLOPS_BACKUP_DATA"])
     if arguments.command == "save":
+        due = backup_name(origin, _scheduled(environment.get("MLOPS_BACKUP_JOB", "")))
+        name = checked_name(arguments.name or due)
+        if not arguments.name and any(entry.file == file_name(name, component) for entry in kept.entries()):
+            # a pod that was killed at the very end is made again
+            return {"file": file_name(name, component), **described(check(kept, name, component))}
         job = Job(
             component,
             data,
             origin,
-            checked_name(arguments.name or backup_name(origin, _scheduled(environment.get("MLOPS_BACKUP_JOB", "")))),
+            name,
             int(environment["MLOPS_BACKUP_LAST"]),
             int(environment["MLOPS_BACKUP_DAYS"]),
             environment.get("MLOPS_BACKUP_RECIPIENT", ""),

@@ -14,10 +14,9 @@ from pathlib import Path
 from app.backup import databases
 from app.backup.archive import ARTIFACTS, FILES, Contents, read
 from app.backup.errors import BackupError
-from app.backup.save import DATABASES
+from app.backup.save import DATABASES, STAGING
 from app.backup.store import Store, file_name, sync
 
-STAGING = ".restore"  # beside the server's files, so on their volume
 BESIDE = ("-wal", "-shm", "-journal")  # what SQLite keeps with a database
 SPARE = 16 * 1024 * 1024  # bytes that a volume needs beside what is restored
 

@@ -21,6 +21,7 @@ from app.backup.errors import BackupError
 from app.backup.store import Store, file_name
 
 DATABASES: dict[str, tuple[Database, ...]] = {"mlflow": (MLFLOW, ACCOUNTS), "prefect": (PREFECT,), "secrets": ()}
+STAGING = ".restore"  # the folder of a restore that is under way, beside the server's files
 SETTLE_SECONDS = 60.0  # to wait for the end of an upload
 
 
@@ -80,6 +81,26 @@ def save(job: Job, store: Store) -> Saved:
 
 
 def _write(job: Job, opened: BinaryIO, folder: Path) -> Contents:
+    before = _files_of(job)
+    contents = _write_files(job, opened, folder)
+    if _files_of(job) != before:
+        raise BackupError(f"{job.source} was restored while it was being saved", "make the backup again")
+    return contents
+
+
+def _files_of(job: Job) -> dict[str, int]:
+    """Which files the databases are, by inode: a restore puts others there.
+
+    Raises:
+        BackupError: a restore is under way, and databases and artifacts may not be of one time.
+    """
+    if (job.source / STAGING).exists():
+        raise BackupError(f"{job.source} is being restored", "make the backup when the restore has ended")
+    paths = [job.source / database.file for database in DATABASES[job.component]]
+    return {path.name: path.stat().st_ino for path in paths if path.exists()}
+
+
+def _write_files(job: Job, opened: BinaryIO, folder: Path) -> Contents:
     copies = {database: folder / database.file for database in DATABASES[job.component]}
     for database, path in list(copies.items()):
         if (job.source / database.file).is_file():

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 from kubernetes import client
 from load import FLOWER
-from namespace import wait_for
+from namespace import Namespace, wait_for
 from release import CHART, CONTEXT, Platform, run
-from runs import registry_of, runs_of, scale
+from runs import port_forward, registry_of, runs_of, scale, settled
+from stand_ins import PASSWORD, secret, stand_in
 
 from app.backup.secrets import new_identity
 from app.clients.prefect import ENDED
@@ -26,7 +29,6 @@ from app.registry import feedback_store
 
 SECONDS = 300
 SERVERS = ("mlflow", "prefect-server")
-PASSWORD = "of-the-stand-ins"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -179,3 +181,69 @@ def test_a_damaged_backup_is_refused_and_the_servers_go_on(backed_up: Platform) 
         mlops(backed_up, "restore", name, "--yes")
     after = [apps.read_namespaced_deployment(f"{backed_up.release}-{s}", backed_up.name).metadata for s in SERVERS]
     assert [m.generation for m in generation] == [m.generation for m in after], "they were stopped"
+
+
+def to_s3(namespace: Namespace, address: str) -> dict[str, Any]:
+    """The settings of backups that go to the stand-in."""
+    account = {"AWS_ACCESS_KEY_ID": "backup", "AWS_SECRET_ACCESS_KEY": PASSWORD, "AWS_DEFAULT_REGION": "us-east-1"}
+    return {
+        "enabled": True,
+        "destination": "s3://mlflow/backups",
+        "endpointUrl": f"http://{address}:7070",
+        "existingSecret": secret(namespace, "backup-s3", account),
+        "egressCIDRs": [f"{address}/32"],
+    }
+
+
+@pytest.fixture
+def empty(platform: Platform) -> Iterator[Platform]:
+    """An empty namespace, under Pod Security `restricted`."""
+    core, other = client.CoreV1Api(platform.api), Platform("mlops-restored", platform.api)
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    core.create_namespace({"metadata": {"name": other.name, "labels": labels}})
+    yield other
+    other.helm("uninstall", other.release, "--ignore-not-found")  # what is not in the namespace, too
+    core.delete_namespace(other.name)
+
+
+@pytest.mark.drill
+def test_from_s3_into_an_empty_namespace_all_is_there_again(
+    backed_up: Platform, empty: Platform, namespace: Namespace, identity: tuple[Path, str], tmp_path: Path
+) -> None:
+    address = stand_in(namespace, "s3", 7070, {"ROOT_ACCESS_KEY": "backup", "ROOT_SECRET_KEY": PASSWORD})
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"backup": {**to_s3(backed_up, address), "recipient": identity[1]}}))
+    backed_up.helm("upgrade", backed_up.release, CHART, "--reset-then-reuse-values", "--values", str(values))
+    backed_up.ready()
+    before, credentials = kept(backed_up, tmp_path), backed_up.credentials
+    name = name_of(mlops(backed_up, "backup"))
+
+    given = yaml.safe_load(backed_up.helm("get", "values", backed_up.release, "--output", "yaml"))
+    small = {"resources": {"requests": {"cpu": "10m"}}}
+    off = {"enabled": False}
+    for chart in (*SERVERS, "prefect-worker", "model-api", "ui"):
+        given[chart] = {**(given.get(chart) or {}), **small}
+    given |= {"backup": {**to_s3(empty, address), "image": given["backup"].get("image", {})}}
+    given |= {chart: {**(given.get(chart) or {}), **off} for chart in ("monitoring", "retrainer", "grafana", "traefik")}
+    given["prefect-worker"]["bootstrap"] = off
+    given["model-api"] |= {"replicas": 1, "autoscaling": off}
+    given.setdefault("global", {})["ingress"] = off
+    values.write_text(yaml.safe_dump(given))
+    empty.helm("install", empty.release, CHART, "--values", str(values), "--timeout", "10m")
+    wait_for(lambda: all(settled(empty, server) for server in SERVERS), "MLflow and Prefect", 300)
+
+    began = time.monotonic()
+    print(mlops(empty, "restore", name, "--yes", "--identity", str(identity[0])))
+    seconds = time.monotonic() - began
+    assert_the_same(before, kept(empty, tmp_path))
+    assert empty.credentials == credentials
+    assert seconds < SECONDS
+    with port_forward(empty, "model-api", 8086) as port:
+
+        def answer() -> bool:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}{FLOWER}", timeout=30).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        wait_for(answer, "a prediction of what was restored", 180)

@@ -18,6 +18,7 @@ import pytest
 
 from app.backup import databases
 from app.backup import restore as restoring
+from app.backup.__main__ import main
 from app.backup.archive import Header, Writer
 from app.backup.databases import MLFLOW, PREFECT
 from app.backup.errors import BackupError
@@ -133,6 +134,42 @@ def test_of_backups_of_the_same_name_one_is_kept_and_none_is_overwritten(source:
     assert answers.count(file_name(NAME, "prefect")) == 1
     assert sum("exists already" in answer for answer in answers) == 3
     assert check(store, NAME, "prefect").counts == {"flow_run": 10}
+
+
+def test_what_is_being_restored_is_not_saved(
+    source: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    save(job(source), store)
+    other = job(source, name=backup_name("team.mlops", NOW + timedelta(hours=1)))
+    (source / restoring.STAGING).mkdir()
+    with pytest.raises(BackupError, match="is being restored"):
+        save(other, store)
+    (source / restoring.STAGING).rmdir()
+    copy = databases.copy
+
+    def copy_and_restore(database: Path, target: Path) -> None:
+        copy(database, target)
+        restore(store, NAME, "prefect", source)
+
+    monkeypatch.setattr(databases, "copy", copy_and_restore)
+    with pytest.raises(BackupError, match="was restored while it was being saved"):
+        save(other, store)
+    assert kept(store) == [file_name(NAME, "prefect")]
+
+
+def test_a_job_that_is_tried_again_keeps_the_backup_that_it_had_made(
+    source: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in {
+        "DESTINATION": store.root, "ORIGIN": "team.mlops", "COMPONENT": "prefect", "DATA": source, "LAST": 7, "DAYS": 1,
+        "JOB": "mlops-backup-prefect-29666665",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"MLOPS_BACKUP_{key}", str(value))
+    monkeypatch.setattr(sys, "argv", ["backup", "save"])
+    for _ in range(2):
+        main()
+        assert "10 flow run" in capsys.readouterr().out
+    assert kept(store) == ["team.mlops-20260528T202500Z.prefect.tar.gz"], "named after when it was due"
 
 
 # -- what is kept ------------------------------------------------------------------------------------------------------
