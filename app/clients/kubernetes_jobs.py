@@ -46,8 +46,6 @@ class JobsClient(KubernetesClient):
     ) -> Ended:
         """Make a Job of a CronJob, with other arguments; wait for its end, and remove it.
 
-        A Job that does anything but back up runs wherever there is room, and not beside its service.
-
         Args:
             verb: for its name and the messages; say: is told why its pod does not start, once for each reason.
         """
@@ -128,7 +126,11 @@ class JobsClient(KubernetesClient):
 
 
 def job_manifest(cron_job: dict[str, Any], verb: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """A Job of a CronJob's template, with these arguments; see JobsClient.run."""
+    """A Job of a CronJob's template, with these arguments.
+
+    Only "save" runs beside its service, as that is stopped for a "restore". What does neither has no use for the
+    service's volume, which may be on another node.
+    """
     template = copy.deepcopy(cron_job["spec"]["jobTemplate"])
     spec = template["spec"]
     spec["backoffLimit"] = 0
@@ -136,8 +138,11 @@ def job_manifest(cron_job: dict[str, Any], verb: str, arguments: Sequence[str]) 
     pod["containers"][0]["args"] = list(arguments)
     if verb != "save":
         pod.get("affinity", {}).pop("podAffinity", None)
+    if verb not in ("save", "restore"):
+        others = [volume for volume in pod.get("volumes", []) if volume["name"] != "data"]
+        pod["volumes"] = [*others, {"name": "data", "emptyDir": {}}]
     metadata = template.get("metadata") or {}
-    name = f"{cron_job['metadata']['name'][:50]}-{verb}-{secrets.token_hex(3)}"
+    name = f"{cron_job['metadata']['name'][:48]}-{verb}-{secrets.token_hex(3)}"
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
