@@ -94,8 +94,10 @@ class Writer:
             digest = _Digest(file)
             try:
                 self._tar.addfile(_entry(name, before.st_size), digest)
-            except tarfile.TarError as error:  # pragma: no cover
-                raise BackupError(f"{path} cannot be archived ({error})") from error
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                raise BackupError(f"{path} was cut while it was being read", "make the backup again") from error
             if digest.size != before.st_size or stamp(before) != stamp(os.fstat(file.fileno())):
                 raise BackupError(f"{path} was written to while it was being read", "make the backup again")
         self.members[name] = Member(digest.size, digest.sha256)
@@ -120,19 +122,6 @@ class Writer:
 
     def _forget(self) -> None:
         self._tar.members = []  # type: ignore[attr-defined]  # tarfile would keep one of each
-
-
-def header(file: BinaryIO, name: str) -> Header:
-    """The header of an archive, of which no more than that is read.
-
-    Args:
-        name: of the archive, for messages.
-
-    Raises:
-        BackupError: it is not one of ours, or of a later version of this format.
-    """
-    with _reading(name), gzip.GzipFile(fileobj=file) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as tar:
-        return _header(tar, tar.next(), name)
 
 
 def read(file: BinaryIO, name: str, component: str, into: Path | None = None) -> Contents:

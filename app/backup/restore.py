@@ -118,10 +118,9 @@ def _refuse_swap_of_another(journal: Path, old: Path, file: str) -> None:
     """Where another restore was killed in its swap, that has to end first: its `old` has the only copy of something."""
     if journal.is_file() and old.is_dir() and any(old.iterdir()):
         other = json.loads(journal.read_text())[0]
-        if other != file:
-            raise BackupError(
-                f"the restore of {other} was stopped half-way", f"run it again to its end before you restore {file}"
-            )
+        raise BackupError(
+            f"the restore of {other} was stopped half-way", f"run it again to its end before you restore {file}"
+        )
 
 
 def _unpack(store: Store, file: str, component: str, target: Path, new: Path, contents: Contents) -> None:

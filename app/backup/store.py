@@ -125,9 +125,10 @@ class FolderStore(Store):
 
     def entries(self) -> list[Entry]:
         """See Store."""
-        if not self.root.is_dir():
-            return []
-        found = (parsed(item.name, item.stat().st_size) for item in os.scandir(self.root) if item.is_file())
+        found = []
+        for path in self.root.glob(f"*{SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                found.append(parsed(path.name, path.lstat().st_size) if path.is_file() else None)
         return sorted(entry for entry in found if entry)
 
     @contextmanager
@@ -135,26 +136,31 @@ class FolderStore(Store):
         """See Store. It is on the volume itself, so that keeping an archive is a link."""
         self.root.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        number, lock = tempfile.mkstemp(prefix=PART, suffix=".lock", dir=self.root)
-        folder = Path(lock.removesuffix(".lock"))
+        number, lock = self._locked()
+        folder = lock.with_suffix("")
         try:
-            fcntl.flock(number, fcntl.LOCK_EX)
             folder.mkdir(mode=0o700)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            Path(lock).unlink(missing_ok=True)
+            lock.unlink(missing_ok=True)
             os.close(number)
 
+    def _locked(self) -> tuple[int, Path]:
+        """A new file that this process has a lock on, and its descriptor."""
+        while True:
+            number, lock = tempfile.mkstemp(prefix=PART, suffix=".lock", dir=self.root)
+            fcntl.flock(number, fcntl.LOCK_EX)
+            if os.path.exists(lock):
+                return number, Path(lock)
+            os.close(number)  # another backup took it for a dead one's before it was locked
+
     def _sweep(self) -> None:
-        """Remove what backups left that were killed: a folder whose lock nobody holds."""
-        for folder in self.root.glob(f"{PART}*"):
-            if not folder.is_dir():
-                continue
-            lock = folder.with_name(f"{folder.name}.lock")
-            with contextlib.suppress(OSError), lock.open("a") as file:
+        """Remove what backups left that were killed: nobody has their lock."""
+        for lock in self.root.glob(f"{PART}*.lock"):
+            with contextlib.suppress(OSError), lock.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
 
     def keep(self, archive: Path, file: str, check: Callable[[BinaryIO], T]) -> T:

@@ -7,10 +7,12 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.backup.archive import HEADER, MANIFEST, Header, Writer, header, is_expected, read
+from app.backup import archive as archives
+from app.backup.archive import HEADER, MANIFEST, Header, Writer, is_expected, read
 from app.backup.errors import BackupError
 
 NAME = "team.mlops-20261127T020000Z.mlflow.tar.gz"
@@ -59,8 +61,6 @@ def test_what_was_archived_comes_out_again(archive: Path, tmp_path: Path) -> Non
     assert {str(p.relative_to(into)): p.read_bytes() for p in into.rglob("*") if p.is_file()} == FILES
     assert (contents.header, contents.counts) == (HEAD, {"runs": 3})
     assert contents.size == sum(map(len, FILES.values()))
-    with archive.open("rb") as file:
-        assert header(file, NAME) == HEAD
 
 
 def test_a_flipped_bit_anywhere_is_seen(archive: Path) -> None:
@@ -145,3 +145,21 @@ def test_usual_names_of_artifacts_are_taken() -> None:
     for name in ("artifacts/1/abc/artifacts/model/MLmodel", "artifacts/a b.txt", "artifacts/ä/é..txt", "artifacts/..x"):
         assert is_expected("mlflow", name)
     assert not is_expected("prefect", "artifacts/x")
+
+
+def test_a_file_that_somebody_writes_to_is_not_archived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "model.onnx"
+    for change in (b"longer" * 100_000, b"cut"):
+        source.write_bytes(b"x" * 100_000)
+        with (tmp_path / "archive").open("wb") as file:
+            writer = Writer(file, HEAD)
+            sha256 = archives.hashlib.sha256
+
+            def written(content: bytes = b"", change: bytes = change, sha256: Any = sha256) -> Any:
+                source.write_bytes(change)  # as it is opened
+                return sha256(content)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(archives.hashlib, "sha256", written)
+                with pytest.raises(BackupError, match=r"model\.onnx was (written to|cut)"):
+                    writer.add("artifacts/model.onnx", source)
