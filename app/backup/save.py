@@ -69,7 +69,8 @@ def save(job: Job, store: Store) -> Saved:
     file = file_name(job.name, job.component)
     with _room(job, store), store.workspace() as folder:
         archive = folder / "archive"
-        with archive.open("wb") as opened:
+        # Not for everybody: hashes of MLflow's passwords are in it.
+        with os.fdopen(os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as opened:
             written = _write(job, opened, folder)
         size = archive.stat().st_size
         contents = store.keep(archive, file, lambda kept: read(kept, file, job.component))

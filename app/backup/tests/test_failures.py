@@ -172,6 +172,11 @@ def test_a_job_that_is_tried_again_keeps_the_backup_that_it_had_made(
     assert kept(store) == ["team.mlops-20260528T202500Z.prefect.tar.gz"], "named after when it was due"
 
 
+def test_an_archive_is_not_for_everybody_to_read(source: Path, store: FolderStore) -> None:
+    save(job(source), store)
+    assert (store.root / file_name(NAME, "prefect")).stat().st_mode & 0o007 == 0
+
+
 # -- what is kept ------------------------------------------------------------------------------------------------------
 
 
