@@ -119,17 +119,25 @@ def upgrade(platform: Platform, *settings: str) -> None:
 
 
 def destroy_volumes(platform: Platform) -> None:
-    """Both claims, and with them all that MLflow and Prefect know; then new, empty ones."""
-    for component in SERVERS:
+    """Both claims, and with them all that MLflow and Prefect know; then new, empty ones, as a reinstall makes them."""
+    core, names = platform.core, [f"{platform.release}-{component}" for component in SERVERS]
+    made = []
+    for component, name in zip(SERVERS, names, strict=True):
+        claim: Any = core.read_namespaced_persistent_volume_claim(name, platform.name)
+        kept_annotations = {k: v for k, v in claim.metadata.annotations.items() if "kubernetes.io" not in k}
+        metadata = {"name": name, "labels": claim.metadata.labels, "annotations": kept_annotations}
+        spec = {"accessModes": claim.spec.access_modes, "resources": {"requests": claim.spec.resources.requests}}
+        made.append({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
         scale(platform, component, 0)
-        platform.core.delete_namespaced_persistent_volume_claim(f"{platform.release}-{component}", platform.name)
+        core.delete_namespaced_persistent_volume_claim(name, platform.name)
 
     def are_gone() -> bool:
-        claims = {c.metadata.name for c in platform.core.list_namespaced_persistent_volume_claim(platform.name).items}
-        return not claims & {f"{platform.release}-{component}" for component in SERVERS}
+        claims = {claim.metadata.name for claim in core.list_namespaced_persistent_volume_claim(platform.name).items}
+        return not claims & set(names)
 
     wait_for(are_gone, "the claims are gone", 180)
-    upgrade(platform)
+    for claim in made:
+        platform.create(claim)
     for component in SERVERS:
         scale(platform, component, 1)
 
