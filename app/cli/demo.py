@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import math
 import secrets
@@ -20,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from app.cli.errors import CommandError
+from app.cli.folder_lock import lock_folder
 from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
 from app.clients.model_api import ModelApiClient
@@ -99,7 +99,7 @@ class Demo:
     def _lock_folder(self) -> TextIO:
         try:
             (self.folder / "logs").mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / "lock").open("w")
+            lock = lock_folder(self.folder)
             probe = self.folder / "logs" / ".probe"
             probe.write_text("")
             probe.unlink()
@@ -110,10 +110,6 @@ class Demo:
                 what = f"{self.folder} cannot be written ({error.strerror})"
                 cure = "make it writable, or name another with --folder"
             raise CommandError(what, cure) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise CommandError(f"another demo is running in {self.folder}", "stop it with Ctrl-C first") from error
         return lock
 
     def _check_port(self, name: str, port: int) -> None:

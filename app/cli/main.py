@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from app.backup.errors import BackupError
 from app.cli.errors import CommandError
 from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
@@ -25,11 +26,13 @@ class Commands(click.Group):
     """Turns the platform's own errors into one line on standard error."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; ClickException where a service is away or refuses."""
+        """Run the command; ClickException where a service is away or refuses, or a backup does not do."""
         try:
             return super().invoke(ctx)
         except ServiceError as error:
             raise click.ClickException(str(error)) from error
+        except BackupError as error:
+            raise CommandError(error.what, error.cure) from error
 
 
 def _who() -> str:
@@ -435,6 +438,99 @@ def _print_key(key: str, what: str) -> None:
     """The key alone on standard output, for programs."""
     click.echo(what, err=True)
     _print(key)
+
+
+def _backup_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options by which the commands find what to back up, and where backups are."""
+    for option in (
+        click.option(
+            "--to",
+            "destination",
+            type=click.Path(path_type=Path),
+            default=Path("mlops-backups"),
+            show_default=True,
+            help="With --folder: the folder that has the backups.",
+        ),
+        click.option("--folder", type=click.Path(path_type=Path), help="Of the demo in this folder, such as .mlops."),
+        click.option("--release", default="mlops", show_default=True, help="What the names of the release begin with."),
+        click.option("-n", "--namespace", default="mlops", show_default=True, help="Its namespace."),
+        context_option,
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.option("--list", "listed", is_flag=True, help="Print the backups that are kept, and make none.")
+@click.option(
+    "--new-identity",
+    type=click.Path(path_type=Path),
+    help="Make a key of yours instead: the private half in this new file; prints the public half, backup.recipient.",
+)
+@_backup_options
+def backup(
+    listed: bool,
+    new_identity: Path | None,
+    namespace: str,
+    release: str,
+    context: str,
+    folder: Path | None,
+    destination: Path,
+) -> None:
+    """Back up what MLflow and Prefect keep, now, while they run: in the cluster, or of a demo's folder."""
+    from app.backup.secrets import new_identity as make_identity
+    from app.cli import backup as backups
+
+    if new_identity:
+        _print(make_identity(new_identity))
+    elif folder:
+        if listed:
+            backups.list_folder(destination, _print)
+        else:
+            backups.backup_folder(folder, destination, _print)
+    else:
+        _on_cluster(namespace, context, release, lambda cluster: cluster.print_list() if listed else cluster.backup())
+
+
+@main.command()
+@click.argument("name")
+@click.option("--dry-run", is_flag=True, help="Check the backup and say what would be replaced; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--identity",
+    type=click.Path(path_type=Path),
+    help="File with your private age key: restores passwords and keys, too. It stays on this machine.",
+)
+@_backup_options
+def restore(
+    name: str,
+    dry_run: bool,
+    yes: bool,
+    identity: Path | None,
+    namespace: str,
+    release: str,
+    context: str,
+    folder: Path | None,
+    destination: Path,
+) -> None:
+    """Check the backup NAME, then put it in the place of what is there: in the cluster, or in a demo's folder."""
+    from app.cli import backup as backups
+
+    def confirm() -> None:
+        if not yes:
+            click.confirm("This replaces what is there now. Go on?", abort=True)
+
+    if folder:
+        backups.restore_folder(folder, destination, name, dry_run, confirm, _print)
+    else:
+        _on_cluster(namespace, context, release, lambda cluster: cluster.restore(name, dry_run, identity, confirm))
+
+
+def _on_cluster(namespace: str, context: str, release: str, command: Callable[[Any], Any]) -> None:
+    from app.cli.backup import Cluster, run
+    from app.clients.kubernetes_jobs import JobsClient
+
+    run(JobsClient(namespace, context, timeout=30, retry_for=60), lambda api: command(Cluster(api, release, _print)))
 
 
 def _report(decision: dict[str, Any]) -> None:

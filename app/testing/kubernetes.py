@@ -1,20 +1,22 @@
-"""A stand-in for the Kubernetes API, for what app/clients/kubernetes.py asks: Secrets and their versions; restarts."""
+"""A stand-in for the Kubernetes API, for what app/clients asks: Secrets; restarts; Jobs of CronJobs."""
 
 from __future__ import annotations
 
 import base64
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
-Answer = tuple[int, dict[str, Any]]
+Answer = tuple[int, Any]
+COMPONENT = "app.kubernetes.io/component"
 
 
 @dataclass
@@ -24,12 +26,16 @@ class FakeKubernetes:
     Attributes:
         secrets, deployments, statefulsets: the objects by name, as in YAML.
         refused: requests, such as "PATCH deployments", that are answered by 403.
+        cronjobs: by name; what a Job made of one does: run_job(container) gives its exit code and what it printed.
         together: where the first reads of a Secret wait for each other, so that all callers see the same.
     """
 
     secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
     deployments: dict[str, dict[str, Any]] = field(default_factory=dict)
     statefulsets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cronjobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    jobs: dict[str, tuple[int, str]] = field(default_factory=dict)
+    run_job: Callable[[dict[str, Any]], tuple[int, str]] = lambda _: (0, "")
     refused: set[str] = field(default_factory=set)
     together: threading.Barrier | None = None
     conflicts: int = 0
@@ -63,8 +69,16 @@ class FakeKubernetes:
             sources = [{"configMap": {"name": "x"}}, {"secret": {"name": mounts, "optional": True}}]
             pod["volumes"] = [*pod.get("volumes", []), {"name": "files", "projected": {"sources": sources}}]
         selector = {"matchLabels": {"app": name}}
-        spec = {"selector": selector, "serviceName": name, "template": {"metadata": {}, "spec": pod}}
-        getattr(self, kind)[name] = {"metadata": {"name": name}, "spec": spec}
+        spec = {"selector": selector, "serviceName": name, "replicas": 1, "template": {"metadata": {}, "spec": pod}}
+        metadata = {"name": name, "generation": 1, "labels": {COMPONENT: name.removeprefix("mlops-")}}
+        getattr(self, kind)[name] = {"metadata": metadata, "spec": spec}
+
+    def add_cron_job(self, name: str, env: dict[str, str]) -> None:
+        """A CronJob whose container has these variables."""
+        container = {"name": "main", "env": [{"name": key, "value": value} for key, value in env.items()]}
+        template = {"metadata": {}, "spec": {"containers": [container], "restartPolicy": "Never"}}
+        spec = {"schedule": "@daily", "jobTemplate": {"spec": {"template": template}}}
+        self.cronjobs[name] = {"metadata": {"name": name}, "spec": spec}
 
     def restarted(self) -> set[str]:
         """The names of the workloads that were restarted."""
@@ -73,7 +87,11 @@ class FakeKubernetes:
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Answer:
         """Status and body of the answer to a request."""
-        words = path.partition("/namespaces/team/")[2].split("/")
+        parts = urlsplit(path)
+        words = parts.path.partition("/namespaces/team/")[2].split("/")
+        selector = dict(
+            pair.split("=") for pair in parse_qs(parts.query).get("labelSelector", [""])[0].split(",") if pair
+        )
         kind, name = words[0], words[1] if len(words) > 1 else ""
         if f"{method} {kind}" in self.refused:
             return _status(403, f"{kind} is forbidden")
@@ -84,14 +102,51 @@ class FakeKubernetes:
             if early:
                 self.together.wait(10)
             return found
+        if kind == "jobs" and method == "POST":
+            (container,) = body["spec"]["template"]["spec"]["containers"]
+            self.jobs[body["metadata"]["name"]] = self.run_job(container)
+            return 201, body
         with self.lock:
             if kind == "secrets":
                 return self._secret(method, name, body)
+            if kind == "jobs":
+                return self._job(method, name)
+            if kind == "pods":
+                return self._pods(words, selector)
             objects = getattr(self, kind)
             if method == "PATCH":
-                metadata = body["spec"]["template"]["metadata"]
-                objects[name]["spec"]["template"]["metadata"].update(metadata)
-            return 200, objects[name] if name else {"items": list(objects.values())}
+                _patch(objects[name], body)
+            wanted = selector.get(COMPONENT)
+            if name:
+                return 200, objects[name] | {"status": _status_of(objects[name])}
+            has = [
+                o
+                for o in objects.values()
+                if kind == "cronjobs" or o["metadata"]["labels"][COMPONENT] == wanted or not wanted
+            ]
+            return 200, {"items": has}
+
+    def _job(self, method: str, name: str) -> Answer:
+        if name not in self.jobs:
+            return _status(404, f'jobs "{name}" not found')
+        code, _ = self.jobs[name]
+        end = {
+            "type": "Failed" if code else "Complete",
+            "status": "True",
+            "reason": "BackoffLimitExceeded",
+            "message": "x",
+        }
+        return 200, {"metadata": {"name": name}, "status": {"conditions": [end]}}
+
+    def _pods(self, words: list[str], selector: dict[str, str]) -> Answer:
+        if words[-1] == "log":
+            return 200, self.jobs[words[1]][1]
+        if job := selector.get("batch.kubernetes.io/job-name"):
+            return 200, {"items": [{"metadata": {"name": job}, "status": {"phase": "Succeeded"}}]}
+        deployments = [
+            d for d in self.deployments.values() if d["metadata"]["labels"][COMPONENT] == selector[COMPONENT]
+        ]
+        return 200, {"items": [{"metadata": {"name": "p"}} for d in deployments if d["spec"]["replicas"]]}
 
     def _secret(self, method: str, name: str, body: dict[str, Any]) -> Answer:
         if method == "POST":
@@ -117,6 +172,20 @@ class FakeKubernetes:
         return 200, json.loads(json.dumps(secret))
 
 
+def _patch(item: dict[str, Any], body: dict[str, Any]) -> None:
+    annotations = item["metadata"].setdefault("annotations", {})
+    annotations.update(body.get("metadata", {}).get("annotations", {}))
+    item["metadata"]["annotations"] = {key: value for key, value in annotations.items() if value is not None}
+    spec = body.get("spec", {})
+    item["spec"]["replicas"] = spec.get("replicas", item["spec"]["replicas"])
+    item["spec"]["template"]["metadata"].update(spec.get("template", {}).get("metadata", {}))
+
+
+def _status_of(item: dict[str, Any]) -> dict[str, Any]:
+    replicas = item["spec"].get("replicas", 1)
+    return {"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas, "availableReplicas": replicas}
+
+
 def _encoded(values: dict[str, str]) -> dict[str, str]:
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
@@ -134,14 +203,15 @@ def fake_kubernetes(kubeconfig: Path, port: int = 0) -> Iterator[FakeKubernetes]
         def _serve(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
             status, content = fake.answer(self.command, self.path, body)
-            data = json.dumps(content).encode()
+            is_text = isinstance(content, str)
+            data = content.encode() if is_text else json.dumps(content).encode()
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", "text/plain" if is_text else "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PATCH = _serve
+        do_GET = do_POST = do_PATCH = do_DELETE = _serve
 
         def log_message(self, *_: Any) -> None:
             """Nothing: pytest shows what matters."""

@@ -17,12 +17,11 @@ from load import FLOWER
 from namespace import IMAGE, RESTRICTED, wait_for
 from release import CHART, CONTEXT, ROOT, Platform, run
 from runs import NEVER, ROWS, port_forward, registry_of, runs_of, slow_source
-from stand_ins import image
+from stand_ins import PASSWORD, secret, stand_in
 
 pytestmark = pytest.mark.drill
 
 USER = 1000680000  # the first of a namespace's range; OpenShift's `restricted-v2` adds it to each pod
-PASSWORD = "of-the-stand-ins"  # noqa: S105
 SERVERS = ("mlflow", "prefect-server")
 CHARTS = (*SERVERS, "prefect-worker", "model-api", "postgres", "ui")
 TRIAL = {"promote": False}
@@ -50,45 +49,6 @@ while not stopped:
 for line in (asked, *failed):
     print(line)
 """
-
-
-def stand_in(platform: Platform, name: str, port: int, env: dict[str, str]) -> str:
-    """A pod of an image of stand-ins/, with a folder /data; its address."""
-    container = {
-        "name": name,
-        "image": image(name),
-        "env": [{"name": key, "value": value} for key, value in env.items()],
-        "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "256Mi"}},
-        "securityContext": RESTRICTED,
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-        "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
-    }
-    folders = {
-        **{key: container[key] for key in ("resources", "securityContext", "volumeMounts")},
-        "name": "folders",
-        "image": IMAGE,
-        "command": ["mkdir", "-p", "/data/attributes", "/data/buckets/mlflow"],
-    }
-    spec = {
-        "initContainers": [folders],
-        "containers": [container],
-        "securityContext": {"fsGroup": RESTRICTED["runAsUser"]},
-        "volumes": [{"name": "data", "emptyDir": {}}],
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 0,
-    }
-    platform.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
-
-    def is_ready() -> bool:
-        return any(c.type == "Ready" and c.status == "True" for c in platform.status(name).conditions or [])
-
-    wait_for(is_ready, f"{name} ready", 120)
-    return str(platform.status(name).pod_ip)
-
-
-def secret(platform: Platform, name: str, values: dict[str, str]) -> str:
-    platform.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values})
-    return name
 
 
 def settings(platform: Platform) -> dict[str, Any]:

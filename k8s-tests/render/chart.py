@@ -181,6 +181,7 @@ def _filled(value: Any, variables: dict[str, Any]) -> Any:
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
     """Title -> pod template (metadata and spec) of everything that runs, the training Job included."""
     templates = {title(m): m["spec"]["template"] for m in manifests if m["kind"] in WORKLOADS}
+    templates |= {title(m): m["spec"]["jobTemplate"]["spec"]["template"] for m in manifests if m["kind"] == "CronJob"}
     templates |= {title(m): m for m in manifests if m["kind"] == "Pod"}
     return templates | {"training Job": job_template(manifests)["spec"]["template"]}
 

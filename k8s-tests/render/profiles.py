@@ -73,4 +73,12 @@ PROFILES: dict[str, dict[str, Any]] = {
         "monitoring": {"enabled": False},
         "grafana": {"enabled": False},
     },
+    "backup": {
+        "backup": {"enabled": True, "recipient": "age10gwjjezkc3llq3z7pty2dvf8exjwh5ztwkxld6rr897gr9c044sqcdg6sg"},
+        "global": {"ingress": {"enabled": False}},
+        "traefik": {"enabled": False},
+        "retrainer": {"enabled": False},
+        "monitoring": {"enabled": False},
+        "grafana": {"enabled": False},
+    },
 }

@@ -23,7 +23,8 @@ KUBE_STATE = {
     *("kube_pod_status_phase", "kube_pod_status_ready", "kube_pod_container_status_restarts_total"),
     *("kube_pod_container_resource_requests", "kube_deployment_spec_replicas"),
     *("kube_deployment_status_replicas_available", "kube_persistentvolumeclaim_resource_requests_storage_bytes"),
-    "kube_persistentvolumeclaim_status_phase",
+    *("kube_persistentvolumeclaim_status_phase", "kube_cronjob_status_last_schedule_time"),
+    "kube_cronjob_status_last_successful_time",
 }
 # kubernetes.io/docs/reference/instrumentation/metrics
 KUBELET = {"kubelet_volume_stats_available_bytes", "kubelet_volume_stats_capacity_bytes"}

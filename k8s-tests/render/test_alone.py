@@ -8,7 +8,7 @@ from chart import CHART, KUBERNETES, NAMESPACE, OPERATOR, RELEASE, Loader, helm,
 from validity import VERSIONS, invalid
 
 CHARTS = sorted(path.parent.name for path in CHART.glob("charts/*/Chart.yaml"))
-PLATFORM = {"postgres": {"enabled": True}}
+PLATFORM = ({"postgres": {"enabled": True}}, {"backup": {"enabled": True}})
 
 
 @pytest.mark.parametrize("name", CHARTS)
@@ -26,9 +26,9 @@ def test_helm_template(name: str) -> None:
     made = [manifest for manifest in yaml.load_all(done.stdout, Loader) if manifest]
     assert not [problem for manifest in made if (problem := invalid(manifest, VERSIONS[-1]))]
     # the same objects, but for what depends on other charts
-    whole = {title(m) for m in render_chart(PLATFORM)}
+    whole = {title(m) for values in PLATFORM for m in render_chart(values)}
     assert {title(m) for m in made} <= whole
-    workloads = {title(m) for m in made if m["kind"] in ("Deployment", "StatefulSet", "Prometheus")}
+    workloads = {title(m) for m in made if m["kind"] in ("Deployment", "StatefulSet", "CronJob", "Prometheus")}
     assert workloads, name
 
 

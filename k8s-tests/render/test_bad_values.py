@@ -109,6 +109,19 @@ BAD: list[tuple[str, Any]] = [
     ("retrainer.dryRun", "true"),
     ("retrainer.token", "secret"),
     ("retrainer.replicas", 2),
+    ("backup.enabled", "yes"),
+    ("backup.schedule", "daily"),
+    ("backup.schedule", "0 25"),
+    ("backup.keep.last", 0),
+    ("backup.keep.days", -1),
+    ("backup.recipient", "age1short"),
+    ("backup.recipient", "AGE-SECRET-KEY-1" + "Q" * 58),
+    ("backup.destination", "/mnt/backups"),
+    ("backup.endpointUrl", "s3.example.com"),
+    ("backup.egressCIDRs", "203.0.113.0/24"),
+    ("backup.persistence.size", "large"),
+    ("backup.activeDeadlineSeconds", 0),
+    ("backup.identity", "AGE-SECRET-KEY-1"),
     ("grafana.enabled", "no"),
     ("grafana.dashboardLabel", "grafana dashboard"),
     ("grafana.prometheusUrl", "prometheus:9090"),
@@ -140,6 +153,7 @@ EMPTIED = [
     *("prefect-worker.workPool", "prefect-worker.resources", "model-api.autoscaling", "model-api.resources"),
     *("model-api.cacheSize", "model-api.pollSeconds", "model-api.keys", "ui.image", "ui.resources", "traefik.service"),
     *("grafana.persistence", "grafana.resources", "traefik.resources", "postgres.persistence", "postgres.resources"),
+    *("backup.schedule", "backup.keep", "backup.keep.last", "backup.persistence", "backup.image"),
     *("retrainer.cooldown", "retrainer.cooldownMax", "retrainer.dailyCap", "retrainer.image"),
 ]
 # Settings of charts that are off, whose own schemas Helm does not ask.
@@ -149,17 +163,19 @@ OFF: list[tuple[dict[str, Any], str]] = [
     ({"traefik": {"enabled": False, "classname": "nginx"}}, "classname"),
     ({"grafana": {"enabled": False, "dashboardLable": "x"}}, "dashboardLable"),
     ({"retrainer": {"enabled": False, "coolDown": 60}}, "coolDown"),
+    ({"backup": {"enabled": False, "shedule": "0 0 * * *"}}, "shedule"),
     ({"lib": {"anything": 1}}, "anything"),
 ]
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """The values that set one key. PostgreSQL is switched on: Helm does not validate a chart that is off."""
+    """The values that set one key. Its chart is switched on: Helm does not validate one that is off."""
     values: Any = value
     for part in reversed(key.split(".")):
         values = {part: values}
-    if key.startswith("postgres.") and key != "postgres.enabled":
-        values["postgres"]["enabled"] = True
+    chart = key.partition(".")[0]
+    if chart in ("postgres", "backup") and key != f"{chart}.enabled":
+        values[chart]["enabled"] = True
     return dict(values)
 
 
@@ -175,6 +191,7 @@ def place(key: str) -> tuple[str, str]:
         "traefik",
         "postgres",
         "retrainer",
+        "backup",
         "grafana",
     )
     return (first, rest) if is_subchart and rest else ("platform", key)

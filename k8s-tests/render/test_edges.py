@@ -99,6 +99,8 @@ EXPECTED: dict[str, set[Edge]] = {
         for port in party.ports
     },
     "development": {edge for edge in COMMON | CREDENTIALS if "retrainer" not in edge},
+    # onto its volume a backup needs no network
+    "backup": {edge for edge in COMMON | CREDENTIALS if "retrainer" not in edge},
 }
 
 

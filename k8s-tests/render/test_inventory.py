@@ -72,6 +72,10 @@ GRAFANA = {
     f"{kind}/mlops-grafana"
     for kind in ("ConfigMap", "Deployment", "Ingress", "NetworkPolicy", "Service", "ServiceAccount")
 }
+BACKUP = {
+    *(f"CronJob/mlops-backup-{component}" for component in ("mlflow", "prefect", "secrets")),
+    *(f"{kind}/mlops-backup" for kind in ("NetworkPolicy", "PersistentVolumeClaim", "ServiceAccount")),
+}
 EXPECTED = {
     "defaults": COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA,
     "postgres": COMMON | MONITORING | TRAEFIK | INGRESSES | GRAFANA | POSTGRES,
@@ -84,6 +88,7 @@ EXPECTED = {
     - {f"PersistentVolumeClaim/mlops-{name}" for name in SERVERS}
     | {f"PodDisruptionBudget/mlops-{name}" for name in SERVERS},
     "development": COMMON - RETRAINER,
+    "backup": (COMMON - RETRAINER) | BACKUP,
 }
 
 

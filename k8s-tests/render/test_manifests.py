@@ -48,7 +48,7 @@ ROLES: dict[str, dict[tuple[str, str], set[str]]] = {
     "Role/mlops-kube-state-metrics": {
         **{("", kind): READ for kind in ("pods", "persistentvolumeclaims")},
         **{("apps", kind): READ for kind in ("deployments", "statefulsets")},
-        ("batch", "jobs"): READ,
+        **{("batch", kind): READ for kind in ("cronjobs", "jobs")},
     },
     "Role/mlops-traefik": {
         **{("", kind): READ for kind in ("services", "secrets")},

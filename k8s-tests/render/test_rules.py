@@ -19,6 +19,7 @@ from app.registry.reference import SHARE_FLOOR, psi
 ALERTS = {
     *("ApiDown", "ApiErrorRatio", "ApiLatency", "NoModel", "SwapFailed", "ReplicaVersionsDiffer", "FeatureDrift"),
     *("PredictionDrift", "LiveAccuracyLow", "TrainingFailed", "TrainingOverdue", "VolumeNearlyFull", "TargetDown"),
+    "BackupOverdue",
 }
 RETRAIN = {"FeatureDrift", "PredictionDrift", "LiveAccuracyLow"}
 IRIS = {"model": "iris", "version": "2"}
@@ -120,6 +121,13 @@ def volume(available: str, claim: str = "mlops-mlflow") -> Series:
     return free | of("kubelet_volume_stats_capacity_bytes", "100x400", **labels)
 
 
+def backup(scheduled: str, successful: str = "", cronjob: str = "mlops-backup-mlflow") -> Series:
+    """When a backup was due last, and when it succeeded last."""
+    labels = {"cronjob": cronjob, "job": "mlops-kube-state-metrics"}
+    due = of("kube_cronjob_status_last_schedule_time", scheduled, **labels)
+    return due | (of("kube_cronjob_status_last_successful_time", successful, **labels) if successful else {})
+
+
 def promtool_says(folder: Path, *tests: dict[str, Any]) -> str:
     """What promtool has to say against tests of the rendered rules; "" if nothing."""
     (folder / "rules.yaml").write_text(yaml.safe_dump(prometheus_rule()["spec"]))
@@ -201,6 +209,14 @@ FULL = Alert(
     "Only 5% of the volume mlops-mlflow is free",
     "The volume of the claim mlops-mlflow in mlops has less free than 0.1 of its size. When it is full, what writes to"
     " it fails.",
+)
+
+
+BACKUP_OVERDUE = Alert(
+    {"cronjob": "mlops-backup-mlflow"},
+    "The backup mlops-backup-mlflow has not succeeded",
+    "The backup mlops-backup-mlflow in mlops was due more than an hour ago and has not succeeded since. Older"
+    " backups are kept until one does.",
 )
 
 
@@ -346,6 +362,12 @@ CASES = {
         "TargetDown", up("0x80") | up(UP, "b"), {"4m": [], "6m": [target_down("mlops-model-api", "a")]}
     ),
     "API down, which is ApiDown's": Case("TargetDown", up("0x80") | up("0x80", "b"), {"15m": []}),
+    "backup failed": Case(
+        "BackupOverdue", backup(scheduled="100x8 1800x400", successful="130x400"), {"60m": [], "63m": [BACKUP_OVERDUE]}
+    ),
+    "backup never succeeded": Case("BackupOverdue", backup(scheduled="100x400"), {"59m": [], "61m": [BACKUP_OVERDUE]}),
+    "backup done": Case("BackupOverdue", backup(scheduled="100x400", successful="130x400"), {"90m": []}),
+    "a CronJob of somebody else": Case("BackupOverdue", backup(scheduled="100x400", cronjob="reports"), {"90m": []}),
     "target of somebody else": Case("TargetDown", up("0x80", "c", "others"), {"15m": []}),
 }
 

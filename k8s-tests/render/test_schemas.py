@@ -21,7 +21,7 @@ OPEN = {*COMMON["POD"], "annotations", "labels", "config", "commonLabels", "comm
 # What the other charts learn from one being on, and no settings.
 INTERNAL = ("/shared", "/operator/shared", "/lib", "/global/alone")
 CHARTS = ("postgres", "monitoring", "serviceMonitors", "grafana", "traefik", "retrainer")
-HANDED_DOWN = ("fullnameOverride", "nameOverride", "commonLabels", "commonAnnotations", "addresses")
+HANDED_DOWN = ("fullnameOverride", "nameOverride", "commonLabels", "commonAnnotations", "addresses", "claims")
 SHARED = {f"/global/{name}" for name in (*CHARTS, *HANDED_DOWN)}
 # Their defaults are in the umbrella's values.yaml, as that is what reads them.
 OF_UMBRELLA = {"traefik": {"/enabled"}, "grafana": {"/enabled", "/dashboardLabel"}}
@@ -138,7 +138,8 @@ def given(folder: Path, paths: dict[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, value in paths.items():
         tree = merged(tree, nested(path if folder == CHART else f"/{folder.name}{path}", value))
-    return merged(tree, {} if "/enabled" in paths or folder.name != "postgres" else {"postgres": {"enabled": True}})
+    is_off = folder.name in ("postgres", "backup") and "/enabled" not in paths
+    return merged(tree, {folder.name: {"enabled": True}} if is_off else {})
 
 
 @charts

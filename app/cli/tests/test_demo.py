@@ -49,7 +49,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return processes
 
 
-def run_the_documented_commands(ports: dict[str, int]) -> None:
+def run_the_documented_commands(folder: Path, ports: dict[str, int]) -> None:
     """Every line of the README's and the docs' sh blocks but `make`, against the running demo."""
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     env = {
@@ -63,6 +63,7 @@ def run_the_documented_commands(ports: dict[str, int]) -> None:
     lines = [line for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] for line in shell_commands(page)]
     lines = [line.replace(":8086", f":{ports['api']}") for line in lines if not line.startswith(("make ", ". "))]
     assert any(line.startswith("mlops doctor") for line in lines)
+    lines = [line.replace("--folder .mlops", f"--folder {folder} --to {folder.parent / 'backups'}") for line in lines]
     for line in lines:
         done = subprocess.run(["bash", "-c", line], env=env, cwd=ROOT, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
@@ -110,7 +111,7 @@ def test_again_keeps_the_history_and_ctrl_c_leaves_no_process(folder: Path, port
 
         deployment = f"http://127.0.0.1:{ports['prefect']}/api/deployments/name/train/iris"
         assert wait_for_url(deployment, 60), "the deployment train/iris was not registered"
-        run_the_documented_commands(ports)
+        run_the_documented_commands(folder, ports)
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 0
         assert not processes_of(folder)

@@ -1,0 +1,257 @@
+"""`mlops backup` and `mlops restore` on the cluster: all is there again, within five minutes.
+
+After the volumes were destroyed, and in an empty namespace.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from kubernetes import client
+from load import FLOWER
+from namespace import Namespace, wait_for
+from release import CHART, CONTEXT, Platform, run
+from runs import port_forward, registry_of, runs_of, scale, settled
+from stand_ins import PASSWORD, secret, stand_in
+
+from app.backup.secrets import new_identity
+from app.clients.prefect import ENDED
+from app.registry import feedback_store
+
+SECONDS = 300
+SERVERS = ("mlflow", "prefect-server")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """All that was made: whole runs with their metrics, parameters and tags; versions; aliases; feedback; flow runs."""
+
+    runs: dict[str, Any]
+    versions: dict[str, Any]
+    aliases: dict[str, dict[str, str]]
+    feedback: list[Any]
+    flow_runs: set[str]
+
+
+def kept(platform: Platform, home: Path) -> Kept:
+    """As MLflow and Prefect have it now."""
+    platform.__dict__.pop("credentials", None)  # read anew
+    with registry_of(platform) as registry, runs_of(platform, home) as runs:
+        models = registry.models()
+        names = {*(model.name for model in models), "promotions", "feedback"}
+        found = {name: registry.search_runs(name, {}, 50_000) for name in names if registry.find_experiment(name)}
+        return Kept(
+            {run.run_id: run for of in found.values() for run in of},
+            {f"{m.name}/{v.version}": v for m in models for v in registry.versions(m.name)},
+            {m.name: m.aliases for m in models},
+            [row for m in models for row in feedback_store.read(registry, m.name)],
+            {run.id for run in runs.prefect.runs(states=ENDED)},
+        )
+
+
+def assert_the_same(before: Kept, after: Kept) -> None:
+    assert after.runs == before.runs
+    assert after.versions == before.versions
+    assert after.aliases == before.aliases
+    assert after.feedback == before.feedback
+    assert before.flow_runs <= after.flow_runs
+    assert before.runs, "there was nothing to keep"
+    assert before.versions
+    assert before.feedback
+
+
+def mlops(platform: Platform, command: str, *arguments: str) -> str:
+    """What the command prints on this machine, as people run it."""
+    where = ["--context", CONTEXT, "--namespace", platform.name, "--release", platform.release]
+    return run([sys.executable, "-m", "app.cli", command, *arguments, *where])
+
+
+def name_of(printed: str) -> str:
+    """The name of the backup that was made."""
+    found = re.search(r"`mlops restore (\S+)`", printed)
+    assert found, printed
+    return found[1]
+
+
+def predicts(platform: Platform) -> bool:
+    with platform.client("api") as http:
+        answer = http.get(FLOWER)
+        return answer.status_code == 200 and answer.json()["prediction"] == "setosa"
+
+
+def send_feedback(platform: Platform) -> None:
+    """A true label, which the API has acknowledged."""
+    with platform.client("api") as http:
+        prediction = http.get(FLOWER).json()["prediction_id"]
+        answer = http.post("/feedback", json={"prediction_id": prediction, "label": "setosa"})
+        assert answer.status_code == 201, answer.text
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> tuple[Path, str]:
+    """A private key, and its public half."""
+    return tmp_path / "key.txt", new_identity(tmp_path / "key.txt")
+
+
+@pytest.fixture
+def backed_up(platform: Platform, identity: tuple[Path, str]) -> Iterator[Platform]:
+    """The platform with backups, and without them again."""
+    upgrade(platform, "backup.enabled=true", f"backup.recipient={identity[1]}")
+    wait_for(lambda: predicts(platform), "a prediction", 120)
+    send_feedback(platform)
+    yield platform
+    upgrade(platform, "backup.enabled=false")
+
+
+def upgrade(platform: Platform, *settings: str) -> None:
+    options = [word for setting in settings for word in ("--set", setting)]
+    platform.helm("upgrade", platform.release, CHART, "--reset-then-reuse-values", *options, "--timeout", "10m")
+    platform.ready()
+
+
+def destroy_volumes(platform: Platform) -> None:
+    """Both claims, and with them all that MLflow and Prefect know; then new, empty ones, as a reinstall makes them."""
+    core, names = platform.core, [f"{platform.release}-{component}" for component in SERVERS]
+    made = []
+    for component, name in zip(SERVERS, names, strict=True):
+        claim: Any = core.read_namespaced_persistent_volume_claim(name, platform.name)
+        kept_annotations = {k: v for k, v in claim.metadata.annotations.items() if "kubernetes.io" not in k}
+        metadata = {"name": name, "labels": claim.metadata.labels, "annotations": kept_annotations}
+        spec = {"accessModes": claim.spec.access_modes, "resources": {"requests": claim.spec.resources.requests}}
+        made.append({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec})
+        scale(platform, component, 0)
+        core.delete_namespaced_persistent_volume_claim(name, platform.name)
+
+    def are_gone() -> bool:
+        claims = {claim.metadata.name for claim in core.list_namespaced_persistent_volume_claim(platform.name).items}
+        return not claims & set(names)
+
+    wait_for(are_gone, "the claims are gone", 180)
+    for claim in made:
+        platform.create(claim)
+    for component in SERVERS:
+        scale(platform, component, 1)
+
+
+def test_after_the_volumes_were_destroyed_all_is_there_again(
+    backed_up: Platform, identity: tuple[Path, str], tmp_path: Path
+) -> None:
+    before = kept(backed_up, tmp_path)
+    credentials = backed_up.credentials
+    name = name_of(mlops(backed_up, "backup"))
+    listed = mlops(backed_up, "backup", "--list")
+    assert all(f"{component} " in listed for component in ("mlflow", "prefect", "secrets")), listed
+    assert "nothing was changed" in mlops(backed_up, "restore", name, "--dry-run", "--identity", str(identity[0]))
+    destroy_volumes(backed_up)
+    assert not kept(backed_up, tmp_path).versions, "it was not destroyed"
+    began = time.monotonic()
+    print(mlops(backed_up, "restore", name, "--yes", "--identity", str(identity[0])))
+    seconds = time.monotonic() - began
+    assert_the_same(before, kept(backed_up, tmp_path))
+    assert backed_up.credentials == credentials
+    assert seconds < SECONDS
+    wait_for(lambda: predicts(backed_up), "a prediction", 60)
+
+
+def test_the_cron_job_makes_backups_of_one_name(backed_up: Platform) -> None:
+    batch = client.BatchV1Api(backed_up.api)
+    for component in ("mlflow", "prefect", "secrets"):
+        cron_job = f"{backed_up.release}-backup-{component}"
+        batch.patch_namespaced_cron_job(cron_job, backed_up.name, {"spec": {"schedule": "* * * * *"}})
+
+    def complete() -> str | None:
+        lines = [line for line in mlops(backed_up, "backup", "--list").splitlines() if line.count(" MB") == 3]
+        return lines[-1] if lines else None
+
+    line = wait_for(complete, "a backup of all three", 240)
+    assert line.startswith(f"{backed_up.name}.{backed_up.release}-")
+    assert line.split()[0].endswith("00Z"), "named after the minute that it was due"
+
+
+def test_a_damaged_backup_is_refused_and_the_servers_go_on(backed_up: Platform) -> None:
+    name = name_of(mlops(backed_up, "backup"))
+    claim = f"{backed_up.release}-backup"
+    code = f"p = '/data/{name}.prefect.tar.gz'; b = open(p, 'rb').read(); open(p, 'wb').write(b[: len(b) // 2])"
+    backed_up.output("damage", code, claim=claim)
+    backed_up.core.delete_namespaced_pod("damage", backed_up.name)
+    apps = client.AppsV1Api(backed_up.api)
+    generation = [apps.read_namespaced_deployment(f"{backed_up.release}-{s}", backed_up.name).metadata for s in SERVERS]
+    with pytest.raises(AssertionError, match="cut off"):
+        mlops(backed_up, "restore", name, "--yes")
+    after = [apps.read_namespaced_deployment(f"{backed_up.release}-{s}", backed_up.name).metadata for s in SERVERS]
+    assert [m.generation for m in generation] == [m.generation for m in after], "they were stopped"
+
+
+def to_s3(namespace: Namespace, address: str) -> dict[str, Any]:
+    """The settings of backups that go to the stand-in."""
+    account = {"AWS_ACCESS_KEY_ID": "backup", "AWS_SECRET_ACCESS_KEY": PASSWORD, "AWS_DEFAULT_REGION": "us-east-1"}
+    return {
+        "enabled": True,
+        "destination": "s3://mlflow/backups",
+        "endpointUrl": f"http://{address}:7070",
+        "existingSecret": secret(namespace, "backup-s3", account),
+        "egressCIDRs": [f"{address}/32"],
+    }
+
+
+@pytest.fixture
+def empty(platform: Platform) -> Iterator[Platform]:
+    """An empty namespace, under Pod Security `restricted`."""
+    core, other = client.CoreV1Api(platform.api), Platform("mlops-restored", platform.api)
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    core.create_namespace({"metadata": {"name": other.name, "labels": labels}})
+    yield other
+    other.helm("uninstall", other.release, "--ignore-not-found")  # what is not in the namespace, too
+    core.delete_namespace(other.name)
+
+
+@pytest.mark.drill
+def test_from_s3_into_an_empty_namespace_all_is_there_again(
+    backed_up: Platform, empty: Platform, namespace: Namespace, identity: tuple[Path, str], tmp_path: Path
+) -> None:
+    address = stand_in(namespace, "s3", 7070, {"ROOT_ACCESS_KEY": "backup", "ROOT_SECRET_KEY": PASSWORD})
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"backup": {**to_s3(backed_up, address), "recipient": identity[1]}}))
+    backed_up.helm("upgrade", backed_up.release, CHART, "--reset-then-reuse-values", "--values", str(values))
+    backed_up.ready()
+    before, credentials = kept(backed_up, tmp_path), backed_up.credentials
+    name = name_of(mlops(backed_up, "backup"))
+
+    given = yaml.safe_load(backed_up.helm("get", "values", backed_up.release, "--output", "yaml"))
+    small = {"resources": {"requests": {"cpu": "10m"}}}
+    off = {"enabled": False}
+    for chart in (*SERVERS, "prefect-worker", "model-api", "ui"):
+        given[chart] = {**(given.get(chart) or {}), **small}
+    given |= {"backup": {**to_s3(empty, address), "image": given["backup"].get("image", {})}}
+    given |= {chart: {**(given.get(chart) or {}), **off} for chart in ("monitoring", "retrainer", "grafana", "traefik")}
+    given["prefect-worker"]["bootstrap"] = off
+    given["model-api"] |= {"replicas": 1, "autoscaling": off}
+    given.setdefault("global", {})["ingress"] = off
+    values.write_text(yaml.safe_dump(given))
+    empty.helm("install", empty.release, CHART, "--values", str(values), "--timeout", "10m")
+    wait_for(lambda: all(settled(empty, server) for server in SERVERS), "MLflow and Prefect", 300)
+
+    began = time.monotonic()
+    print(mlops(empty, "restore", name, "--yes", "--identity", str(identity[0])))
+    seconds = time.monotonic() - began
+    assert_the_same(before, kept(empty, tmp_path))
+    assert empty.credentials == credentials
+    assert seconds < SECONDS
+    with port_forward(empty, "model-api", 8086) as port:
+
+        def answer() -> bool:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}{FLOWER}", timeout=30).status_code == 200
+            except httpx.HTTPError:
+                return False
+
+        wait_for(answer, "a prediction of what was restored", 180)

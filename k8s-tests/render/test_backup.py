@@ -1,0 +1,101 @@
+"""The CronJobs of charts/backup: beside the service whose volume they read, without rights, onto a volume or to S3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from chart import Manifest, render_chart, template, title
+from profiles import PROFILES
+
+RECIPIENT = PROFILES["backup"]["backup"]["recipient"]
+
+
+def cron_jobs(values: dict[str, Any], **others: Any) -> dict[str, Manifest]:
+    """Component -> CronJob."""
+    made = render_chart({"backup": {"enabled": True, **values}, **others})
+    return {title(m).removeprefix("CronJob/mlops-backup-"): m for m in made if m["kind"] == "CronJob"}
+
+
+def pod_of(cron_job: Manifest) -> Any:
+    return cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+def claims(cron_job: Manifest) -> dict[str, str]:
+    volumes = pod_of(cron_job)["volumes"]
+    return {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v}
+
+
+def test_nothing_is_backed_up_unless_somebody_says_so() -> None:
+    assert not [m for m in render_chart() if "backup" in m["metadata"]["name"]]
+
+
+def test_each_runs_beside_the_service_whose_volume_it_mounts() -> None:
+    for component, service in (("mlflow", "mlflow"), ("prefect", "prefect-server")):
+        cron_job = cron_jobs({})[component]
+        assert claims(cron_job) == {"data": f"mlops-{service}", "backups": "mlops-backup"}
+        (term,) = pod_of(cron_job)["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == service
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+
+
+def test_claims_of_yours_are_those_that_are_backed_up() -> None:
+    jobs = cron_jobs(
+        {"persistence": {"existingClaim": "archive"}},
+        mlflow={"persistence": {"existingClaim": "models"}},
+        **{"prefect-server": {"persistence": {"existingClaim": "runs"}}},
+    )
+    assert claims(jobs["mlflow"]) == {"data": "models", "backups": "archive"}
+    assert claims(jobs["prefect"]) == {"data": "runs", "backups": "archive"}
+
+
+def test_passwords_and_keys_are_read_only_where_there_is_a_key_to_encrypt_them_for() -> None:
+    assert set(cron_jobs({})) == {"mlflow", "prefect"}
+    jobs = cron_jobs({"recipient": RECIPIENT})
+    assert set(jobs) == {"mlflow", "prefect", "secrets"}
+    with_secret = {name for name, job in jobs.items() if any("secret" in v for v in pod_of(job)["volumes"])}
+    assert with_secret == {"secrets"}
+    assert "affinity" not in pod_of(jobs["secrets"]), "a Secret is on no node"
+    (mount,) = [m for m in pod_of(jobs["secrets"])["containers"][0]["volumeMounts"] if m["name"] == "data"]
+    assert mount["readOnly"] is True
+
+
+def test_no_backup_has_a_token_of_kubernetes() -> None:
+    for job in cron_jobs({"recipient": RECIPIENT}).values():
+        assert pod_of(job)["automountServiceAccountToken"] is False
+
+
+def test_with_s3_there_is_no_volume_and_a_way_to_its_addresses_alone() -> None:
+    s3 = {"destination": "s3://bucket/here", "existingSecret": "s3", "egressCIDRs": ["203.0.113.0/24"]}
+    made = render_chart({"backup": {"enabled": True, **s3}})
+    assert "PersistentVolumeClaim/mlops-backup" not in {title(m) for m in made}
+    for job in cron_jobs(s3).values():
+        assert "backups" not in claims(job)
+        (container,) = pod_of(job)["containers"]
+        assert container["envFrom"] == [{"secretRef": {"name": "s3"}}]
+        assert {"name": "MLOPS_BACKUP_DESTINATION", "value": "s3://bucket/here"} in container["env"]
+    (policy,) = [m for m in made if title(m) == "NetworkPolicy/mlops-backup"]
+    addresses = [
+        peer["ipBlock"]["cidr"] for rule in policy["spec"]["egress"] for peer in rule["to"] if "ipBlock" in peer
+    ]
+    assert addresses == ["203.0.113.0/24"]
+    assert policy["spec"]["ingress"] == []
+
+
+@pytest.mark.parametrize("others", [{"postgres": {"enabled": True}}, {"global": {"databaseSecret": "database"}}])
+def test_postgresql_is_refused_with_what_to_do(others: dict[str, Any]) -> None:
+    done = template({"backup": {"enabled": True}, **others})
+    assert done.returncode != 0
+    assert "set backup.enabled=false, and see docs/operations.md" in done.stderr
+
+
+def test_backups_that_would_be_gone_with_the_pod_are_refused() -> None:
+    done = template({"backup": {"enabled": True, "persistence": {"enabled": False}}})
+    assert done.returncode != 0
+    assert "backup.persistence.enabled is false" in done.stderr
+
+
+def test_what_has_no_volume_is_refused_by_its_name() -> None:
+    done = template({"backup": {"enabled": True}, "mlflow": {"persistence": {"enabled": False}}})
+    assert done.returncode != 0
+    assert "mlflow.persistence.enabled is false" in done.stderr
