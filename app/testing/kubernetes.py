@@ -22,7 +22,7 @@ class FakeKubernetes:
     """What is in its one namespace, `team`.
 
     Attributes:
-        secrets, deployments, statefulsets: the objects by name, as in YAML.
+        secrets, deployments, statefulsets, pods: the objects by name, as in YAML.
         refused: requests, such as "PATCH deployments", that are answered by 403.
         together: where the first reads of a Secret wait for each other, so that all callers see the same.
     """
@@ -30,6 +30,7 @@ class FakeKubernetes:
     secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
     deployments: dict[str, dict[str, Any]] = field(default_factory=dict)
     statefulsets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     together: threading.Barrier | None = None
     conflicts: int = 0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TURN = 0x6D6C6F7073  # the number of the lock, "mlops" in ASCII
 FEEDBACK = "feedback"  # the experiment of app/registry/feedback_store.py
 PROMOTIONS = "promotions"  # the experiment of app/registry/ledger.py
+SQLITE = "sqlite:///"
 TRACKING = Schema.of("MLflow", "mlflow", "store/db_migrations/versions")
 ACCOUNTS = Schema.of("MLflow", "mlflow", "server/auth/db/migrations/versions", "alembic_version_auth")
 
@@ -44,14 +45,11 @@ def my_turn(uri: str) -> Iterator[None]:
 
     engine = utils.create_sqlalchemy_engine_with_retry(uri)
     try:
-        if engine.dialect.name == "postgresql":
-            # Asked again and again: a statement that waits would keep CREATE INDEX CONCURRENTLY waiting.
-            # Not in a transaction, which PostgreSQL may be told to end when it idles.
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:turn)"), {"turn": TURN}):
-                    time.sleep(1)
-                yield
-        else:
+        # Asked again and again: a statement that waits would keep CREATE INDEX CONCURRENTLY waiting.
+        # Not in a transaction, which PostgreSQL may be told to end when it idles.
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:turn)"), {"turn": TURN}):
+                time.sleep(1)
             yield
     finally:
         engine.dispose()  # closes the connection, and with it goes the lock
@@ -72,31 +70,37 @@ def upgrade_accounts(engine: Engine) -> None:
     utils.migrate_if_needed(engine, "head")
 
 
-def migrate(tracking: str, accounts: str) -> None:
-    """Bring both databases to this version's tables. Raises Refusal where one is of a later version.
+def migrate_files(tracking: str, accounts: str) -> None:
+    """Bring databases of SQLite to this version's tables. Raises Refusal where one is of a later version.
 
     Args:
         tracking, accounts: the databases, for SQLAlchemy.
     """
-    from mlflow.store.db import utils
-    from sqlalchemy.engine import make_url
+    chosen = ((tracking, TRACKING, upgrade_tracking), (accounts, ACCOUNTS, upgrade_accounts))
+    prepare(
+        [Database(Path(uri.removeprefix(SQLITE)), schema, partial(on_file, upgrade)) for uri, schema, upgrade in chosen]
+    )
 
-    chosen = [(make_url(tracking), TRACKING, upgrade_tracking), (make_url(accounts), ACCOUNTS, upgrade_accounts)]
-    files = [(url, schema, upgrade) for url, schema, upgrade in chosen if url.get_backend_name() == "sqlite"]
-    prepare([Database(Path(url.database or ""), schema, partial(on_file, upgrade)) for url, schema, upgrade in files])
-    for url, schema, upgrade in chosen:
-        if url.get_backend_name() != "sqlite":
-            engine = utils.create_sqlalchemy_engine_with_retry(url.render_as_string(hide_password=False))
-            if must_migrate(schema, revisions(engine, schema), url.render_as_string()):
-                upgrade(engine)
-            engine.dispose()
+
+def migrate_postgres(tracking: str, accounts: str) -> None:
+    """The same in PostgreSQL; nothing is migrated where one is refused."""
+    from mlflow.store.db import utils
+
+    todo = []
+    for uri, schema, upgrade in ((tracking, TRACKING, upgrade_tracking), (accounts, ACCOUNTS, upgrade_accounts)):
+        engine = utils.create_sqlalchemy_engine_with_retry(uri)
+        if must_migrate(schema, revisions(engine, schema), engine.url.render_as_string()):
+            todo.append((engine, upgrade))
+    for engine, upgrade in todo:
+        upgrade(engine)
+        engine.dispose()
 
 
 def on_file(upgrade: Callable[[Engine], None], file: Path) -> None:
     """Have a SQLite database created or migrated."""
     from mlflow.store.db import utils
 
-    engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{file}")
+    engine = utils.create_sqlalchemy_engine_with_retry(f"{SQLITE}{file}")
     try:
         upgrade(engine)
     finally:
@@ -192,9 +196,14 @@ def main() -> None:
     # First, because importing MLflow's accounts reads it.
     write_configuration(Path(environment["MLFLOW_AUTH_CONFIG_PATH"]), uri)
     tracking = environment["MLFLOW_BACKEND_STORE_URI"]
-    with refusals(), my_turn(tracking):
-        migrate(tracking, uri)
-        prepare_accounts(uri, passwords, prepare_experiments(tracking))
+    with refusals():
+        if tracking.startswith(SQLITE):
+            migrate_files(tracking, uri)
+            prepare_accounts(uri, passwords, prepare_experiments(tracking))
+        else:
+            with my_turn(tracking):
+                migrate_postgres(tracking, uri)
+                prepare_accounts(uri, passwords, prepare_experiments(tracking))
 
 
 if __name__ == "__main__":

@@ -271,7 +271,8 @@ def _link(file: Path, name: Path) -> None:
     try:
         name.hardlink_to(file)
     except FileExistsError:
-        raise
+        if not name.samefile(file):  # made just now, by what was killed then
+            raise
     except OSError:  # a file system without links
         shutil.copy2(file, name)
 
