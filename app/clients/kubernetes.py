@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as `mlops credentials` and `mlops doctor` ask it: a Secret, who reads it, and pods that cannot start.
+"""The Kubernetes API, as far as commands ask it: a Secret, the pods that read it, and pods that cannot start.
 
 Of the images only `flows` has kubernetes_asyncio, so no service imports this.
 """
@@ -47,7 +47,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class StuckContainer:
-    """A container that cannot start. reason: such as CrashLoopBackOff; last_words: the end of what it printed, or ""."""
+    """A container that cannot start. reason: such as CrashLoopBackOff; last_words: the last line that it printed."""
 
     pod: str
     name: str

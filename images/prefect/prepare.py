@@ -1,8 +1,8 @@
 """Prepares Prefect's database before its server starts: this version's tables.
 
-A database of a later version is refused, and a SQLite is copied before it is migrated (images/tracking/migration.py). On
-PostgreSQL several servers may start together and would race for tables and block types, so they take turns and
-make both; a server with a SQLite of its own makes its block types itself.
+A database of a later version is refused, and a SQLite is copied before it is migrated (images/tracking/migration.py).
+On PostgreSQL several servers may start together and would race for tables and block types, so they take turns and make
+both; a server with a SQLite of its own makes its block types itself.
 """
 
 from __future__ import annotations

@@ -59,13 +59,13 @@ class Installation:
     known: Schema
     facts: str
 
-    def prepare(self, limit: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+    def prepare(self, limit: int = 0, go_back_to: str = "") -> subprocess.CompletedProcess[str]:
         """Run prepare.py. limit: bytes that a file may have, as if the disk were full."""
-        process = self.start(limit, **variables)
+        process = self.start(limit, go_back_to)
         out, error = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, error)
 
-    def start(self, limit: int = 0, **variables: str) -> subprocess.Popen[str]:
+    def start(self, limit: int = 0, go_back_to: str = "") -> subprocess.Popen[str]:
         accounts = ("READER_PASSWORD", "TRAINER_PASSWORD", "GATE_PASSWORD", "MLFLOW_AUTH_ADMIN_PASSWORD")
         env = {
             "PYTHONPATH": f"{ROOT / 'images' / 'mlflow'}{os.pathsep}{ROOT}",
@@ -76,7 +76,7 @@ class Installation:
             "MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-test",
             **dict.fromkeys(accounts, "password-of-the-test"),
             SET_ENV: COMMAND,
-            **variables,
+            GO_BACK_TO: go_back_to,
         }
         return subprocess.Popen(
             [sys.executable, str(ROOT / "images" / self.name / "prepare.py")],
@@ -88,7 +88,7 @@ class Installation:
         )
 
     def revision(self, file: Path | None = None) -> str:
-        (row,) = ask(file or self.file, f"SELECT version_num FROM {self.known.table}")
+        (row,) = ask(file or self.file, f"SELECT version_num FROM {self.known.table}")  # noqa: S608
         return row[0]
 
     def content(self, file: Path | None = None) -> list[tuple[str, ...]]:
@@ -99,7 +99,7 @@ class Installation:
 
     def make_later(self) -> None:
         """As if a later version had migrated it."""
-        ask(self.file, f"UPDATE {self.known.table} SET version_num = '{LATER}'")
+        ask(self.file, f"UPDATE {self.known.table} SET version_num = '{LATER}'")  # noqa: S608
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def older_prefect(tmp_path_factory: pytest.TempPathFactory, prefect_server: Serv
     (script,) = [s for s in scripts_of(PREFECT).walk_revisions() if s.revision == PREFECT.head]
     (index,) = re.findall(r"DROP INDEX IF EXISTS (\w+)", Path(script.path).read_text())
     ask(file, f"DROP INDEX {index}")
-    ask(file, f"UPDATE alembic_version SET version_num = '{script.down_revision}'")
+    ask(file, f"UPDATE alembic_version SET version_num = '{script.down_revision}'")  # noqa: S608
     return folder
 
 
@@ -187,14 +187,14 @@ def test_there_and_back(older: Installation) -> None:
     assert len(sentence) < 2048, "Kubernetes shows no more of a container's end"
     assert older.revision() == LATER, "a refusal changes nothing"
 
-    back = older.prepare(**{GO_BACK_TO: copy.name})
+    back = older.prepare(go_back_to=copy.name)
     assert back.returncode == 0, back.stderr
     assert (older.revision(), older.content()) == (older.known.head, content)
     assert LATER in [older.revision(kept) for kept in older.copies()], "what was written in the meantime is kept"
 
     # the variable stays in the Deployment, and does nothing any more
     older.make_later()
-    assert older.prepare(**{GO_BACK_TO: copy.name}).returncode == 1
+    assert older.prepare(go_back_to=copy.name).returncode == 1
     assert older.revision() == LATER
 
 

@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this version, and refuses one of a later version. For MLflow's and Prefect's prepare.py.
+"""Brings a database to the schema of this version, and refuses one of a later version. For both prepare.py.
 
 SQLite: the new schema is made in a copy, which takes the database's place in one step, so that a migration that is
 killed or finds no room changes nothing. The database as it was stays beside it, the last two of them:
@@ -90,7 +90,7 @@ class Database:
     upgrade: Callable[[Path], None]
 
     def revisions(self, file: Path | None = None) -> list[str]:
-        """What the database, or a copy of it, says of its schema; nothing where it is empty or older than Alembic's table.
+        """What the database, or a copy of it, says of its schema; nothing where it is empty, or has no table for it.
 
         Raises Refusal where it is no database.
         """
@@ -232,7 +232,7 @@ def must_migrate(schema: Schema, found: Collection[str], where: str) -> bool:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """End the process by a refusal, whose sentence is the last line that it prints: Kubernetes shows the end of the log."""
+    """End the process by a refusal; its sentence is the last line printed, as Kubernetes shows the end of the log."""
     try:
         yield
     except Refusal as refusal:

@@ -259,14 +259,12 @@ def pods_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **pods: dict[str
 def test_a_pod_that_refuses_to_start_is_named_with_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    printed = "Traceback\nMLflow's database has the schema revision f: run `kubectl set env`\n"
-    refused = {"state": waits("CrashLoopBackOff"), "lastState": ended(1, printed)}
+    sentence = "MLflow's database has the schema revision f: run `kubectl set env`"
+    refused = {"state": waits("CrashLoopBackOff"), "lastState": ended(1, f"Traceback\n{sentence}\n")}
     mlflow = pod("Pending", prepare=refused, mlflow={"state": waits("PodInitializing")})
     (finding,) = pods_found(tmp_path, monkeypatch, mlflow=mlflow)
     assert not finding.ok
-    assert finding.detail == (
-        "mlflow, container prepare: CrashLoopBackOff. MLflow's database has the schema revision f: run `kubectl set env`"
-    )
+    assert finding.detail == f"mlflow, container prepare: CrashLoopBackOff. {sentence}"
     assert finding.cure == "`kubectl -n team describe pod mlflow` says more."
 
 
