@@ -226,7 +226,9 @@ def must_migrate(schema: Schema, found: Collection[str], where: str) -> bool:
     if list(found) == [schema.head]:
         return False
     if found:
-        print(f"Migrating {where} from {', '.join(found)} to {schema.head}; only backups are copies of it", flush=True)
+        print(
+            f"{where} is to be migrated from {', '.join(found)} to {schema.head}; only a backup is a copy", flush=True
+        )
     return True
 
 

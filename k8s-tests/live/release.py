@@ -82,6 +82,15 @@ class Platform(Namespace):
         labels = f"app.kubernetes.io/instance={self.release}"
         return list(client.AppsV1Api(self.api).list_namespaced_deployment(self.name, label_selector=labels).items)
 
+    def refusal(self, component: str) -> str:
+        """Why a component's container `prepare` ended, as `kubectl describe pod` shows it; "" where it did not fail."""
+        for pod in self.pods(component):
+            for status in pod.status.init_container_statuses or []:
+                for state in (status.state.terminated, status.last_state.terminated):
+                    if state and state.exit_code:
+                        return str(state.message)
+        return ""
+
     def ready(self, seconds: float = 300) -> None:
         """Wait until every Deployment has all its pods, of its newest revision."""
 

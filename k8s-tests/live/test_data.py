@@ -12,7 +12,7 @@ import pytest
 from kept import assert_the_same, kept, predicts
 from namespace import wait_for
 from release import CHART, CONTEXT, Platform, in_place_of, install, run, uninstall
-from runs import restart
+from runs import restart, settled
 
 
 def test_two_upgrades_keep_everything(platform: Platform, tmp_path: Path) -> None:
@@ -42,11 +42,24 @@ def on_postgres(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
         yield other
 
 
-def rows(platform: Platform, database: str, table: str) -> int:
-    """As PostgreSQL itself says."""
-    query = ["psql", "-U", "mlops", "-d", database, "-tAc", f"select count(*) from {table}"]  # noqa: S608
+def psql(platform: Platform, database: str, query: str) -> str:
+    """What PostgreSQL itself says."""
     where = ["--context", CONTEXT, "-n", platform.name, f"{platform.release}-postgres-0"]
-    return int(run(["kubectl", "exec", *where, "--", *query]))
+    return run(["kubectl", "exec", *where, "--", "psql", "-U", "mlops", "-d", database, "-tAqc", query]).strip()
+
+
+def assert_a_later_schema_is_refused(platform: Platform, component: str, database: str) -> None:
+    """As after a rollback; with the real one back, the server starts."""
+    known = psql(platform, database, "select version_num from alembic_version")
+    psql(platform, database, "update alembic_version set version_num = 'ffffffffffff'")
+    (pod,) = platform.pods(component)
+    platform.core.delete_namespaced_pod(pod.metadata.name, platform.name)
+    sentence = wait_for(lambda: platform.refusal(component), "the refusal", 180)
+    assert "schema revision ffffffffffff" in sentence
+    assert known in sentence
+    assert platform.credentials["postgres-password"] not in sentence
+    psql(platform, database, f"update alembic_version set version_num = '{known}'")
+    wait_for(lambda: settled(platform, component), f"{component} again", 400)
 
 
 @pytest.mark.drill
@@ -58,7 +71,8 @@ def test_the_loop_and_what_it_made_are_on_postgres(on_postgres: Platform, tmp_pa
         ("mlflow", "mlflow", "model_versions"),
         ("prefect-server", "prefect", "flow_run"),
     ):
-        assert rows(on_postgres, database, table) >= 2
+        assert int(psql(on_postgres, database, f"select count(*) from {table}")) >= 2  # noqa: S608
         restart(on_postgres, component)
+        assert_a_later_schema_is_refused(on_postgres, component, database)
     assert_the_same(before, kept(on_postgres, tmp_path))
     assert predicts(on_postgres)

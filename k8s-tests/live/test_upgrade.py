@@ -122,23 +122,13 @@ def test_there_and_back_and_there_again_under_load(installed: Platform, tmp_path
     assert not begin & {pod.metadata.uid for pod in installed.pods("model-api")}, "the API was not replaced"
 
 
-def refusal(platform: Platform, component: str) -> str:
-    """What `kubectl describe pod` shows of a container `prepare` that ended by an error; "" where none has."""
-    for pod in platform.pods(component):
-        for status in pod.status.init_container_statuses or []:
-            for state in (status.state.terminated, status.last_state.terminated):
-                if state and state.exit_code:
-                    return str(state.message)
-    return ""
-
-
 @pytest.mark.parametrize("component", ["mlflow", "prefect-server"])
 def test_a_chart_that_is_too_old_for_a_database_says_how_to_go_back(platform: Platform, component: str) -> None:
     """As after a rollback: the database is of a revision that nobody knows; beside it is the copy from before."""
     revision = in_pod(platform, component, REVISION + COPY_AND_MAKE_LATER)
     (pod,) = platform.pods(component)
     platform.core.delete_namespaced_pod(pod.metadata.name, platform.namespace)
-    sentence = wait_for(lambda: refusal(platform, component), "the refusal", 180)
+    sentence = wait_for(lambda: platform.refusal(component), "the refusal", 180)
     assert f"schema revision {LATER}" in sentence
     (line,) = re.findall(r"run `(kubectl .+?)`", sentence)
     assert line.endswith(revision)
