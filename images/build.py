@@ -102,7 +102,7 @@ def key(name: str) -> str:
 
 
 def content_tag(name: str) -> str:
-    """The tag that says what is in an image, such as 0.1.0-3f2a9c01d4e7; by the version it always has a digit."""
+    """The tag that says what is in an image, such as 0.2.0-3f2a9c01d4e7; by the version it always has a digit."""
     return f"{version()}-{key(name)[:12]}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import httpx
 
 from app.cli.errors import CommandError
 from app.clients.errors import ServiceError, sentence
+from app.clients.kubernetes import KubernetesClient, StuckContainer
 from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError, RegisteredModel
 from app.clients.model_api import ModelApiClient
 from app.clients.prefect import PrefectClient
@@ -64,6 +66,26 @@ def examine(settings: PlatformSettings, model: str = "") -> Iterator[Finding]:
             if prefect_finding.ok:
                 yield from _trainings(prefect, item.name)
             yield from _versions(registry, item, api if api_finding.ok else None)
+
+
+def examine_pods(kubernetes: KubernetesClient) -> Iterator[Finding]:
+    """Look for containers of an installation that cannot start: one finding for each, or one that there is none."""
+
+    async def stuck() -> list[StuckContainer]:
+        async with kubernetes:
+            return await kubernetes.stuck_containers()
+
+    try:
+        found = asyncio.run(stuck())
+    except ServiceError as error:
+        yield Finding("pods", False, sentence(error.what), sentence(error.cure or "see `kubectl get pods`"))
+        return
+    if not found:
+        yield Finding("pods", True, f"all containers in the namespace {kubernetes.namespace} have started")
+    for container in found:
+        detail = f"{container.pod}, container {container.name}: {container.reason}. {container.last_words}"
+        cure = f"`kubectl -n {kubernetes.namespace} describe pod {container.pod}` says more"
+        yield Finding("pods", False, detail.strip(), sentence(cure))
 
 
 def _trainings(prefect: PrefectClient, model: str) -> Iterator[Finding]:

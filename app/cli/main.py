@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -213,15 +214,24 @@ def predict(model: str, values: tuple[str, ...]) -> None:
         _print(api.predict_text(model, row).model_dump_json(indent=2, exclude_none=True))
 
 
+context_option = click.option(
+    "--context", default="", help="Context of the kubeconfig; by default the current one, or in a pod its own account."
+)
+
+
 @main.command()
 @click.argument("model", default="")
-def doctor(model: str) -> None:
+@click.option("-n", "--namespace", default="", help="Look for pods that cannot start, too, in this namespace.")
+@context_option
+def doctor(model: str, namespace: str, context: str) -> None:
     """Check every service and the loop between them; says what is wrong and what to do. MODEL: only that one."""
     PlatformSettings().export()
-    from app.cli.doctor import examine
+    from app.cli.doctor import examine, examine_pods
+    from app.clients.kubernetes import KubernetesClient
 
     failed = 0
-    for finding in examine(PlatformSettings(), model):
+    pods = examine_pods(KubernetesClient(namespace, context)) if namespace else ()
+    for finding in chain(pods, examine(PlatformSettings(), model)):
         _print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check:24} {finding.detail}")
         if not finding.ok:
             failed += 1
@@ -289,11 +299,6 @@ def _secret_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
-
-
-context_option = click.option(
-    "--context", default="", help="Context of the kubeconfig; by default the current one, or in a pod its own account."
-)
 
 
 @credentials.command()

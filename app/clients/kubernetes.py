@@ -1,4 +1,4 @@
-"""The Kubernetes API, as far as `mlops credentials` and `mlops keys` ask it: a Secret, and the pods that read it.
+"""The Kubernetes API, as far as commands ask it: a Secret, the pods that read it, and pods that cannot start.
 
 Of the images only `flows` has kubernetes_asyncio, so no service imports this.
 """
@@ -49,6 +49,20 @@ class Workload:
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True)
+class StuckContainer:
+    """A container that cannot start. reason: such as CrashLoopBackOff; last_words: the last line that it printed."""
+
+    pod: str
+    name: str
+    reason: str
+    last_words: str
+
+
+# What a container waits for that goes by itself.
+STARTING = ("PodInitializing", "ContainerCreating")
 
 
 class KubernetesClient:
@@ -125,6 +139,12 @@ class KubernetesClient:
             *(_workload("statefulset", item) for item in stateful.items),
         ]
 
+    async def stuck_containers(self) -> list[StuckContainer]:
+        """The containers of the namespace that cannot start; those of pods that have ended are left out."""
+        pods = await self._ask("list the pods", self._core.list_namespaced_pod)
+        found = (_stuck(pod) for pod in pods.items if pod.status.phase in ("Pending", "Running"))
+        return [container for of_pod in found for container in of_pod]
+
     async def restart(self, workload: Workload) -> None:
         """Have a workload's pods replaced, as `kubectl rollout restart` does."""
         patch_by_kind = {
@@ -175,6 +195,18 @@ class KubernetesClient:
         if error.status in (401, 403):
             cure = f"Use a kubeconfig whose account may {what} in the namespace {self.namespace}."
         return ServiceError(f"Kubernetes refused to {what} ({error.status}). {sentence(reason)}", cure, error.status)
+
+
+def _stuck(pod: Any) -> list[StuckContainer]:
+    found = []
+    for status in [*(pod.status.init_container_statuses or []), *(pod.status.container_statuses or [])]:
+        waiting, ended = status.state.waiting, status.state.terminated
+        if (waiting and waiting.reason not in STARTING) or (ended and ended.exit_code):
+            last = ended or (status.last_state and status.last_state.terminated)
+            words = (last and last.message) or (waiting and waiting.message) or ""
+            line = next(reversed(words.strip().splitlines()), "")
+            found.append(StuckContainer(pod.metadata.name, status.name, (waiting or ended).reason or "Error", line))
+    return found
 
 
 def _workload(kind: Literal["deployment", "statefulset"], item: Any) -> Workload:

@@ -24,7 +24,7 @@ class FakeKubernetes:
     """What is in its one namespace, `team`.
 
     Attributes:
-        secrets, deployments, statefulsets: the objects by name, as in YAML.
+        secrets, deployments, statefulsets, pods: the objects by name, as in YAML.
         refused: requests, such as "PATCH deployments", that are answered by 403.
         cronjobs: by name; what a Job made of one does: run_job(container) gives its exit code and what it printed.
         together: where the first reads of a Secret wait for each other, so that all callers see the same.
@@ -36,6 +36,7 @@ class FakeKubernetes:
     cronjobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, tuple[int, str]] = field(default_factory=dict)
     run_job: Callable[[dict[str, Any]], tuple[int, str]] = lambda _: (0, "")
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
     together: threading.Barrier | None = None
     conflicts: int = 0

@@ -1,8 +1,8 @@
 """Prepares MLflow's databases before its server starts: this version's tables, and the accounts of the Secret.
 
 It writes to the databases themselves, so the server never runs with other accounts than these. On SQLite nobody else
-has them open then; on PostgreSQL several pods may start together, and take turns. The image has none of the platform's
-own code.
+has them open then; on PostgreSQL several pods may start together, and take turns. A database of a later version is
+refused (images/tracking/migration.py). The image has none of the platform's own code.
 
 Accounts: `admin`; `reader` (the API and the pages) reads everything and writes the experiment `feedback`; `trainer`
 (the training Jobs) registers; `gate` (the promotion Jobs) moves aliases and writes the experiment `promotions`. What is
@@ -14,13 +14,23 @@ from __future__ import annotations
 import configparser
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from images.tracking.migration import Database, Schema, must_migrate, prepare, refusals
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
 
 TURN = 0x6D6C6F7073  # the number of the lock, "mlops" in ASCII
 FEEDBACK = "feedback"  # the experiment of app/registry/feedback_store.py
 PROMOTIONS = "promotions"  # the experiment of app/registry/ledger.py
+SQLITE = "sqlite:///"
+TRACKING = Schema.of("MLflow", "mlflow", "store/db_migrations/versions")
+ACCOUNTS = Schema.of("MLflow", "mlflow", "server/auth/db/migrations/versions", "alembic_version_auth")
 
 
 @contextmanager
@@ -35,36 +45,90 @@ def my_turn(uri: str) -> Iterator[None]:
 
     engine = utils.create_sqlalchemy_engine_with_retry(uri)
     try:
-        if engine.dialect.name == "postgresql":
-            # Asked again and again: a statement that waits would keep CREATE INDEX CONCURRENTLY waiting.
-            # Not in a transaction, which PostgreSQL may be told to end when it idles.
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:turn)"), {"turn": TURN}):
-                    time.sleep(1)
-                yield
-        else:
+        # Asked again and again: a statement that waits would keep CREATE INDEX CONCURRENTLY waiting.
+        # Not in a transaction, which PostgreSQL may be told to end when it idles.
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while not connection.scalar(sqlalchemy.text("SELECT pg_try_advisory_lock(:turn)"), {"turn": TURN}):
+                time.sleep(1)
             yield
     finally:
         engine.dispose()  # closes the connection, and with it goes the lock
 
 
-def prepare_tracking(uri: str) -> dict[str, str]:
-    """Create or migrate the tracking database, and create the platform's experiments where they are missing or deleted.
+def upgrade_tracking(engine: Engine) -> None:
+    """Create or migrate the tracking database."""
+    from mlflow.store.db import utils
+
+    utils._safe_initialize_tables(engine)
+    utils._upgrade_db(engine)
+
+
+def upgrade_accounts(engine: Engine) -> None:
+    """Create or migrate the account database."""
+    from mlflow.server.auth.db import utils
+
+    utils.migrate_if_needed(engine, "head")
+
+
+def migrate_files(tracking: str, accounts: str) -> None:
+    """Bring databases of SQLite to this version's tables. Raises Refusal where one is of a later version.
 
     Args:
-        uri: the database, for SQLAlchemy.
+        tracking, accounts: the databases, for SQLAlchemy.
+    """
+    chosen = ((tracking, TRACKING, upgrade_tracking), (accounts, ACCOUNTS, upgrade_accounts))
+    prepare(
+        [Database(Path(uri.removeprefix(SQLITE)), schema, partial(on_file, upgrade)) for uri, schema, upgrade in chosen]
+    )
+
+
+def migrate_postgres(tracking: str, accounts: str) -> None:
+    """The same in PostgreSQL; nothing is migrated where one is refused."""
+    from mlflow.store.db import utils
+
+    todo = []
+    for uri, schema, upgrade in ((tracking, TRACKING, upgrade_tracking), (accounts, ACCOUNTS, upgrade_accounts)):
+        engine = utils.create_sqlalchemy_engine_with_retry(uri)
+        if must_migrate(schema, revisions(engine, schema), engine.url.render_as_string()):
+            todo.append((engine, upgrade))
+    for engine, upgrade in todo:
+        upgrade(engine)
+        engine.dispose()
+
+
+def on_file(upgrade: Callable[[Engine], None], file: Path) -> None:
+    """Have a SQLite database created or migrated."""
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine_with_retry(f"{SQLITE}{file}")
+    try:
+        upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def revisions(engine: Engine, schema: Schema) -> list[str]:
+    """What a database says of its schema; nothing where it is empty."""
+    import sqlalchemy
+
+    with engine.connect() as connection:
+        if not sqlalchemy.inspect(connection).has_table(schema.table):
+            return []
+        return list(connection.scalars(sqlalchemy.text(f"SELECT version_num FROM {schema.table}")))  # noqa: S608
+
+
+def prepare_experiments(uri: str) -> dict[str, str]:
+    """Create the platform's experiments where they are missing or deleted.
+
+    Args:
+        uri: the tracking database, for SQLAlchemy.
 
     Returns:
         their ids by name: whoever creates an experiment owns it, so none of these is left to an account.
     """
     from mlflow.entities import ViewType
-    from mlflow.store.db import utils
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
 
-    engine = utils.create_sqlalchemy_engine_with_retry(uri)
-    utils._safe_initialize_tables(engine)
-    utils._upgrade_db(engine)
-    engine.dispose()
     store = Tracking(uri, "mlflow-artifacts:/")
     ids = {}
     for name in (FEEDBACK, PROMOTIONS):
@@ -132,8 +196,14 @@ def main() -> None:
     # First, because importing MLflow's accounts reads it.
     write_configuration(Path(environment["MLFLOW_AUTH_CONFIG_PATH"]), uri)
     tracking = environment["MLFLOW_BACKEND_STORE_URI"]
-    with my_turn(tracking):
-        prepare_accounts(uri, passwords, prepare_tracking(tracking))
+    with refusals():
+        if tracking.startswith(SQLITE):
+            migrate_files(tracking, uri)
+            prepare_accounts(uri, passwords, prepare_experiments(tracking))
+        else:
+            with my_turn(tracking):
+                migrate_postgres(tracking, uri)
+                prepare_accounts(uri, passwords, prepare_experiments(tracking))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import select
 import threading
 import time
 from collections.abc import Sequence
@@ -89,6 +90,8 @@ class Load:
 
     def _answer(self, connection: http.client.HTTPConnection) -> Answer:
         begin = time.monotonic()
+        if connection.sock and select.select([connection.sock], [], [], 0)[0]:
+            connection.close()  # by the other side since the last answer, as it may; every client looks
         try:
             connection.request("GET", next(self._paths), headers={"Host": self.host})
             response = connection.getresponse()

@@ -6,6 +6,8 @@ import base64
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +27,7 @@ ACCOUNTS = {
     # who has no accounts of its own: Traefik asks
     **dict.fromkeys(("prometheus", "ui", "docs"), "pages-password"),
 }
+SERVICES = ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "traefik")
 PORTS = {"mlflow": 5000, "prefect-server": 4200, "model-api": 8086, "ui": 8501}
 
 
@@ -82,6 +85,15 @@ class Platform(Namespace):
         labels = f"app.kubernetes.io/instance={self.release}"
         return list(client.AppsV1Api(self.api).list_namespaced_deployment(self.name, label_selector=labels).items)
 
+    def refusal(self, component: str) -> str:
+        """Why a component's container `prepare` ended, as `kubectl describe pod` shows it; "" where it did not fail."""
+        for pod in self.pods(component):
+            for status in pod.status.init_container_statuses or []:
+                for state in (status.state.terminated, status.last_state.terminated):
+                    if state and state.exit_code:
+                        return str(state.message)
+        return ""
+
     def ready(self, seconds: float = 300) -> None:
         """Wait until every Deployment has all its pods, of its newest revision."""
 
@@ -102,3 +114,39 @@ class Platform(Namespace):
 
     def _helm(self, command: str, *arguments: str) -> list[str]:
         return ["helm", command, *arguments, "--namespace", self.name, "--kube-context", CONTEXT]
+
+
+def uninstall(platform: Platform, values: Path) -> None:
+    """Remove the release. Its values are written down: what `make up` chose, such as no Grafana without its image."""
+    values.write_text(platform.helm("get", "values", platform.release, "--output", "json"))
+    platform.helm("uninstall", platform.release, "--wait")
+    wait_for(lambda: not [p for p in SERVICES if platform.pods(p)], "no pod of the release is left")
+
+
+def install(platform: Platform, chart: str, values: Path, *options: str) -> None:
+    """Install a chart, and wait until everything is ready."""
+    options = ("--values", str(values), "--create-namespace", "--wait", "--timeout", "5m", *options)
+    platform.helm("install", platform.release, chart, *options)
+    platform.ready()
+
+
+@contextmanager
+def in_place_of(platform: Platform, name: str, folder: Path) -> Iterator[tuple[Platform, Path]]:
+    """Another platform, not installed yet, in a namespace of its own, and the values of the one whose place it takes.
+
+    For want of CPU they are not there together. Afterwards the other is removed, and the platform is back.
+    """
+    values = folder / "values.json"
+    uninstall(platform, values)
+    other = Platform(name, platform.api)
+    try:
+        yield other, values
+    finally:
+        other.helm("uninstall", other.release, "--ignore-not-found")  # what is not in the namespace, too
+        other.core.delete_namespace(other.name)
+        wait_for(
+            lambda: other.name not in [namespace.metadata.name for namespace in other.core.list_namespace().items],
+            "the port of the node is free again",
+            180,
+        )
+        install(platform, CHART, values)

@@ -6,60 +6,13 @@ Runs last.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kubernetes import client
-from load import FLOWER
+from kept import assert_the_same, kept, predicts
 from namespace import wait_for
-from release import CHART, CONTEXT, Platform, run
-from runs import registry_of, restart, runs_of
-
-from app.clients.prefect import ENDED
-
-SERVICES = ("mlflow", "prefect-server", "prefect-worker", "model-api", "ui", "traefik")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What must be the same afterwards."""
-
-    credentials: dict[str, str]
-    versions: dict[str, list[str]]
-    aliases: dict[str, dict[str, str]]
-    experiments: dict[str, int]  # name -> runs
-    flow_runs: set[str]
-
-
-def kept(platform: Platform, home: Path) -> Kept:
-    """Read from the Secret, MLflow and Prefect as they are now."""
-    platform.__dict__.pop("credentials", None)  # read anew
-    with registry_of(platform) as registry, runs_of(platform, home) as runs:
-        models = registry.models()
-        names = ("iris", "promotions")
-        return Kept(
-            credentials=platform.credentials,
-            versions={m.name: [v.version for v in registry.versions(m.name)] for m in models},
-            aliases={m.name: m.aliases for m in models},
-            experiments={name: len(registry.search_runs(name, {})) for name in names},
-            flow_runs={run.id for run in runs.prefect.runs(states=ENDED)},
-        )
-
-
-def predicts(platform: Platform) -> bool:
-    with platform.client("api") as http:
-        answer = http.get(FLOWER)
-        return answer.status_code == 200 and answer.json()["prediction"] == "setosa"
-
-
-def assert_the_same(before: Kept, after: Kept) -> None:
-    assert after.credentials == before.credentials
-    assert after.versions == before.versions
-    assert after.aliases == before.aliases
-    assert after.experiments == before.experiments
-    assert before.flow_runs <= after.flow_runs
-    assert before.versions["iris"], "there was nothing to keep"
+from release import CHART, CONTEXT, Platform, in_place_of, install, run, uninstall
+from runs import restart, settled
 
 
 def test_two_upgrades_keep_everything(platform: Platform, tmp_path: Path) -> None:
@@ -72,24 +25,11 @@ def test_two_upgrades_keep_everything(platform: Platform, tmp_path: Path) -> Non
     assert predicts(platform)
 
 
-def uninstall(platform: Platform, values: Path) -> None:
-    """Its values are kept: what `make up` chose, such as no Grafana where its image is not there."""
-    values.write_text(platform.helm("get", "values", platform.release, "--output", "json"))
-    platform.helm("uninstall", platform.release, "--wait")
-    wait_for(lambda: not [p for p in SERVICES if platform.pods(p)], "no pod of the release is left")
-
-
-def install(platform: Platform, values: Path, *options: str) -> None:
-    options = ("--values", str(values), "--create-namespace", "--wait", "--timeout", "5m", *options)
-    platform.helm("install", platform.release, CHART, *options)
-    platform.ready()
-
-
 def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_path: Path) -> None:
     before = kept(platform, tmp_path)
     values = tmp_path / "values.json"
     uninstall(platform, values)
-    install(platform, values)
+    install(platform, CHART, values)
     assert_the_same(before, kept(platform, tmp_path))
     wait_for(lambda: predicts(platform), "a prediction", 60)
 
@@ -97,29 +37,29 @@ def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_pat
 @pytest.fixture
 def on_postgres(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
     """The platform with postgres.enabled=true, in a namespace of its own; in place of the other, for want of CPU."""
-    values = tmp_path / "values.json"
-    uninstall(platform, values)
-    other = Platform("mlops-postgres", platform.api)
-    try:
-        install(other, values, "--set", "postgres.enabled=true")
+    with in_place_of(platform, "mlops-postgres", tmp_path) as (other, values):
+        install(other, CHART, values, "--set", "postgres.enabled=true")
         yield other
-    finally:
-        other.helm("uninstall", other.release, "--ignore-not-found")  # what is not in the namespace, too
-        core = client.CoreV1Api(platform.api)
-        core.delete_namespace(other.name)
-        wait_for(
-            lambda: other.name not in [namespace.metadata.name for namespace in core.list_namespace().items],
-            "the port of the node is free again",
-            180,
-        )
-        install(platform, values)
 
 
-def rows(platform: Platform, database: str, table: str) -> int:
-    """As PostgreSQL itself says."""
-    query = ["psql", "-U", "mlops", "-d", database, "-tAc", f"select count(*) from {table}"]  # noqa: S608
+def psql(platform: Platform, database: str, query: str) -> str:
+    """What PostgreSQL itself says."""
     where = ["--context", CONTEXT, "-n", platform.name, f"{platform.release}-postgres-0"]
-    return int(run(["kubectl", "exec", *where, "--", *query]))
+    return run(["kubectl", "exec", *where, "--", "psql", "-U", "mlops", "-d", database, "-tAqc", query]).strip()
+
+
+def assert_a_later_schema_is_refused(platform: Platform, component: str, database: str) -> None:
+    """As after a rollback; with the real one back, the server starts."""
+    known = psql(platform, database, "select version_num from alembic_version")
+    psql(platform, database, "update alembic_version set version_num = 'ffffffffffff'")
+    (pod,) = platform.pods(component)
+    platform.core.delete_namespaced_pod(pod.metadata.name, platform.name)
+    sentence = wait_for(lambda: platform.refusal(component), "the refusal", 180)
+    assert "schema revision ffffffffffff" in sentence
+    assert known in sentence
+    assert platform.credentials["postgres-password"] not in sentence
+    psql(platform, database, f"update alembic_version set version_num = '{known}'")
+    wait_for(lambda: settled(platform, component), f"{component} again", 400)
 
 
 @pytest.mark.drill
@@ -131,7 +71,8 @@ def test_the_loop_and_what_it_made_are_on_postgres(on_postgres: Platform, tmp_pa
         ("mlflow", "mlflow", "model_versions"),
         ("prefect-server", "prefect", "flow_run"),
     ):
-        assert rows(on_postgres, database, table) >= 2
+        assert int(psql(on_postgres, database, f"select count(*) from {table}")) >= 2  # noqa: S608
         restart(on_postgres, component)
+        assert_a_later_schema_is_refused(on_postgres, component, database)
     assert_the_same(before, kept(on_postgres, tmp_path))
     assert predicts(on_postgres)

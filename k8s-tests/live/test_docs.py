@@ -16,9 +16,12 @@ from release import PORTS, ROOT, Platform
 from app.testing.docs import shell_commands
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# What never ends, and what others run: test_loop.py, test_data.py, test_retrain.py, test_push.py, test_package.py, CI.
+# What never ends, and what others run: test_upgrade.py, test_loop.py, test_data.py, test_retrain.py, test_push.py, CI,
+# test_package.py.
 DRIFT = "kubectl -n mlops exec deployment/mlops-prefect-worker -- mlops drift"
-HELM = tuple(f"helm {command}" for command in ("install", "upgrade", "test", "uninstall", "package", "push"))
+HELM = tuple(
+    f"helm {command}" for command in ("install", "upgrade", "rollback", "test", "uninstall", "package", "push")
+)
 ELSEWHERE = ("make ", *HELM, "skaffold ", DRIFT)
 
 

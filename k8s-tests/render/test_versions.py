@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,27 @@ def test_the_umbrella_has_every_chart_in_the_tree_and_no_remote_one() -> None:
     for entry in umbrella["dependencies"]:
         assert entry["version"] == PROJECT, f"Chart.yaml: dependencies[{entry['name']}].version"
         assert "repository" not in entry, f"Chart.yaml: dependencies[{entry['name']}].repository"
+
+
+def test_the_changelog_begins_with_it_and_the_chart_says_the_same() -> None:
+    """A line of the changelog begins with its sentence in bold; Artifact Hub shows those of the newest version."""
+    newest = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1]
+    assert re.match(rf"\[{re.escape(PROJECT)}\] - \d{{4}}-\d\d-\d\d\n", newest), "CHANGELOG.md: its first version"
+    changes = []
+    for kind, lines in re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", newest, re.MULTILINE | re.DOTALL):
+        heads = re.findall(r"^- \*\*(.+?)\*\*", lines, re.MULTILINE)
+        assert len(heads) == len(re.findall("^- ", lines, re.MULTILINE)) > 0, f"CHANGELOG.md: {kind}"
+        changes += [{"kind": kind.lower(), "description": head} for head in heads]
+    said = yaml.safe_load(chart_yaml(CHART)["annotations"]["artifacthub.io/changes"])
+    assert said == changes, "Chart.yaml: artifacthub.io/changes"
+    assert {change["kind"] for change in said} <= {"added", "changed", "deprecated", "removed", "fixed", "security"}
+
+
+def test_docs_name_no_other_version() -> None:
+    pages = [ROOT / "README.md", ROOT / "images" / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {(page.name, found) for page in pages for found in re.findall(r"mlops/\w+:(\d[\d.]*\d)", page.read_text())}
+    assert named, "no page names an image"
+    assert {found for _, found in named} == {PROJECT}, named
 
 
 def test_objects_and_images_have_it(manifests: list[Manifest]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from app.cli.main import main
 from app.testing.docs import ROOT, shell_commands
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 IMAGES = ROOT / "docs" / "images"
 
 

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from app.cli.doctor import Finding, examine
+from app.cli.doctor import Finding, examine, examine_pods
+from app.clients.kubernetes import KubernetesClient
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.promotion import promote
 from app.runtime.processes import Server
 from app.runtime.settings import PlatformSettings
 from app.testing.definitions import IRIS
+from app.testing.kubernetes import fake_kubernetes, write_kubeconfig
 from app.testing.prefect import PrefectAdmin
 from app.testing.proxy import FaultyProxy, serving
 from app.vocabulary import TRAIN_FLOW
@@ -226,3 +228,60 @@ def test_a_broken_model_file(settings: PlatformSettings, tmp_path: Path, monkeyp
     assert not finding.ok
     assert "tulip" in finding.detail
     assert "No module named 'nothing_like_it'" in finding.detail
+
+
+def pod(phase: str, **containers: dict[str, Any]) -> dict[str, Any]:
+    """A pod of the stand-in: the status of its containers by name, `prepare` being an init container."""
+    statuses = [
+        {"name": name, "image": "x", "imageID": "x", "ready": False, "restartCount": 0, **status}
+        for name, status in containers.items()
+    ]
+    first = [status for status in statuses if status["name"] == "prepare"]
+    rest = [status for status in statuses if status["name"] != "prepare"]
+    return {"status": {"phase": phase, "initContainerStatuses": first, "containerStatuses": rest}}
+
+
+def ended(code: int, message: str = "") -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed", "message": message}}
+
+
+def waits(reason: str) -> dict[str, Any]:
+    return {"waiting": {"reason": reason}}
+
+
+def pods_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **pods: dict[str, Any]) -> list[Finding]:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    with fake_kubernetes(tmp_path / "config") as cluster:
+        cluster.pods = {name: {**pod, "metadata": {"name": name}} for name, pod in pods.items()}
+        return list(examine_pods(KubernetesClient("team")))
+
+
+def test_a_pod_that_refuses_to_start_is_named_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence = "MLflow's database has the schema revision f: run `kubectl set env`"
+    refused = {"state": waits("CrashLoopBackOff"), "lastState": ended(1, f"Traceback\n{sentence}\n")}
+    mlflow = pod("Pending", prepare=refused, mlflow={"state": waits("PodInitializing")})
+    (finding,) = pods_found(tmp_path, monkeypatch, mlflow=mlflow)
+    assert not finding.ok
+    assert finding.detail == f"mlflow, container prepare: CrashLoopBackOff. {sentence}"
+    assert finding.cure == "`kubectl -n team describe pod mlflow` says more."
+
+
+def test_pods_that_start_run_or_are_done_are_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = pods_found(
+        tmp_path,
+        monkeypatch,
+        starting=pod("Pending", prepare={"state": ended(0)}, main={"state": waits("ContainerCreating")}),
+        running=pod("Running", main={"state": {"running": {}}, "lastState": ended(1, "once")}),
+        training=pod("Failed", main={"state": ended(1, "of yesterday")}),
+    )
+    assert finding.ok, finding
+
+
+def test_a_kubernetes_that_does_not_answer_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    write_kubeconfig(tmp_path / "config", CLOSED)
+    (finding,) = examine_pods(KubernetesClient("team"))
+    assert not finding.ok
+    assert "Kubernetes does not answer" in finding.detail

@@ -29,6 +29,12 @@ spec:
 {{- if or .Values.global.postgres .Values.global.databaseSecret }}true{{ end -}}
 {{- end }}
 
+{{/* What the container `prepare` of a server is told, for the command that goes back to a copy of its database. */}}
+{{- define "lib.prepareEnv" -}}
+- name: MLOPS_SET_ENV
+  value: kubectl -n {{ .Release.Namespace }} set env deployment/{{ include "lib.name" . }} --containers=prepare
+{{- end }}
+
 {{/* Refuses several pods of a server that would each have a SQLite of its own. */}}
 {{- define "lib.requireDatabase" -}}
 {{- if not (include "lib.hasDatabase" .) }}

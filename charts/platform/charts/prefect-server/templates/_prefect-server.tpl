@@ -3,11 +3,17 @@
 {{- if and (include "lib.hasDatabase" .) .Values.redis.existingSecret }}true{{ end -}}
 {{- end }}
 
-{{/* The database's address; with SQLite it is Prefect's default, in PREFECT_HOME. */}}
-{{- define "prefect-server.databaseEnv" -}}
+{{/* Variables of both containers: where Prefect keeps things, and the database's address, by default a SQLite there. */}}
+{{- define "prefect-server.env" -}}
+- {name: PREFECT_HOME, value: /data}
 {{- if include "lib.hasDatabase" . }}
 {{- include "lib.databaseEnv" (list . "PREFECT_SERVER_DATABASE_CONNECTION_URL" "prefect" "postgresql+asyncpg") }}
 {{- end }}
+{{- end }}
+
+{{- define "prefect-server.mounts" -}}
+- {name: data, mountPath: /data}
+- {name: tmp, mountPath: /tmp}
 {{- end }}
 
 {{/*
@@ -26,6 +32,5 @@ and who holds a slot of a limited concurrency. Without, each would know of its o
 - {name: PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE, value: prefect_redis.lease_storage}
 - {name: PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE, value: prefect_redis.cleanup_queue}
 # Done by `prepare`.
-- {name: PREFECT_SERVER_DATABASE_MIGRATE_ON_START, value: "false"}
 - {name: PREFECT_SERVER_REGISTER_BLOCKS_ON_START, value: "false"}
 {{- end }}
