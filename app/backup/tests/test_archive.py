@@ -27,8 +27,7 @@ FILES = {
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "archive"
-    with path.open("wb") as file:
-        writer = Writer(file, HEAD)
+    with path.open("wb") as file, Writer(file, HEAD) as writer:
         for name, content in FILES.items():
             (tmp_path / "source").write_bytes(content)
             writer.add(name, tmp_path / "source")
@@ -151,15 +150,13 @@ def test_a_file_that_somebody_writes_to_is_not_archived(tmp_path: Path, monkeypa
     source = tmp_path / "model.onnx"
     for change in (b"longer" * 100_000, b"cut"):
         source.write_bytes(b"x" * 100_000)
-        with (tmp_path / "archive").open("wb") as file:
-            writer = Writer(file, HEAD)
-            sha256 = archives.hashlib.sha256
+        sha256 = archives.hashlib.sha256
 
-            def written(content: bytes = b"", change: bytes = change, sha256: Any = sha256) -> Any:
-                source.write_bytes(change)  # as it is opened
-                return sha256(content)
+        def written(content: bytes = b"", change: bytes = change, sha256: Any = sha256) -> Any:
+            source.write_bytes(change)  # as it is opened
+            return sha256(content)
 
-            with monkeypatch.context() as patched:
-                patched.setattr(archives.hashlib, "sha256", written)
-                with pytest.raises(BackupError, match=r"model\.onnx was (written to|cut)"):
-                    writer.add("artifacts/model.onnx", source)
+        with (tmp_path / "archive").open("wb") as file, monkeypatch.context() as patched:
+            patched.setattr(archives.hashlib, "sha256", written)
+            with pytest.raises(BackupError, match=r"model\.onnx was (written to|cut)"), Writer(file, HEAD) as writer:
+                writer.add("artifacts/model.onnx", source)
