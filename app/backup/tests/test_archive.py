@@ -21,6 +21,7 @@ FILES = {
     "mlflow.db": b"rows" * 5000,
     "artifacts/1/run/artifacts/model.onnx": bytes(range(256)) * 300,
     "artifacts/empty": b"",
+    "artifacts/back\\slash, line\nand byte \udcff": b"odd",
 }
 
 
@@ -112,8 +113,8 @@ def linked(kind: bytes, name: str = "artifacts/link") -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     "entry",
     [
-        "../canary", "/srv/canary", "artifacts/../../canary", "artifacts/./../x", "artifacts//x", "artifacts/a\\..\\b",
-        "artifacts/a\nb", "artifacts", "mlflow.db-wal", ".restore/complete", "other.db", "artifacts/" + "../" * 9 + "x",
+        "../canary", "/srv/canary", "artifacts/../../canary", "artifacts/./../x", "artifacts//x",
+        "artifacts", "mlflow.db-wal", ".restore/complete", "other.db", "artifacts/" + "../" * 9 + "x",
         linked(tarfile.SYMTYPE), linked(tarfile.LNKTYPE), linked(tarfile.CHRTYPE), linked(tarfile.FIFOTYPE),
         linked(tarfile.DIRTYPE), linked(tarfile.SYMTYPE, "mlflow.db"),
     ],
@@ -141,8 +142,8 @@ def test_an_index_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 def test_usual_names_of_artifacts_are_taken() -> None:
-    for name in ("artifacts/1/abc/artifacts/model/MLmodel", "artifacts/a b.txt", "artifacts/ä/é..txt", "artifacts/..x"):
-        assert is_expected("mlflow", name)
+    for name in ("1/abc/artifacts/model/MLmodel", "a b.txt", "ä/é..txt", "..x", "a\\b", "a\nb", "\udcff"):
+        assert is_expected("mlflow", f"artifacts/{name}")
     assert not is_expected("prefect", "artifacts/x")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from app.clients.kubernetes_jobs import job_manifest, last_json
 
-NODES = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
+NODES: dict[str, Any] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}}
 DATA = {"name": "data", "persistentVolumeClaim": {"claimName": "mlops-mlflow"}}
 BACKUPS = {"name": "backups", "persistentVolumeClaim": {"claimName": "mlops-backup"}}
 
