@@ -11,14 +11,13 @@ import hashlib
 import io
 import json
 import os
-import re
 import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Self
 
 from app.backup.errors import BackupError
 
@@ -70,7 +69,7 @@ class Contents:
 
 
 class Writer:
-    """Writes an archive into an open file; `finish` is what makes it one.
+    """Writes an archive into an open file, to be used by `with`; `finish` is what makes it one.
 
     Raises (all methods): OSError.
     """
@@ -81,6 +80,14 @@ class Writer:
         self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0)
         self._tar = tarfile.TarFile(fileobj=self._gzip, mode="w", format=tarfile.PAX_FORMAT)
         self._put(HEADER, json.dumps(asdict(header)).encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error:  # what is still in memory is for nobody, and there may be no room for it
+            self._gzip.fileobj = io.BytesIO()
+        self._gzip.close()
 
     def add(self, name: str, path: Path) -> None:
         """Add a file that nobody writes to.
@@ -109,11 +116,10 @@ class Writer:
         self.members[name] = Member(len(content), hashlib.sha256(content).hexdigest())
 
     def finish(self, counts: dict[str, int]) -> Contents:
-        """Write the sums, and all that is still in memory; returns what is in the archive."""
+        """Write the sums; returns what is in the archive."""
         members = {name: [member.size, member.sha256] for name, member in self.members.items()}
         self._put(MANIFEST, json.dumps({"members": members, "counts": counts}).encode())
         self._tar.close()
-        self._gzip.close()
         return Contents(self.header, self.members, counts)
 
     def _put(self, name: str, content: bytes) -> None:
@@ -166,7 +172,7 @@ def read(file: BinaryIO, name: str, component: str, into: Path | None = None) ->
 def is_expected(component: str, name: str) -> bool:
     """Whether a backup of the component may have a file of this name; none of them leads out of a folder."""
     path = PurePosixPath(name)
-    if str(path) != name or path.is_absolute() or ".." in path.parts or re.search(r"[\\\x00-\x1f\x7f]", name):
+    if str(path) != name or path.is_absolute() or ".." in path.parts:
         return False
     return name in FILES[component] or (component == "mlflow" and path.parts[0] == ARTIFACTS and len(path.parts) > 1)
 
@@ -288,6 +294,6 @@ def _reading(name: str) -> Iterator[None]:
         raise BackupError(f"{name} was cut off") from error
     except gzip.BadGzipFile as error:
         raise BackupError(f"{name} is damaged, or no backup of this platform ({error})") from error
-    except (tarfile.TarError, zlib.error) as error:
+    except (tarfile.TarError, zlib.error, ValueError, ArithmeticError, LookupError) as error:  # of headers, too
         what = "was cut off" if "unexpected end" in str(error) else "is damaged"
         raise BackupError(f"{name} {what} ({error})") from error

@@ -116,19 +116,24 @@ def _write_files(job: Job, opened: BinaryIO, folder: Path) -> Contents:
     counts: dict[str, int] = {}
     for database, path in copies.items():
         counts |= databases.counts(path, database.counted)
-    writer = Writer(opened, _header(job, copies))
-    for database, path in copies.items():
-        writer.add(database.file, path)
-        path.unlink()
-    if job.component == "mlflow":
-        counts["artifact files"] = _add_artifacts(writer, job.source / ARTIFACTS, folder / "settled")
-    if job.component == "secrets":
-        from app.backup.secrets import encrypted
+    with Writer(opened, _header(job, copies)) as writer:
+        for database, path in copies.items():
+            writer.add(database.file, path)
+            path.unlink()
+        if job.component == "mlflow":
+            counts["artifact files"] = _add_artifacts(writer, job.source / ARTIFACTS, folder / "settled")
+        if job.component == "secrets":
+            counts["keys"] = _add_secrets(writer, job)
+        return writer.finish(counts)
 
-        values = {path.name: path.read_text() for path in job.source.iterdir() if path.is_file()}
-        writer.add_bytes(FILES["secrets"][0], encrypted(json.dumps(values).encode(), job.recipient))
-        counts["keys"] = len(values)
-    return writer.finish(counts)
+
+def _add_secrets(writer: Writer, job: Job) -> int:
+    """Add the Secret's keys, encrypted; returns how many."""
+    from app.backup.secrets import encrypted
+
+    values = {path.name: path.read_text() for path in job.source.iterdir() if path.is_file()}
+    writer.add_bytes(FILES["secrets"][0], encrypted(json.dumps(values).encode(), job.recipient))
+    return len(values)
 
 
 def _header(job: Job, copies: dict[Database, Path]) -> Header:

@@ -21,14 +21,14 @@ FILES = {
     "mlflow.db": b"rows" * 5000,
     "artifacts/1/run/artifacts/model.onnx": bytes(range(256)) * 300,
     "artifacts/empty": b"",
+    "artifacts/back\\slash, line\nand byte \udcff": b"odd",
 }
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "archive"
-    with path.open("wb") as file:
-        writer = Writer(file, HEAD)
+    with path.open("wb") as file, Writer(file, HEAD) as writer:
         for name, content in FILES.items():
             (tmp_path / "source").write_bytes(content)
             writer.add(name, tmp_path / "source")
@@ -113,8 +113,8 @@ def linked(kind: bytes, name: str = "artifacts/link") -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     "entry",
     [
-        "../canary", "/srv/canary", "artifacts/../../canary", "artifacts/./../x", "artifacts//x", "artifacts/a\\..\\b",
-        "artifacts/a\nb", "artifacts", "mlflow.db-wal", ".restore/complete", "other.db", "artifacts/" + "../" * 9 + "x",
+        "../canary", "/srv/canary", "artifacts/../../canary", "artifacts/./../x", "artifacts//x",
+        "artifacts", "mlflow.db-wal", ".restore/complete", "other.db", "artifacts/" + "../" * 9 + "x",
         linked(tarfile.SYMTYPE), linked(tarfile.LNKTYPE), linked(tarfile.CHRTYPE), linked(tarfile.FIFOTYPE),
         linked(tarfile.DIRTYPE), linked(tarfile.SYMTYPE, "mlflow.db"),
     ],
@@ -142,8 +142,8 @@ def test_an_index_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 def test_usual_names_of_artifacts_are_taken() -> None:
-    for name in ("artifacts/1/abc/artifacts/model/MLmodel", "artifacts/a b.txt", "artifacts/ä/é..txt", "artifacts/..x"):
-        assert is_expected("mlflow", name)
+    for name in ("1/abc/artifacts/model/MLmodel", "a b.txt", "ä/é..txt", "..x", "a\\b", "a\nb", "\udcff"):
+        assert is_expected("mlflow", f"artifacts/{name}")
     assert not is_expected("prefect", "artifacts/x")
 
 
@@ -151,15 +151,13 @@ def test_a_file_that_somebody_writes_to_is_not_archived(tmp_path: Path, monkeypa
     source = tmp_path / "model.onnx"
     for change in (b"longer" * 100_000, b"cut"):
         source.write_bytes(b"x" * 100_000)
-        with (tmp_path / "archive").open("wb") as file:
-            writer = Writer(file, HEAD)
-            sha256 = archives.hashlib.sha256
+        sha256 = archives.hashlib.sha256
 
-            def written(content: bytes = b"", change: bytes = change, sha256: Any = sha256) -> Any:
-                source.write_bytes(change)  # as it is opened
-                return sha256(content)
+        def written(content: bytes = b"", change: bytes = change, sha256: Any = sha256) -> Any:
+            source.write_bytes(change)  # as it is opened
+            return sha256(content)
 
-            with monkeypatch.context() as patched:
-                patched.setattr(archives.hashlib, "sha256", written)
-                with pytest.raises(BackupError, match=r"model\.onnx was (written to|cut)"):
-                    writer.add("artifacts/model.onnx", source)
+        with (tmp_path / "archive").open("wb") as file, monkeypatch.context() as patched:
+            patched.setattr(archives.hashlib, "sha256", written)
+            with pytest.raises(BackupError, match=r"model\.onnx was (written to|cut)"), Writer(file, HEAD) as writer:
+                writer.add("artifacts/model.onnx", source)

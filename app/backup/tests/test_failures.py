@@ -366,8 +366,8 @@ def test_an_archive_whose_database_is_damaged_is_refused_though_its_sums_fit(
     target: Path, store: FolderStore, tmp_path: Path
 ) -> None:
     store.root.mkdir()
-    with (store.root / file_name(NAME, "prefect")).open("wb") as file:
-        writer = Writer(file, Header("prefect", "team.mlops", "now", {"prefect.db": HEAD}))
+    header = Header("prefect", "team.mlops", "now", {"prefect.db": HEAD})
+    with (store.root / file_name(NAME, "prefect")).open("wb") as file, Writer(file, header) as writer:
         writer.add_bytes("prefect.db", b"SQLite format 3\0" + b"\xff" * 8000)
         writer.finish({})
     with pytest.raises(BackupError, match="is damaged"):
