@@ -39,12 +39,13 @@ def python() -> Iterator[dict[str, Any]]:
     for found in metadata.distributions():
         about = found.metadata
         classified = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or [] if "License ::" in line]
-        short = [text for text in [about.get("License") or ""] if text and "\n" not in text and len(text) < 80]
-        expression = about.get("License-Expression")
+        # older packages have the whole text there
+        short = [text for text in about.get_all("License") or [] if text and "\n" not in text and len(text) < 80]
+        (expression,) = about.get_all("License-Expression") or [""]
         yield {
             "name": re.sub(r"[-_.]+", "-", about["Name"]).lower(),
             "version": found.version,
-            "expression": expression or "",
+            "expression": expression,
             "licences": [] if expression else sorted(set(classified)) or short,
         }
 
