@@ -29,7 +29,7 @@ def debian(status: Path = STATUS, docs: Path = DOCS) -> Iterator[dict[str, Any]]
             "name": fields["Package"],
             "version": fields["Version"],
             "architecture": fields["Architecture"],
-            "source": fields.get("Source", fields["Package"]).split(" ")[0],
+            "source": str(fields.get("Source", fields["Package"])).split(" ")[0],
             "licences": sorted({licence.strip() for licence in licences}),
         }
 
