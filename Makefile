@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s drills lint cluster images push down tool-cache bench crds dashboards schemas lock screenshots clean
+.PHONY: help demo up test test-k8s drills lint cluster images sbom push down tool-cache bench crds dashboards schemas lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,9 @@ cluster:  ## a kind cluster (OFFLINE=auto|0|1, TOOL_CACHE=DIR, KIND_CONFIG=kind-
 
 images:  ## the platform's images (IMAGES=api-skops: that one); where the kind cluster runs, what uses them restarts
 	@$(TOOLS) $(PYTHON) -B -m images.build build --cluster $(IMAGES)
+
+sbom:  ## sbom/<image>.cdx.json: what is in each image that is built here, with hashes and licences (CycloneDX)
+	@$(PYTHON) -B -m images.sbom $(IMAGES)
 
 push:  ## push the images: REGISTRY=registry.example.com/team (MIRROR=1: third-party ones, too; WITHOUT=grafana: but not that)
 	@$(PYTHON) -B -m images.push $(REGISTRY) $(if $(MIRROR),--mirror) $(WITHOUT:%=--without=%) $(IMAGES:%=--image=%)

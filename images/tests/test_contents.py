@@ -78,6 +78,7 @@ EVERY = {"api", "api-skops", "flows", "mlflow", "prefect", "retrainer", "ui"}
         (append("requirements/tracking.txt"), {"mlflow", "prefect", "retrainer", "flows"}),
         (append("images/mlflow/prepare.py"), {"mlflow"}),
         (append("images/mlflow/account_rules.py"), {"mlflow"}),
+        (append("images/tracking/migration.py"), {"mlflow", "prefect", "retrainer", "flows"}),
         (append("images/flows/Dockerfile", "ENV A=1\n"), {"flows"}),
         (append("images/install/install"), EVERY),
         (append("images/python/Dockerfile", "ENV A=1\n"), EVERY),

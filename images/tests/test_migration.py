@@ -206,6 +206,18 @@ def test_without_a_copy_the_refusal_says_so(older: Installation) -> None:
     assert GO_BACK_TO not in refused.stderr
 
 
+def test_a_database_that_is_gone_is_not_begun_anew(older: Installation) -> None:
+    """A start with an empty one would look as if everything were lost; its copies are there."""
+    copy = older.file.with_name(f"{older.file.name}.20260101T000000Z-{older.revision()}")
+    older.file.rename(copy)
+    refused = older.prepare()
+    assert refused.returncode == 1
+    sentence = refused.stderr.splitlines()[-1]
+    assert f"database {older.file} is not there, but copies of it are." in sentence
+    assert f"{GO_BACK_TO}={copy.name}`" in sentence
+    assert not older.file.exists()
+
+
 def test_a_full_disk_changes_nothing(older: Installation) -> None:
     before = (older.revision(), older.content())
     failed = older.prepare(limit=older.file.stat().st_size // 2)

@@ -124,19 +124,21 @@ class Database:
     def problem(self) -> str:
         """Why the server must not start with it, in a sentence; "" where it may once it is migrated."""
         try:
+            if not self.path.exists() and self.copies():
+                return f"{self.schema.owner}'s database {self.path} is not there, but copies of it are."
             return self.schema.unknown(self.revisions(), str(self.path))
         except Refusal as refusal:
             return str(refusal)
 
     def migrate(self) -> None:
         """Bring it to this version's schema. Raises Refusal where that fails, and the database is as it was."""
+        making = self.path.with_name(f"{self.path.name}.migrating")
+        _remove(making)  # what a migration left that was killed
         found = self.revisions()
         if found == [self.schema.head]:
             return
-        making = self.path.with_name(f"{self.path.name}.migrating")
         was = f"from revision {', '.join(found)}" if found else "of no revision"
         try:
-            _remove(making)  # what a migration left that was killed
             if self.path.exists():
                 print(f"Migrating {self.path} {was} to {self.schema.head}", flush=True)
                 _settle(self.path)

@@ -58,8 +58,7 @@ def assert_a_later_schema_is_refused(platform: Platform, component: str, databas
     assert "schema revision ffffffffffff" in sentence
     assert known in sentence
     assert platform.credentials["postgres-password"] not in sentence
-    back = f"update alembic_version set version_num = '{known}'"  # noqa: S608  what the database said before
-    psql(platform, database, back)
+    psql(platform, database, f"update alembic_version set version_num = '{known}'")  # noqa: S608
     wait_for(lambda: settled(platform, component), f"{component} again", 400)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from chart import Manifest, containers, named, render_chart, template
+from chart import Manifest, named, render_chart, template
 from profiles import PROFILES
 
 SERVERS = ("mlflow", "prefect-server")
@@ -75,19 +75,32 @@ def test_a_spread_of_ones_own_replaces_the_chart_s(chart: str) -> None:
     assert pod_of(chart, values)["topologySpreadConstraints"] == zones
 
 
+@pytest.mark.parametrize("values", [{}, DATABASE, PROFILES["replicas"]], ids=["sqlite", "postgres", "replicas"])
 @pytest.mark.parametrize("chart", SERVERS)
-def test_databases_are_prepared_before_a_server_starts(chart: str) -> None:
-    """By a program that has the pods take turns: images/<name>/prepare.py."""
-    pod = pod_of(chart, PROFILES["replicas"])
-    (prepare,) = pod["initContainers"]
+def test_databases_are_prepared_before_a_server_starts(chart: str, values: dict[str, Any]) -> None:
+    """By a program that has the pods take turns, images/<name>/prepare.py; it has the server's databases and volume."""
+    pod = pod_of(chart, values)
+    (prepare,), server = pod["initContainers"], pod["containers"][0]
     assert prepare["command"] == ["python", "/srv/prepare.py"]
-    names = {"mlflow": "MLFLOW_BACKEND_STORE_URI", "prefect-server": "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
-    both = [
-        [entry for entry in container["env"] if entry["name"] == names[chart]]
-        for container in containers({"spec": pod})
-    ]
-    assert len(both) == 2
-    assert both[0] == both[1] != []
+    assert prepare["image"] == server["image"]
+    env = [{entry["name"]: entry for entry in container["env"]} for container in (prepare, server)]
+    names = {"mlflow": {"MLFLOW_BACKEND_STORE_URI", "MLOPS_AUTH_DATABASE_URI"}, "prefect-server": {"PREFECT_HOME"}}
+    for name in names[chart] | ({"PREFECT_SERVER_DATABASE_CONNECTION_URL"} & env[1].keys()):
+        assert env[0][name] == env[1][name]
+    data = [[mount for mount in c["volumeMounts"] if mount["mountPath"] == "/data"] for c in (prepare, server)]
+    assert data[0] == data[1]
+    if chart == "prefect-server":
+        assert env[1]["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"]["value"] == "false", "it would migrate without a copy"
+
+
+@pytest.mark.parametrize("chart", SERVERS)
+def test_a_refusal_is_in_the_pod_s_status_with_the_command_for_this_release(chart: str) -> None:
+    manifests = render_chart({"global": {"fullnameOverride": "ours"}})
+    deployment = named(manifests, "Deployment", f"ours-{chart}")
+    (prepare,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    assert prepare["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    command = f"kubectl -n mlops set env deployment/ours-{chart} --containers={prepare['name']}"
+    assert {"name": "MLOPS_SET_ENV", "value": command} in prepare["env"]
 
 
 def test_prefects_pods_tell_each_other_by_redis() -> None:
@@ -110,7 +123,6 @@ def test_prefects_pods_tell_each_other_by_redis() -> None:
 @pytest.mark.parametrize("values", [{}, DATABASE], ids=["sqlite", "postgres"])
 def test_without_redis_a_server_is_as_it_was(values: dict[str, Any]) -> None:
     pod = pod_of("prefect-server", values)
-    assert "initContainers" not in pod
     assert not [
         entry for entry in pod["containers"][0]["env"] if "REDIS" in entry["name"] or "MESSAGING" in entry["name"]
     ]
