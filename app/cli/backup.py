@@ -252,7 +252,7 @@ class Cluster:
         if not found:
             raise CommandError(
                 f"no backups are set up for the release {self.release} in the namespace {self.api.namespace}",
-                f"`helm upgrade {self.release} charts/platform -n {self.api.namespace} --reuse-values"
+                f"`helm upgrade {self.release} charts/platform -n {self.api.namespace} --reset-then-reuse-values"
                 " --set backup.enabled=true` does",
             )
         return dict(sorted((_variable(job, "MLOPS_BACKUP_COMPONENT"), job) for job in found))

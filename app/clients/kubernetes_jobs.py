@@ -83,12 +83,19 @@ class JobsClient(KubernetesClient):
             await asyncio.sleep(PAUSE)
 
     async def _log(self, pod: str) -> str:
-        try:
-            return str(await self._ask(f"read the log of {pod}", self._core.read_namespaced_pod_log, pod))
-        except ServiceError as error:
-            if error.status in (400, 404):  # its container never ran
-                return ""
-            raise
+        """What a pod printed; "" where its container never ran."""
+        # As it is: the client would decode what looks like JSON, and print it as Python does.
+        answer = await self._ask(
+            f"read the log of {pod}", self._core.read_namespaced_pod_log, pod, _preload_content=False
+        )
+        text = str(await answer.text())
+        if answer.status in (400, 404):
+            return ""
+        if answer.status >= 300:
+            raise ServiceError(
+                f"Kubernetes refused to read the log of {pod} ({answer.status}). {text}", "", answer.status
+            )
+        return text
 
     async def deployments(self, labels: str) -> list[str]:
         """The names of the Deployments with these labels."""

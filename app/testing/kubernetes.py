@@ -141,7 +141,8 @@ class FakeKubernetes:
 
     def _pods(self, words: list[str], selector: dict[str, str]) -> Answer:
         if words[-1] == "log":
-            return 200, self.jobs[words[1]][1]
+            output = self.jobs[words[1]][1]
+            return (200, output) if output else _status(400, "the container is waiting to start")
         if job := selector.get("batch.kubernetes.io/job-name"):
             return 200, {"items": [{"metadata": {"name": job}, "status": {"phase": "Succeeded"}}]}
         deployments = [

@@ -100,7 +100,7 @@ def run_here(container: dict[str, Any]) -> tuple[int, str]:
     env = {variable["name"]: variable["value"] for variable in container["env"]}
     command = [sys.executable, "-m", "app.backup", *container["args"]]
     done = subprocess.run(command, env={**os.environ, **env}, cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, f"a line before\n{done.stdout}{done.stderr}"
+    return done.returncode, done.stdout + done.stderr  # as in a cluster: JSON and nothing else
 
 
 def on_cluster(*words: str, answer: str = "") -> Result:
@@ -223,6 +223,15 @@ def test_what_is_not_set_up_or_not_there_is_said_with_what_to_do(cluster: FakeKu
         off = on_cluster(*words)
         assert off.exit_code == 1
         assert "--set backup.enabled=true" in off.output
+
+
+def test_a_job_that_never_ran_is_said(cluster: FakeKubernetes) -> None:
+    cluster.run_job = lambda _: (1, "")
+    failed = on_cluster("backup")
+    assert failed.exit_code == 1
+    assert "was ended before it was done (BackoffLimitExceeded: x)" in failed.output
+    cluster.refused.add("GET pods")
+    assert "refused to list pods" in on_cluster("backup").output
 
 
 def test_without_rights_the_error_says_which(cluster: FakeKubernetes) -> None:
