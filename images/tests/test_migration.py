@@ -308,6 +308,15 @@ def test_what_is_in_the_journal_is_migrated_and_copied_too(tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"small.db", copy.name}
 
 
+def test_what_a_killed_migration_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    """After a rollback, too, which has nothing to migrate; a stale journal would spoil the next attempt."""
+    database = small(tmp_path, "two")
+    for suffix in ("", "-journal", "-wal"):
+        database.path.with_name(f"small.db.migrating{suffix}").write_text("left")
+    database.migrate()
+    assert not list(tmp_path.glob("*.migrating*"))
+
+
 def test_the_last_two_copies_are_kept(tmp_path: Path) -> None:
     database = small(tmp_path, "one")
     stale = [tmp_path / f"small.db.2026010{day}T000000Z-one" for day in (1, 2, 3)]

@@ -141,7 +141,6 @@ class Database:
         try:
             if self.path.exists():
                 print(f"Migrating {self.path} {was} to {self.schema.head}", flush=True)
-                _settle(self.path)
                 with _connection(self.path) as source, _connection(making, create=True) as target:
                     source.backup(target)
             self.upgrade(making)
