@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCKS := api api-skops ui mlflow flows
-ALONE := dev checkov
+ALONE := dev checkov pip-audit
 
 # Imports are compiled once and kept: without bytecode each server starts some ten seconds later.
 unexport PYTHONDONTWRITEBYTECODE
@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s drills lint cluster images sbom push down tool-cache bench crds dashboards schemas lock screenshots clean
+.PHONY: help demo up test test-k8s drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,7 @@ test: $(READY) lint  ## every test that needs no cluster (and helm, a registry a
 test-k8s: $(READY)  ## the tests that need the cluster, but for the drills
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m "not drill" $(ARGS)
 
-drills: $(READY)  ## live tests that take minutes each: PostgreSQL, two pods of MLflow and Prefect, 10 x 40 pods, MLflow away for a minute, a Job that vanished
+drills: $(READY)  ## live tests that take minutes each: an upgrade and back, PostgreSQL, two pods of MLflow and Prefect, 10 x 40 pods, MLflow away, a Job that vanished
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m drill $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, and which room imports which
@@ -54,6 +54,9 @@ images:  ## the platform's images (IMAGES=api-skops: that one); where the kind c
 
 sbom:  ## sbom/<image>.cdx.json: what is in each image that is built here, with hashes and licences (CycloneDX)
 	@$(PYTHON) -B -m images.sbom $(IMAGES)
+
+audit: $(READY)  ## known vulnerabilities of the locks and of the Go programs; ends with 4 where their databases cannot be reached
+	@$(BIN)/python -B -m images.audit $(ARGS)
 
 push:  ## push the images: REGISTRY=registry.example.com/team (MIRROR=1: third-party ones, too; WITHOUT=grafana: but not that)
 	@$(PYTHON) -B -m images.push $(REGISTRY) $(if $(MIRROR),--mirror) $(WITHOUT:%=--without=%) $(IMAGES:%=--image=%)

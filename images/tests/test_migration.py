@@ -26,6 +26,7 @@ from app.runtime.waiting import wait_until
 from app.testing.docs import ROOT
 from images.mlflow.prepare import ACCOUNTS, TRACKING
 from images.prefect.prepare import SCRIPTS
+from images.tracking import migration
 from images.tracking.migration import GO_BACK_TO, KEPT, SET_ENV, Database, Refusal, Schema
 
 PREFECT = Schema.of("Prefect", "prefect", f"{SCRIPTS}/sqlite")
@@ -267,7 +268,8 @@ def test_what_is_no_database_is_named(older: Installation, content: bytes | None
     assert f"database {older.file} cannot be read: " in failed.stderr.splitlines()[-1]
 
 
-def test_a_database_that_somebody_has_open_is_not_migrated(tmp_path: Path) -> None:
+def test_a_database_that_somebody_has_open_is_not_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migration, "BUSY_SECONDS", 0)
     database = small(tmp_path, "one")
     with closing(sqlite3.connect(database.path)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -306,6 +308,45 @@ def test_what_is_in_the_journal_is_migrated_and_copied_too(tmp_path: Path) -> No
     (copy,) = database.copies()
     assert database.revisions(copy) == ["one"]
     assert {path.name for path in tmp_path.iterdir()} == {"small.db", copy.name}
+
+
+def test_what_a_killed_migration_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    """After a rollback, too, which has nothing to migrate; a stale journal would spoil the next attempt."""
+    database = small(tmp_path, "two")
+    for suffix in ("", "-journal", "-wal"):
+        database.path.with_name(f"small.db.migrating{suffix}").write_text("left")
+    database.migrate()
+    assert not list(tmp_path.glob("*.migrating*"))
+
+
+@pytest.mark.parametrize("content", [b"no database" * 200, None], ids=["another file", "no file"])
+def test_back_from_what_is_no_database_its_journal_does_not_come_along(tmp_path: Path, content: bytes | None) -> None:
+    database = small(tmp_path, "one")
+    journal = database.path.with_name("small.db-wal")
+    stale = b"no journal" if content else journal.read_bytes()  # else SQLite has the database again, from its journal
+    copy = tmp_path / "small.db.20260101T000000Z-two"
+    copy_of(database.path, copy)
+    ask(copy, "UPDATE alembic_version SET version_num = 'two'")
+    database.path.unlink()
+    if content:
+        database.path.write_bytes(content)
+    journal.write_bytes(stale)
+    database.go_back_to(copy.name)
+    assert database.revisions() == ["two"]
+    kept = {path.name.partition("Z-")[2]: path.read_bytes() for path in tmp_path.glob("small.db.*Z-*")}
+    assert kept == ({"unreadable": content} if content else {"gone-wal": stale})
+
+
+def test_a_database_in_use_is_not_replaced_by_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migration, "BUSY_SECONDS", 0)
+    database = small(tmp_path, "one")
+    copy = tmp_path / "small.db.20260101T000000Z-one"
+    copy_of(database.path, copy)
+    with closing(sqlite3.connect(database.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Refusal, match="database is locked"):
+            database.go_back_to(copy.name)
+    assert copy.exists()
 
 
 def test_the_last_two_copies_are_kept(tmp_path: Path) -> None:

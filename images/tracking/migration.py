@@ -16,13 +16,15 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 KEPT = 2  # copies of a database
+BUSY_SECONDS = 10  # for which somebody may still have it open
+JOURNALS = ("-wal", "-shm", "-journal")  # what SQLite may have beside a database
 GO_BACK_TO = "MLOPS_GO_BACK_TO"  # names of copies, separated by commas: each takes its database's place, once
 SET_ENV = "MLOPS_SET_ENV"  # the command that sets such a variable, as the chart knows it
 GUIDE = 'docs/upgrading.md, "Back to an older version", says more'
@@ -141,7 +143,6 @@ class Database:
         try:
             if self.path.exists():
                 print(f"Migrating {self.path} {was} to {self.schema.head}", flush=True)
-                _settle(self.path)
                 with _connection(self.path) as source, _connection(making, create=True) as target:
                     source.backup(target)
             self.upgrade(making)
@@ -176,14 +177,14 @@ class Database:
 
     def _replace_by(self, file: Path) -> None:
         """Give a file the database's name, in one step, and keep the database as a copy."""
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        kept = self.path.with_name(f"{self.path.name}.{now}-{self._settled_revision()}")
         if self.path.exists():
-            try:
-                found = "-".join(self.revisions()) or "none"
-                _settle(self.path)
-            except Refusal:
-                found = "unreadable"
-            now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-            _link(self.path, self.path.with_name(f"{self.path.name}.{now}-{found}"))
+            _link(self.path, kept)
+        for suffix in JOURNALS:  # of a database that cannot be read; SQLite would take them for the new one's
+            journal = self.path.with_name(f"{self.path.name}{suffix}")
+            if journal.exists():
+                journal.rename(f"{kept}{suffix}")
         with file.open("rb+") as written:
             os.fsync(written.fileno())
         file.replace(self.path)
@@ -191,7 +192,20 @@ class Database:
         os.fsync(folder)
         os.close(folder)
         for copy in self.copies()[:-KEPT]:
-            copy.unlink()
+            with suppress(OSError):  # an old copy is no reason not to start
+                copy.unlink()
+
+    def _settled_revision(self) -> str:
+        """Make one file of the database; its revision, for a name. Raises sqlite3.Error where somebody has it open."""
+        if not self.path.exists():
+            return "gone"
+        try:
+            _settle(self.path)
+            return "_".join(self.revisions()) or "none"
+        except (sqlite3.Error, Refusal) as error:
+            if getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise
+            return "unreadable"
 
 
 def prepare(databases: Collection[Database]) -> None:
@@ -259,7 +273,7 @@ def _way_back(databases: list[Database]) -> str:
 @contextmanager
 def _connection(file: Path, create: bool = False) -> Iterator[sqlite3.Connection]:
     uri = f"{file.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
-    with closing(sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
         yield connection
 
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from chart import ROOT, template
+from chart import template
 from profiles import PROFILES
 
-LOCK = ROOT / "requirements" / "checkov.txt"
+from images import environments
+
 CONFIGURATION = Path(__file__).with_name("checkov.yaml")
 
 
 @pytest.fixture(scope="module")
 def checkov() -> Path:
-    """The program, in an environment of its own under .tools, made once per lock."""
-    folder = ROOT / ".tools" / f"checkov-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
-    if not (folder / "complete").exists():
-        uv = Path(sys.executable).with_name("uv")
-        subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True)
-        install = [uv, "pip", "sync", "-q", "--require-hashes", "--python", folder / "bin" / "python", LOCK]
-        subprocess.run(install, check=True)
-        (folder / "complete").touch()
-    return folder / "bin" / "checkov"
+    """The program, in an environment of its own."""
+    return environments.program("checkov")
 
 
 def test_nothing_is_found_but_what_is_explained(checkov: Path, tmp_path: Path) -> None:
