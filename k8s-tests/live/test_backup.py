@@ -103,13 +103,16 @@ def identity(tmp_path: Path) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def backed_up(platform: Platform, identity: tuple[Path, str]) -> Iterator[Platform]:
-    """The platform with backups, and without them again."""
+def backed_up(platform: Platform, identity: tuple[Path, str], tmp_path: Path) -> Iterator[Platform]:
+    """The platform with backups, and as it was again."""
+    values = tmp_path / "values.yaml"
+    values.write_text(platform.helm("get", "values", platform.release, "--output", "yaml"))
     upgrade(platform, "backup.enabled=true", f"backup.recipient={identity[1]}")
     wait_for(lambda: predicts(platform), "a prediction", 120)
     send_feedback(platform)
     yield platform
-    upgrade(platform, "backup.enabled=false")
+    platform.helm("upgrade", platform.release, CHART, "--values", str(values), "--timeout", "10m")
+    platform.ready()
 
 
 def upgrade(platform: Platform, *settings: str) -> None:
