@@ -62,6 +62,7 @@ class Load:
         self.host, self.rate, self.connections = host, rate, connections
         self._paths = itertools.cycle(paths or flowers())
         self.answers: list[Answer] = []
+        self.sent_again = 0  # over a new connection, as the old one was closed
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(connections)]
 
@@ -89,18 +90,31 @@ class Load:
         connection.close()
 
     def _answer(self, connection: http.client.HTTPConnection) -> Answer:
-        begin = time.monotonic()
+        begin, path = time.monotonic(), next(self._paths)
         if connection.sock and select.select([connection.sock], [], [], 0)[0]:
             connection.close()  # by the other side since the last answer, as it may; every client looks
+        was_open = connection.sock is not None
         try:
-            connection.request("GET", next(self._paths), headers={"Host": self.host})
-            response = connection.getresponse()
-            status, body = response.status, response.read().decode(errors="replace")
+            try:
+                status, body = self._ask(connection, path)
+            except (http.client.RemoteDisconnected, ConnectionResetError):
+                if not was_open:
+                    raise
+                # Closed while the request was on its way: RFC 9112, 9.3.1, has clients send a GET again, and they do.
+                connection.close()
+                status, body = self._ask(connection, path)
+                self.sent_again += 1
         except (OSError, http.client.HTTPException) as error:
             status, body = 0, f"{type(error).__name__}: {error}"
             connection.close()  # the next request opens another
         now = time.monotonic()
         return Answer(now, now - begin, status, body)
+
+    def _ask(self, connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
+        """Status and body."""
+        connection.request("GET", path, headers={"Host": self.host})
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
 
     def check(self) -> None:
         """Fail unless every answer was a 200, and the rate was what it was meant to be."""
@@ -110,7 +124,9 @@ class Load:
         rate = len(answers) / self.seconds
         p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
         summary = f"{len(answers)} requests in {self.seconds:.0f} s ({rate:.0f}/s), {len(failed)} failed"
-        print(f"{summary}; p50 {p50:.1f} ms, p99 {p99:.1f} ms, slowest {times[-1]:.0f} ms")
+        print(
+            f"{summary}, {self.sent_again} sent again; p50 {p50:.1f} ms, p99 {p99:.1f} ms, slowest {times[-1]:.0f} ms"
+        )
         first = "\n".join(f"  at {a.at - self.begin:6.1f} s: {a.status} {a.body[:300]}" for a in failed[:10])
         assert not failed, f"{summary}, the first ten:\n{first}"
         assert rate > 0.7 * self.rate, f"{summary}: too few for what this is about"
