@@ -143,6 +143,8 @@ class FakeKubernetes:
         if words[-1] == "log":
             output = self.jobs[words[1]][1]
             return (200, output) if output else _status(400, "the container is waiting to start")
+        if not selector:
+            return 200, {"items": list(self.pods.values())}
         if job := selector.get("batch.kubernetes.io/job-name"):
             return 200, {"items": [{"metadata": {"name": job}, "status": {"phase": "Succeeded"}}]}
         deployments = [
