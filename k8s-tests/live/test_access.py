@@ -103,7 +103,7 @@ RIGHTS: dict[str, dict[tuple[str, str], set[str]]] = {
     "kube-state-metrics": {
         **{("", resource): READ for resource in ("pods", "persistentvolumeclaims")},
         **{("apps", resource): READ for resource in ("deployments", "statefulsets")},
-        ("batch", "jobs"): READ,
+        **{("batch", resource): READ for resource in ("cronjobs", "jobs")},
     },
 }
 # And in every namespace.
