@@ -162,7 +162,8 @@ def test_no_password_is_in_the_job_or_the_log(platform: Platform, runs: Runs, tr
     shown = json.dumps(client.ApiClient().sanitize_for_serialization([trained.job, trained.pod]))
     shown += runs.logs(trained.run) + json.dumps(runs.prefect.request("GET", f"/flow_runs/{trained.run}"))
     for key, value in platform.credentials.items():
-        for secret in {value, value.split(":")[-1]}:
+        # of "account:password" the password alone, too; what the API knows of a client is JSON, whose end is any JSON's
+        for secret in {value, value if value.startswith("{") else value.split(":")[-1]}:
             assert secret not in shown, f"{key} in clear"
             assert base64.b64encode(secret.encode()).decode() not in shown, f"{key} in base64"
     variables = {variable.name: variable for variable in trained.pod.spec.containers[0].env}
