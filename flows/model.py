@@ -36,8 +36,8 @@ class Resources:
 class FeedbackRules:
     """What the labels that were sent to the API's /feedback may do to a training.
 
-    max_share: of the rows that are trained on; the newest are taken. A fifth is enough to learn a drift from (iris, 1.5
-        standard deviations: accuracy on the new rows 0.3 before and 0.9 after, on the held-out ones as before).
+    max_share: of the rows that are trained on; the newest are taken. A fifth is enough to learn a drift from, and
+        leaves the model as good on its own rows as it was.
     max_disagreement: share of a client's labels that may contradict what the model answered; more stops the training.
     ignore: clients (names of API keys, "" for those without one) whose labels are not used.
     """

@@ -19,7 +19,7 @@ from typing import Any
 from app.backup.archive import Contents
 from app.backup.errors import BackupError
 from app.backup.restore import check, encrypted_secrets, restore
-from app.backup.save import Job, save
+from app.backup.save import Job, Saved, save
 from app.backup.store import backup_name, checked_name, file_name, store
 
 
@@ -65,14 +65,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             int(environment["MLOPS_BACKUP_DAYS"]),
             environment.get("MLOPS_BACKUP_RECIPIENT", ""),
         )
-        saved = save(job, kept)
-        return {
-            "file": saved.file,
-            "size": saved.size,
-            "seconds": round(saved.seconds, 1),
-            "removed": saved.removed,
-            **described(saved.contents),
-        }
+        return written(save(job, kept))
     name = checked_name(arguments.name)
     if arguments.command == "check":
         return {"file": file_name(name, component), **described(check(kept, name, component))}
@@ -80,6 +73,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"encrypted": encrypted_secrets(kept, name)}
     restored = restore(kept, name, component, data)
     return {"file": file_name(name, component), **described(restored.contents), "counts": restored.counts}
+
+
+def written(saved: Saved) -> dict[str, Any]:
+    """What is said of an archive that was just made."""
+    return {
+        "file": saved.file,
+        "size": saved.size,
+        "seconds": round(saved.seconds, 1),
+        "removed": saved.removed,
+        **described(saved.contents),
+    }
 
 
 def described(contents: Contents) -> dict[str, Any]:
@@ -104,8 +108,8 @@ def lines(answer: dict[str, Any]) -> Iterator[str]:
 def summary(answer: dict[str, Any]) -> str:
     """One line about an archive: its name, what is in it, and where that is known size and time."""
     counted = ", ".join(f"{number} {what.replace('_', ' ')}" for what, number in answer["counts"].items())
-    written = f" ({answer['size'] / 1e6:.1f} MB in {answer['seconds']:g} s)" if "size" in answer else ""
-    return f"{answer['file']}{written}: {counted}"
+    size = f" ({answer['size'] / 1e6:.1f} MB in {answer['seconds']:g} s)" if "size" in answer else ""
+    return f"{answer['file']}{size}: {counted}"
 
 
 def _scheduled(job: str) -> datetime:

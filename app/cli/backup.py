@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.backup.__main__ import described, summary
+from app.backup.__main__ import described, summary, written
 from app.backup.restore import check, restore
 from app.backup.save import Job, save
 from app.backup.secrets import decrypted
@@ -44,17 +44,7 @@ def backup_folder(folder: Path, destination: Path, say: Say) -> None:
     if not (folder / "mlflow" / "mlflow.db").exists():
         raise CommandError(f"{folder} is not the folder of a demo: it has no mlflow/mlflow.db", "`make demo` makes it")
     for component in SERVICES:
-        saved = save(Job(component, folder / component, DEMO, name), FolderStore(destination))
-        say(
-            summary(
-                {
-                    "file": saved.file,
-                    "size": saved.size,
-                    "seconds": round(saved.seconds, 1),
-                    **described(saved.contents),
-                }
-            )
-        )
+        say(summary(written(save(Job(component, folder / component, DEMO, name), FolderStore(destination)))))
     say(f"{name} is in {destination}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from kept import predicts
 from kubernetes import client
 from load import FLOWER
 from namespace import Namespace, wait_for
@@ -80,12 +81,6 @@ def name_of(printed: str) -> str:
     found = re.search(r"`mlops restore (\S+)`", printed)
     assert found, printed
     return found[1]
-
-
-def predicts(platform: Platform) -> bool:
-    with platform.client("api") as http:
-        answer = http.get(FLOWER)
-        return answer.status_code == 200 and answer.json()["prediction"] == "setosa"
 
 
 def send_feedback(platform: Platform) -> None:
