@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from load import FLOWER
 from release import Platform
 from runs import registry_of, runs_of
 
+from app.clients.mlflow import ModelVersion, Run
 from app.clients.prefect import ENDED
 from app.registry import feedback_store
 
@@ -18,10 +20,10 @@ class Kept:
     """What must be the same afterwards."""
 
     credentials: dict[str, str]
-    versions: dict[str, list[str]]
+    runs: dict[str, Run]  # whole: of trainings, and of the ledger
+    versions: dict[str, ModelVersion]  # by model/version
     aliases: dict[str, dict[str, str]]
-    experiments: dict[str, int]  # name -> runs: trainings, and entries of the ledger
-    feedback: list[str]  # prediction ids that were labelled
+    feedback: list[Any]  # rows; the runs that hold them may be compacted at any time
     flow_runs: set[str]
 
 
@@ -30,13 +32,14 @@ def kept(platform: Platform, home: Path) -> Kept:
     platform.__dict__.pop("credentials", None)  # read anew
     with registry_of(platform) as registry, runs_of(platform, home) as runs:
         models = registry.models()
-        names = ("iris", "promotions")
+        experiments = [n for n in ("promotions", *(m.name for m in models)) if registry.find_experiment(n)]
+        feedback = [row for m in models for row in feedback_store.read(registry, m.name)]
         return Kept(
             credentials=platform.credentials,
-            versions={m.name: [v.version for v in registry.versions(m.name)] for m in models},
+            runs={run.run_id: run for n in experiments for run in registry.search_runs(n, {}, 50_000)},
+            versions={f"{m.name}/{v.version}": v for m in models for v in registry.versions(m.name)},
             aliases={m.name: m.aliases for m in models},
-            experiments={name: len(registry.search_runs(name, {})) for name in names},
-            feedback=sorted(str(row["id"]) for row in feedback_store.read(registry, "iris")),
+            feedback=sorted(feedback, key=lambda row: (row["id"], row["time"])),
             flow_runs={run.id for run in runs.prefect.runs(states=ENDED)},
         )
 
@@ -44,12 +47,13 @@ def kept(platform: Platform, home: Path) -> Kept:
 def assert_the_same(before: Kept, after: Kept) -> None:
     """Fail where something is another, gone or new; flow runs may have ended since."""
     assert after.credentials == before.credentials
+    assert after.runs == before.runs
     assert after.versions == before.versions
     assert after.aliases == before.aliases
-    assert after.experiments == before.experiments
     assert after.feedback == before.feedback
     assert before.flow_runs <= after.flow_runs
-    assert before.versions["iris"], "there was nothing to keep"
+    assert before.runs, "there was nothing to keep"
+    assert before.versions
 
 
 def predicts(platform: Platform) -> bool:

@@ -9,65 +9,24 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import yaml
-from kept import predicts
+from kept import assert_the_same, kept, predicts
 from kubernetes import client
 from load import FLOWER
 from namespace import Namespace, wait_for
 from release import CHART, CONTEXT, Platform, run
-from runs import port_forward, registry_of, runs_of, scale, settled
+from runs import port_forward, scale, settled
 from stand_ins import PASSWORD, secret, stand_in
 
 from app.backup.secrets import new_identity
-from app.clients.prefect import ENDED
-from app.registry import feedback_store
 
 SECONDS = 300
 SERVERS = ("mlflow", "prefect-server")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """All that was made: whole runs with their metrics, parameters and tags; versions; aliases; feedback; flow runs."""
-
-    runs: dict[str, Any]
-    versions: dict[str, Any]
-    aliases: dict[str, dict[str, str]]
-    feedback: list[Any]
-    flow_runs: set[str]
-
-
-def kept(platform: Platform, home: Path) -> Kept:
-    """As MLflow and Prefect have it now."""
-    platform.__dict__.pop("credentials", None)  # read anew
-    with registry_of(platform) as registry, runs_of(platform, home) as runs:
-        models = registry.models()
-        names = {*(model.name for model in models), "promotions", "feedback"}
-        found = {name: registry.search_runs(name, {}, 50_000) for name in names if registry.find_experiment(name)}
-        return Kept(
-            {run.run_id: run for of in found.values() for run in of},
-            {f"{m.name}/{v.version}": v for m in models for v in registry.versions(m.name)},
-            {m.name: m.aliases for m in models},
-            [row for m in models for row in feedback_store.read(registry, m.name)],
-            {run.id for run in runs.prefect.runs(states=ENDED)},
-        )
-
-
-def assert_the_same(before: Kept, after: Kept) -> None:
-    assert after.runs == before.runs
-    assert after.versions == before.versions
-    assert after.aliases == before.aliases
-    assert after.feedback == before.feedback
-    assert before.flow_runs <= after.flow_runs
-    assert before.runs, "there was nothing to keep"
-    assert before.versions
-    assert before.feedback
 
 
 def mlops(platform: Platform, command: str, *arguments: str) -> str:
@@ -91,16 +50,19 @@ def send_feedback(platform: Platform) -> None:
         assert answer.status_code == 201, answer.text
 
 
-@pytest.fixture
-def identity(tmp_path: Path) -> tuple[Path, str]:
+@pytest.fixture(scope="module")
+def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A private key, and its public half."""
-    return tmp_path / "key.txt", new_identity(tmp_path / "key.txt")
+    key = tmp_path_factory.mktemp("identity") / "key.txt"
+    return key, new_identity(key)
 
 
-@pytest.fixture
-def backed_up(platform: Platform, identity: tuple[Path, str], tmp_path: Path) -> Iterator[Platform]:
+@pytest.fixture(scope="module")
+def backed_up(
+    platform: Platform, identity: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
     """The platform with backups, and as it was again."""
-    values = tmp_path / "values.yaml"
+    values = tmp_path_factory.mktemp("backed-up") / "values.yaml"
     values.write_text(platform.helm("get", "values", platform.release, "--output", "yaml"))
     upgrade(platform, "backup.enabled=true", f"backup.recipient={identity[1]}")
     wait_for(lambda: predicts(platform), "a prediction", 120)
