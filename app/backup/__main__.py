@@ -19,7 +19,7 @@ from typing import Any
 from app.backup.archive import Contents
 from app.backup.errors import BackupError
 from app.backup.restore import check, encrypted_secrets, restore
-from app.backup.save import Job, Saved, save
+from app.backup.save import DATABASES, Job, Saved, save
 from app.backup.store import backup_name, checked_name, file_name, store
 
 
@@ -50,12 +50,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"entries": [[entry.backup, entry.component, entry.size] for entry in kept.entries()]}
     origin, component = environment["MLOPS_BACKUP_ORIGIN"], environment["MLOPS_BACKUP_COMPONENT"]
     data = Path(environment["MLOPS_BACKUP_DATA"])
+    variables = [database.variable for database in DATABASES[component]]
+    urls = {variable: environment[variable] for variable in variables if environment.get(variable)}
     if arguments.command == "save":
         due = backup_name(origin, _scheduled(environment.get("MLOPS_BACKUP_JOB", "")))
         name = checked_name(arguments.name or due)
         if not arguments.name and any(entry.file == file_name(name, component) for entry in kept.entries()):
             # a pod that was killed at the very end is made again
-            return {"file": file_name(name, component), **described(check(kept, name, component))}
+            return {"file": file_name(name, component), **described(check(kept, name, component, urls))}
         job = Job(
             component,
             data,
@@ -64,14 +66,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             int(environment["MLOPS_BACKUP_LAST"]),
             int(environment["MLOPS_BACKUP_DAYS"]),
             environment.get("MLOPS_BACKUP_RECIPIENT", ""),
+            urls,
         )
         return written(save(job, kept))
     name = checked_name(arguments.name)
     if arguments.command == "check":
-        return {"file": file_name(name, component), **described(check(kept, name, component))}
+        return {"file": file_name(name, component), **described(check(kept, name, component, urls))}
     if arguments.command == "secrets":
         return {"encrypted": encrypted_secrets(kept, name)}
-    restored = restore(kept, name, component, data)
+    restored = restore(kept, name, component, data, urls)
     return {"file": file_name(name, component), **described(restored.contents), "counts": restored.counts}
 
 

@@ -27,7 +27,11 @@ MAX_HEADER, MAX_MANIFEST = 64 * 1024, 256 * 1024 * 1024  # bytes
 BLOCK = 1024 * 1024
 ARTIFACTS = "artifacts"  # MLflow's folder
 # The files of a component, beside MLflow's artifacts.
-FILES = {"mlflow": ("mlflow.db", "basic_auth.db"), "prefect": ("prefect.db",), "secrets": ("secrets.age",)}
+FILES = {
+    "mlflow": ("mlflow.db", "basic_auth.db", "mlflow.dump", "basic_auth.dump"),
+    "prefect": ("prefect.db", "prefect.dump"),
+    "secrets": ("secrets.age",),
+}
 
 
 @dataclass(frozen=True)

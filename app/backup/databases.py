@@ -1,4 +1,4 @@
-"""SQLite databases that a server has open: a copy of one moment, the version of its tables, and its rows."""
+"""The databases of MLflow and Prefect; of SQLite: a copy of one moment, the version of its tables, and its rows."""
 
 from __future__ import annotations
 
@@ -20,39 +20,57 @@ _REVISION = re.compile(r"""^revision(?:: str)?\s*=\s*["'](\w+)["']""", re.MULTIL
 class Database:
     """A database of MLflow or Prefect.
 
+    file: of SQLite, on the server's volume; dump: of PostgreSQL, in an archive.
+    variable: of the environment, with the address of a PostgreSQL.
     table: where Alembic keeps the version of the tables.
-    package, versions: the program, and the folder in it with all the versions that it knows.
+    package, versions: the program, and the folders in it with all the versions that it knows.
     counted: tables whose rows are worth telling of.
     """
 
     file: str
+    variable: str
     table: str
     package: str
-    versions: str
+    versions: tuple[str, ...]
     counted: tuple[str, ...] = ()
+
+    @property
+    def dump(self) -> str:
+        """The file of its dump."""
+        return Path(self.file).with_suffix(".dump").name
 
     def known(self) -> set[str] | None:
         """The versions of the tables that the program installed here can open; None where it is not installed."""
         spec = find_spec(self.package)
         if not spec or not spec.submodule_search_locations:
             return None
-        folder = Path(next(iter(spec.submodule_search_locations))) / self.versions
-        return {found for path in folder.glob("*.py") for found in _REVISION.findall(path.read_text())} or None
+        root = Path(next(iter(spec.submodule_search_locations)))
+        paths = (path for folder in self.versions for path in (root / folder).glob("*.py"))
+        return {found for path in paths for found in _REVISION.findall(path.read_text())} or None
 
 
 MLFLOW = Database(
     "mlflow.db",
+    "MLOPS_BACKUP_MLFLOW_URL",
     "alembic_version",
     "mlflow",
-    "store/db_migrations/versions",
+    ("store/db_migrations/versions",),
     ("experiments", "runs", "metrics", "params", "registered_models", "model_versions", "registered_model_aliases"),
 )
-ACCOUNTS = Database("basic_auth.db", "alembic_version_auth", "mlflow", "server/auth/db/migrations/versions", ("users",))
+ACCOUNTS = Database(
+    "basic_auth.db",
+    "MLOPS_BACKUP_MLFLOW_AUTH_URL",
+    "alembic_version_auth",
+    "mlflow",
+    ("server/auth/db/migrations/versions",),
+    ("users",),
+)
 PREFECT = Database(
     "prefect.db",
+    "MLOPS_BACKUP_PREFECT_URL",
     "alembic_version",
     "prefect",
-    "server/database/_migrations/versions/sqlite",
+    ("server/database/_migrations/versions/sqlite", "server/database/_migrations/versions/postgresql"),
     ("flow_run", "task_run", "deployment", "automation", "artifact", "log"),
 )
 

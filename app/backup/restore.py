@@ -8,10 +8,11 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.backup import databases
+from app.backup import databases, postgres
 from app.backup.archive import ARTIFACTS, FILES, Contents, read
 from app.backup.errors import BackupError
 from app.backup.save import DATABASES, STAGING
@@ -29,8 +30,11 @@ class Restored:
     counts: dict[str, int]
 
 
-def check(store: Store, name: str, component: str) -> Contents:
+def check(store: Store, name: str, component: str, urls: Mapping[str, str] = {}) -> Contents:
     """Read an archive to its end, and see whether the servers installed here can open what is in it.
+
+    Args:
+        urls: of databases that are in PostgreSQL here, by their variables.
 
     Raises:
         BackupError: it is damaged, foreign, or of a later version; nothing was touched.
@@ -39,11 +43,20 @@ def check(store: Store, name: str, component: str) -> Contents:
     with store.open(file) as opened:
         contents = read(opened, file, component)
     for database in DATABASES[component]:
-        if database.file not in contents.members:
+        member, other, cure = database.file, database.dump, "global.databaseSecret or postgres.enabled=true"
+        if database.variable in urls:
+            member, other, cure = other, member, "neither postgres.enabled nor global.databaseSecret"
+        if other in contents.members:
+            raise BackupError(
+                f"{file} has {other} in it, and here it would have to be {member}: what SQLite kept cannot be put into"
+                " PostgreSQL, nor the other way",
+                f"restore it into an installation with {cure}",
+            )
+        if member not in contents.members:
             if database is DATABASES[component][0]:
-                raise BackupError(f"{file} has no {database.file} in it: it is not a backup of {component}")
+                raise BackupError(f"{file} has no {member} in it: it is not a backup of {component}")
             continue
-        revision, known = contents.header.revisions.get(database.file, ""), database.known()
+        revision, known = contents.header.revisions.get(member, ""), database.known()
         if known is not None and revision not in known:
             made_by = contents.header.versions.get(database.package, "?")
             raise BackupError(
@@ -54,20 +67,22 @@ def check(store: Store, name: str, component: str) -> Contents:
     return contents
 
 
-def restore(store: Store, name: str, component: str, target: Path) -> Restored:
-    """Put an archive in the place of what is in `target`; its server must not run.
+def restore(store: Store, name: str, component: str, target: Path, urls: Mapping[str, str] = {}) -> Restored:
+    """Put an archive in the place of what is in `target` and in PostgreSQL; its server must not run.
 
-    The files are unpacked beside the old ones and checked; then old and new change places, by renames. Killed at any
-    time, it can be run again, and goes on. What was there is removed at the end.
+    The files are unpacked beside the old ones and checked; a PostgreSQL gets each dump in one transaction; then old and
+    new files change places, by renames. Killed at any time, it can be run again, and goes on. What was there is removed
+    at the end.
 
     Args:
         target: the folder of the server's files; other files in it stay.
+        urls: of databases that are in PostgreSQL here, by their variables.
 
     Raises:
         BackupError: nothing is changed, unless the message says otherwise.
     """
     file = file_name(name, component)
-    contents = check(store, name, component)
+    contents = check(store, name, component, urls)
     staging = target / STAGING
     journal, new, old = staging / "complete", staging / "new", staging / "old"
     if not journal.is_file() or journal.read_text() != _identity(file, contents):
@@ -79,14 +94,20 @@ def restore(store: Store, name: str, component: str, target: Path) -> Restored:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         _write(journal, _identity(file, contents))
+    counts: dict[str, int] = {}
+    for database in DATABASES[component]:
+        if database.dump in contents.members:
+            postgres.restore(urls[database.variable], new / database.dump)
+            counts |= postgres.described(new / database.dump, database.table, database.counted).counts
+    dumps = {database.dump for database in DATABASES[component]}
     places = sorted(
-        {name.partition("/")[0] for name in contents.members} | ({ARTIFACTS} if component == "mlflow" else set())
+        ({name.partition("/")[0] for name in contents.members} | ({ARTIFACTS} if component == "mlflow" else set()))
+        - dumps
     )
     for place in places:
         if place != ARTIFACTS and (target / place).is_file() and (new / place).exists():
             databases.settle(target / place)
     _swap(target, new, old, places)
-    counts: dict[str, int] = {}
     for database in DATABASES[component]:
         if (target / database.file).is_file():
             counts |= databases.counts(target / database.file, database.counted)
@@ -145,6 +166,8 @@ def _unpack(store: Store, file: str, component: str, target: Path, new: Path, co
             "make the volume larger; what was there is unchanged" if room else "what was there is unchanged",
         ) from error
     for database in DATABASES[component]:
+        if (new / database.dump).exists():
+            postgres.described(new / database.dump, database.table)
         path = new / database.file
         try:
             damage = databases.problem(path) if path.exists() else ""

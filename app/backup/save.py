@@ -6,15 +6,15 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import BinaryIO
 
-from app.backup import databases, retention
+from app.backup import databases, postgres, retention
 from app.backup.archive import ARTIFACTS, FILES, Contents, Header, Writer, read, stamp
 from app.backup.databases import ACCOUNTS, MLFLOW, PREFECT, Database
 from app.backup.errors import BackupError
@@ -45,6 +45,7 @@ class Job:
     origin: who saves, such as "mlops.mlops"; name: of the backup.
     last, days: see retention.outdated.
     recipient: an age public key, for secrets.
+    urls: of databases that are in PostgreSQL, by their variables.
     """
 
     component: str
@@ -54,6 +55,7 @@ class Job:
     last: int = 7
     days: int = 14
     recipient: str = ""
+    urls: Mapping[str, str] = field(default_factory=dict)
 
 
 def save(job: Job, store: Store) -> Saved:
@@ -102,29 +104,47 @@ def _files_of(job: Job) -> dict[str, int]:
 
 
 def _write_files(job: Job, opened: BinaryIO, folder: Path) -> Contents:
-    copies = {database: folder / database.file for database in DATABASES[job.component]}
-    for database, path in list(copies.items()):
-        if (job.source / database.file).is_file():
-            databases.copy(job.source / database.file, path)
-        elif database is ACCOUNTS:  # the demo has no accounts
-            del copies[database]
-        else:
-            raise BackupError(
-                f"{job.source} has no {database.file}",
-                "only SQLite on the volume is backed up; see docs/operations.md for PostgreSQL",
-            )
-    counts: dict[str, int] = {}
-    for database, path in copies.items():
-        counts |= databases.counts(path, database.counted)
+    copies = [copy for database in DATABASES[job.component] if (copy := _copied(job, database, folder))]
+    counts = {table: rows for copy in copies for table, rows in copy.counts.items()}
     with Writer(opened, _header(job, copies)) as writer:
-        for database, path in copies.items():
-            writer.add(database.file, path)
-            path.unlink()
+        for copy in copies:
+            writer.add(copy.path.name, copy.path)
+            copy.path.unlink()
         if job.component == "mlflow":
             counts["artifact files"] = _add_artifacts(writer, job.source / ARTIFACTS, folder / "settled")
         if job.component == "secrets":
             counts["keys"] = _add_secrets(writer, job)
         return writer.finish(counts)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a database in a file, the version of its tables, and rows by table."""
+
+    database: Database
+    path: Path
+    revision: str
+    counts: dict[str, int]
+
+
+def _copied(job: Job, database: Database, folder: Path) -> Copy | None:
+    """A copy in the folder; None of accounts where there are none, as in the demo."""
+    if url := job.urls.get(database.variable):
+        path = folder / database.dump
+        postgres.dump(url, path)
+        dumped = postgres.described(path, database.table, database.counted)
+        return Copy(database, path, dumped.revision, dumped.counts)
+    if (job.source / database.file).is_file():
+        path = folder / database.file
+        databases.copy(job.source / database.file, path)
+        counts = databases.counts(path, database.counted)
+        return Copy(database, path, databases.revision(path, database.table), counts)
+    if database is ACCOUNTS:
+        return None
+    raise BackupError(
+        f"{job.source} has no {database.file}, and {database.variable} names no PostgreSQL",
+        "see whether the server has made its database",
+    )
 
 
 def _add_secrets(writer: Writer, job: Job) -> int:
@@ -136,13 +156,13 @@ def _add_secrets(writer: Writer, job: Job) -> int:
     return len(values)
 
 
-def _header(job: Job, copies: dict[Database, Path]) -> Header:
+def _header(job: Job, copies: list[Copy]) -> Header:
     return Header(
         job.component,
         job.origin,
         datetime.now(UTC).isoformat(timespec="seconds"),
-        {database.file: databases.revision(path, database.table) for database, path in copies.items()},
-        {database.package: _version(database.package) for database in copies},
+        {copy.path.name: copy.revision for copy in copies},
+        {copy.database.package: _version(copy.database.package) for copy in copies},
     )
 
 

@@ -5,8 +5,6 @@ After the volumes were destroyed, and in an empty namespace.
 
 from __future__ import annotations
 
-import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from backups import mlops, name_of
 from kept import assert_the_same, kept, predicts
 from kubernetes import client
 from load import FLOWER
 from namespace import Namespace, wait_for
-from release import CHART, CONTEXT, Platform, run
+from release import CHART, Platform
 from runs import port_forward, scale, settled
 from stand_ins import PASSWORD, secret, stand_in
 
@@ -27,19 +26,6 @@ from app.backup.secrets import new_identity
 
 SECONDS = 300
 SERVERS = ("mlflow", "prefect-server")
-
-
-def mlops(platform: Platform, command: str, *arguments: str) -> str:
-    """What the command prints on this machine, as people run it."""
-    where = ["--context", CONTEXT, "--namespace", platform.name, "--release", platform.release]
-    return run([sys.executable, "-m", "app.cli", command, *arguments, *where])
-
-
-def name_of(printed: str) -> str:
-    """The name of the backup that was made."""
-    found = re.search(r"`mlops restore (\S+)`", printed)
-    assert found, printed
-    return found[1]
 
 
 def send_feedback(platform: Platform) -> None:

@@ -5,10 +5,12 @@ Runs last.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backups import mlops, name_of
 from kept import assert_the_same, kept, predicts
 from namespace import wait_for
 from release import CHART, CONTEXT, Platform, in_place_of, install, run, uninstall
@@ -34,11 +36,12 @@ def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_pat
     wait_for(lambda: predicts(platform), "a prediction", 60)
 
 
-@pytest.fixture
-def on_postgres(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
+@pytest.fixture(scope="module")
+def on_postgres(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The platform with postgres.enabled=true, in a namespace of its own; in place of the other, for want of CPU."""
-    with in_place_of(platform, "mlops-postgres", tmp_path) as (other, values):
-        install(other, CHART, values, "--set", "postgres.enabled=true")
+    with in_place_of(platform, "mlops-postgres", tmp_path_factory.mktemp("postgres")) as (other, values):
+        install(other, CHART, values, "--set", "postgres.enabled=true", "--set", "backup.enabled=true")
+        wait_for(lambda: predicts(other), "a prediction", 60)
         yield other
 
 
@@ -64,7 +67,6 @@ def assert_a_later_schema_is_refused(platform: Platform, component: str, databas
 
 @pytest.mark.drill
 def test_the_loop_and_what_it_made_are_on_postgres(on_postgres: Platform, tmp_path: Path) -> None:
-    wait_for(lambda: predicts(on_postgres), "a prediction", 60)
     on_postgres.helm("test", on_postgres.release, "--timeout", "10m")
     before = kept(on_postgres, tmp_path)
     for component, database, table in (
@@ -76,3 +78,22 @@ def test_the_loop_and_what_it_made_are_on_postgres(on_postgres: Platform, tmp_pa
         assert_a_later_schema_is_refused(on_postgres, component, database)
     assert_the_same(before, kept(on_postgres, tmp_path))
     assert predicts(on_postgres)
+
+
+@pytest.mark.drill
+def test_databases_and_artifacts_that_were_destroyed_are_there_again(on_postgres: Platform, tmp_path: Path) -> None:
+    before = kept(on_postgres, tmp_path)
+    name = name_of(mlops(on_postgres, "backup"))
+    for database, extension in (("mlflow", ""), ("mlflow_auth", ""), ("prefect", "pg_trgm")):
+        psql(on_postgres, "postgres", f"DROP DATABASE {database} WITH (FORCE)")
+        psql(on_postgres, "postgres", f"CREATE DATABASE {database}")
+        if extension:
+            psql(on_postgres, database, f"CREATE EXTENSION {extension}")
+    (pod,) = on_postgres.pods("mlflow")
+    where = ["--context", CONTEXT, "-n", on_postgres.name, pod.metadata.name]
+    run(["kubectl", "exec", *where, "--", "rm", "-rf", "/data/artifacts"])
+    began = time.monotonic()
+    print(mlops(on_postgres, "restore", name, "--yes"))
+    print(f"restored in {time.monotonic() - began:.0f} s")
+    assert_the_same(before, kept(on_postgres, tmp_path))
+    wait_for(lambda: predicts(on_postgres), "a prediction", 60)

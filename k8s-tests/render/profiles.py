@@ -6,7 +6,7 @@ from typing import Any
 
 PROFILES: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "postgres": {"postgres": {"enabled": True}},
+    "postgres": {"postgres": {"enabled": True}, "backup": {"enabled": True}},
     "external": {
         "global": {
             "imageRegistry": "registry.example.com/team",

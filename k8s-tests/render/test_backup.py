@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from chart import Manifest, render_chart, template, title
 from profiles import PROFILES
 
@@ -82,11 +81,34 @@ def test_with_s3_there_is_no_volume_and_a_way_to_its_addresses_alone() -> None:
     assert policy["spec"]["ingress"] == []
 
 
-@pytest.mark.parametrize("others", [{"postgres": {"enabled": True}}, {"global": {"databaseSecret": "database"}}])
-def test_postgresql_is_refused_with_what_to_do(others: dict[str, Any]) -> None:
-    done = template({"backup": {"enabled": True}, **others})
-    assert done.returncode != 0
-    assert "set backup.enabled=false, and see docs/operations.md" in done.stderr
+def variables(cron_job: Manifest) -> dict[str, Any]:
+    (container,) = pod_of(cron_job)["containers"]
+    return {variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in container["env"]}
+
+
+def test_with_postgresql_its_databases_are_dumped_and_the_volume_of_the_artifacts_is_read() -> None:
+    jobs = cron_jobs({}, postgres={"enabled": True})
+    assert claims(jobs["mlflow"]) == {"data": "mlops-mlflow", "backups": "mlops-backup"}
+    assert "podAffinity" in pod_of(jobs["mlflow"])["affinity"]
+    assert claims(jobs["prefect"]) == {"backups": "mlops-backup"}, "Prefect has nothing on its volume"
+    assert "affinity" not in pod_of(jobs["prefect"])
+    address = "postgresql://mlops:$(MLOPS_BACKUP_{}_URL_PASSWORD)@mlops-postgres:5432/{}"
+    assert variables(jobs["mlflow"])["MLOPS_BACKUP_MLFLOW_URL"] == address.format("MLFLOW", "mlflow")
+    assert variables(jobs["mlflow"])["MLOPS_BACKUP_MLFLOW_AUTH_URL"] == address.format("MLFLOW_AUTH", "mlflow_auth")
+    assert variables(jobs["prefect"])["MLOPS_BACKUP_PREFECT_URL"] == address.format("PREFECT", "prefect")
+    password = variables(jobs["prefect"])["MLOPS_BACKUP_PREFECT_URL_PASSWORD"]
+    assert password == {"secretKeyRef": {"name": "mlops-credentials", "key": "postgres-password"}}
+
+
+def test_with_a_postgresql_of_yours_and_s3_no_volume_is_read() -> None:
+    s3 = {"artifacts": {"destination": "s3://bucket/mlflow"}, "persistence": {"enabled": False}}
+    jobs = cron_jobs({"recipient": RECIPIENT}, mlflow=s3, **{"global": {"databaseSecret": "database"}})
+    for component, keys in {"mlflow": {"mlflow-url", "mlflow-auth-url"}, "prefect": {"prefect-url"}}.items():
+        assert claims(jobs[component]) == {"backups": "mlops-backup"}
+        assert "affinity" not in pod_of(jobs[component])
+        given = [value["secretKeyRef"] for value in variables(jobs[component]).values() if "secretKeyRef" in value]
+        assert {(ref["name"], ref["key"]) for ref in given} == {("database", key) for key in keys}
+    assert not [name for name in variables(jobs["secrets"]) if name.endswith("_URL") and "ENDPOINT" not in name]
 
 
 def test_backups_that_would_be_gone_with_the_pod_are_refused() -> None:

@@ -81,7 +81,7 @@ ALL: set[Edge] = COMMON | CREDENTIALS | MONITORING | TRAEFIK | GRAFANA
 POSTGRES: set[Edge] = {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)}
 EXPECTED: dict[str, set[Edge]] = {
     "defaults": ALL,
-    "postgres": ALL | POSTGRES,
+    "postgres": ALL | POSTGRES | {("backup", "postgres", 5432), ("backup", "dns", 53)},
     # S3 is AWS', and Redis where `egressCIDRs` says
     "replicas": ALL | POSTGRES | {(name, "data", port) for name in ("mlflow", "prefect-server") for port in DATA.ports},
     "external": COMMON

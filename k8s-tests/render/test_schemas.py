@@ -21,7 +21,8 @@ OPEN = {*COMMON["POD"], "annotations", "labels", "config", "commonLabels", "comm
 # What the other charts learn from one being on, and no settings.
 INTERNAL = ("/shared", "/operator/shared", "/lib", "/global/alone")
 CHARTS = ("postgres", "monitoring", "serviceMonitors", "grafana", "traefik", "retrainer")
-HANDED_DOWN = ("fullnameOverride", "nameOverride", "commonLabels", "commonAnnotations", "addresses", "claims")
+GIVEN = ("fullnameOverride", "nameOverride", "commonLabels", "commonAnnotations")
+HANDED_DOWN = (*GIVEN, "addresses", "claims", "artifacts")
 SHARED = {f"/global/{name}" for name in (*CHARTS, *HANDED_DOWN)}
 # Their defaults are in the umbrella's values.yaml, as that is what reads them.
 OF_UMBRELLA = {"traefik": {"/enabled"}, "grafana": {"/enabled", "/dashboardLabel"}}

@@ -1,22 +1,40 @@
 {{/*
-What is backed up: component -> the chart whose volume it is of; "secrets", the Secret with passwords and keys, where there is
-a key to encrypt them for.
+What is backed up: component -> the chart whose volume it is of, "" where PostgreSQL and S3 have all; "secrets", the Secret
+with passwords and keys, where there is a key to encrypt them for.
 */}}
 {{- define "backup.components" -}}
 {{- $components := dict "mlflow" "mlflow" "prefect" "prefect-server" -}}
+{{- if include "lib.hasDatabase" . }}
+{{- $components = dict "mlflow" (ternary "" "mlflow" (not (empty .Values.global.artifacts))) "prefect" "" -}}
+{{- end }}
 {{- if .Values.recipient }}{{ $_ := set $components "secrets" "" }}{{ end -}}
 {{ toYaml $components }}
 {{- end }}
 
 {{/* The volume with what is backed up, or the Secret. (list . component chart) */}}
 {{- define "backup.source" -}}
-{{- $root := index . 0 }}{{ $chart := index . 2 -}}
+{{- $root := index . 0 }}{{ $component := index . 1 }}{{ $chart := index . 2 -}}
 name: data
 {{- if $chart }}
 persistentVolumeClaim:
   claimName: {{ get ($root.Values.global.claims | default dict) $chart | default (include "lib.name" (list $root $chart)) }}
-{{- else }}
+{{- else if eq $component "secrets" }}
 secret: {secretName: {{ include "lib.secret" $root }}}
+{{- else }}
+emptyDir: {sizeLimit: {{ $root.Values.persistence.size }}} # a restore unpacks dumps here
+{{- end }}
+{{- end }}
+
+{{/* The addresses of PostgreSQL's databases of a component. (list . component) */}}
+{{- define "backup.databaseEnv" -}}
+{{- $root := index . 0 }}{{ $component := index . 1 -}}
+{{- if include "lib.hasDatabase" $root }}
+{{- if eq $component "mlflow" }}
+{{- include "lib.databaseEnv" (list $root "MLOPS_BACKUP_MLFLOW_URL" "mlflow" "postgresql") }}
+{{- include "lib.databaseEnv" (list $root "MLOPS_BACKUP_MLFLOW_AUTH_URL" "mlflow-auth" "postgresql") }}
+{{- else if eq $component "prefect" }}
+{{- include "lib.databaseEnv" (list $root "MLOPS_BACKUP_PREFECT_URL" "prefect" "postgresql") }}
+{{- end }}
 {{- end }}
 {{- end }}
 
