@@ -26,6 +26,8 @@ from images.offline import cluster, host, images, tools
 from images.offline.paths import BIN, LOGS, ROOT, TEMPORARY, TOOLS
 from images.offline.steps import Failure, Log, Steps, fail, stop_on_signals
 
+SKAFFOLD_ENV = ROOT / "skaffold.env"
+NO_GRAFANA = "MLOPS_GRAFANA=unavailable"  # activates a profile of skaffold.yaml
 CHOICES = {"auto": None, "": None, "1": True, "0": False}
 
 
@@ -227,6 +229,7 @@ def up(config_path: Path, with_platform: bool, for_helm: list[str]) -> None:
         from_source = offline and not cache and not BIN.exists()
         cluster.check_room(config, host.DISK_FROM_SOURCE if from_source else host.DISK)
 
+    tell_skaffold(has_grafana(offline))
     steps.add("container engine", host.start_engine, is_done=host.engine_answers)
     steps.add(
         "packages",
@@ -287,13 +290,29 @@ def remove(config: cluster.Config, everything: bool) -> None:
             subprocess.run(["docker", "image", "rm", "-f", *names], check=False, capture_output=True)
         subprocess.run(["docker", "buildx", "prune", "-f", "-a"], check=False, capture_output=True)
         print(f"Removed {len(names)} images and the build cache")
+    tell_skaffold(grafana=True)
     if host.stop_engine():
         print("Stopped the container engine that `make cluster` started")
 
 
+def has_grafana(offline: bool) -> bool:
+    """Whether a cluster can have Grafana: its image can be pulled, or is on our list."""
+    return not offline or any("/grafana/grafana:" in name for name in images.load())
+
+
+def tell_skaffold(grafana: bool) -> None:
+    """Say in skaffold.env, which skaffold reads, whether to take its profile without Grafana; other lines stay."""
+    lines = SKAFFOLD_ENV.read_text().splitlines() if SKAFFOLD_ENV.exists() else []
+    lines = [line for line in lines if line != NO_GRAFANA] + ([] if grafana else [NO_GRAFANA])
+    if lines:
+        SKAFFOLD_ENV.write_text("\n".join(lines) + "\n")
+    else:
+        SKAFFOLD_ENV.unlink(missing_ok=True)
+
+
 def options(offline: bool) -> list[str]:
     """Options for helm: parts whose images are on no list of ours are left out of an offline cluster; says so."""
-    if not offline or any("/grafana/grafana:" in name for name in images.load()):
+    if has_grafana(offline):
         return []
     print("       no container registry, and no package has Grafana's image: installing without it", flush=True)
     return ["--set=grafana.enabled=false"]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from app.testing.docs import ROOT
+from images.offline import __main__ as command
 from images.offline import cluster, host, paths
 from images.offline.__main__ import options
 from images.offline.steps import Failure, Log, Steps
@@ -208,3 +209,18 @@ def _is_shell(path: Path) -> bool:
 def test_paths_are_of_this_checkout() -> None:
     assert paths.ROOT == ROOT
     assert paths.TOOLS == ROOT / ".tools"
+
+
+def test_skaffold_is_told_where_grafana_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (env := tmp_path / "skaffold.env").write_text("SKAFFOLD_TAIL=false\n")
+    monkeypatch.setattr(command, "SKAFFOLD_ENV", env)
+    for _ in range(2):
+        command.tell_skaffold(grafana=False)
+        assert env.read_text().splitlines() == ["SKAFFOLD_TAIL=false", command.NO_GRAFANA]
+    command.tell_skaffold(grafana=True)
+    assert env.read_text() == "SKAFFOLD_TAIL=false\n"
+    (profile,) = yaml.safe_load((ROOT / "skaffold.yaml").read_text())["profiles"]
+    assert profile["activation"] == [{"env": command.NO_GRAFANA}]
+    env.unlink()
+    command.tell_skaffold(grafana=True)
+    assert not env.exists(), "there is nothing to say"
