@@ -5,6 +5,7 @@ After the volumes were destroyed, and in an empty namespace.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +14,20 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from backups import mlops, name_of
+from backups import KEY, NAME, RECIPIENT, backup, documented, mlops, restore
 from kept import assert_the_same, kept, predicts
 from kubernetes import client
 from load import FLOWER
 from namespace import Namespace, wait_for
-from release import CHART, Platform
+from release import CHART, CONTEXT, Platform, run
 from runs import port_forward, scale, settled
 from stand_ins import PASSWORD, secret, stand_in
 
-from app.backup.secrets import new_identity
-
 SECONDS = 300
+UPGRADE = (
+    "helm upgrade mlops charts/platform -n mlops --reset-then-reuse-values"
+    f" --set backup.enabled=true --set backup.recipient={RECIPIENT}"
+)
 SERVERS = ("mlflow", "prefect-server")
 
 
@@ -40,7 +43,8 @@ def send_feedback(platform: Platform) -> None:
 def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A private key, and its public half."""
     key = tmp_path_factory.mktemp("identity") / "key.txt"
-    return key, new_identity(key)
+    words = documented(f"mlops backup --new-identity {KEY}", key=key)
+    return key, run([sys.executable, "-m", "app.cli", *words[1:]]).strip()
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +54,12 @@ def backed_up(
     """The platform with backups, and as it was again."""
     values = tmp_path_factory.mktemp("backed-up") / "values.yaml"
     values.write_text(platform.helm("get", "values", platform.release, "--output", "yaml"))
-    upgrade(platform, "backup.enabled=true", f"backup.recipient={identity[1]}")
+    run([*documented(UPGRADE, recipient=identity[1]), "--kube-context", CONTEXT, "--timeout", "10m"])
+    platform.ready()
     wait_for(lambda: predicts(platform), "a prediction", 120)
     send_feedback(platform)
     yield platform
     platform.helm("upgrade", platform.release, CHART, "--values", str(values), "--timeout", "10m")
-    platform.ready()
-
-
-def upgrade(platform: Platform, *settings: str) -> None:
-    options = [word for setting in settings for word in ("--set", setting)]
-    platform.helm("upgrade", platform.release, CHART, "--reset-then-reuse-values", *options, "--timeout", "10m")
     platform.ready()
 
 
@@ -93,14 +92,14 @@ def test_after_the_volumes_were_destroyed_all_is_there_again(
 ) -> None:
     before = kept(backed_up, tmp_path)
     credentials = backed_up.credentials
-    name = name_of(mlops(backed_up, "backup"))
-    listed = mlops(backed_up, "backup", "--list")
+    name = backup(backed_up)
+    listed = mlops(backed_up, "mlops backup --list")
     assert all(f"{component} " in listed for component in ("mlflow", "prefect", "secrets")), listed
-    assert "nothing was changed" in mlops(backed_up, "restore", name, "--dry-run", "--identity", str(identity[0]))
+    assert "nothing was changed" in mlops(backed_up, f"mlops restore {NAME} --dry-run", name=name)
     destroy_volumes(backed_up)
     assert not kept(backed_up, tmp_path).versions, "it was not destroyed"
     began = time.monotonic()
-    print(mlops(backed_up, "restore", name, "--yes", "--identity", str(identity[0])))
+    print(restore(backed_up, name, identity[0]))
     seconds = time.monotonic() - began
     assert_the_same(before, kept(backed_up, tmp_path))
     assert backed_up.credentials == credentials
@@ -116,7 +115,7 @@ def test_the_cron_job_makes_backups_of_one_name(backed_up: Platform) -> None:
 
     def complete() -> str | None:
         # named after the minute that it was due, unlike those that somebody asked for
-        lines = mlops(backed_up, "backup", "--list").splitlines()
+        lines = mlops(backed_up, "mlops backup --list").splitlines()
         return next((line for line in lines if line.count(" MB") == 3 and line.split()[0].endswith("00Z")), None)
 
     line = wait_for(complete, "a backup of all three", 240)
@@ -124,7 +123,7 @@ def test_the_cron_job_makes_backups_of_one_name(backed_up: Platform) -> None:
 
 
 def test_a_damaged_backup_is_refused_and_the_servers_go_on(backed_up: Platform) -> None:
-    name = name_of(mlops(backed_up, "backup"))
+    name = backup(backed_up)
     claim = f"{backed_up.release}-backup"
     code = f"p = '/data/{name}.prefect.tar.gz'; b = open(p, 'rb').read(); open(p, 'wb').write(b[: len(b) // 2])"
     backed_up.output("damage", code, claim=claim)
@@ -132,7 +131,7 @@ def test_a_damaged_backup_is_refused_and_the_servers_go_on(backed_up: Platform) 
     apps = client.AppsV1Api(backed_up.api)
     generation = [apps.read_namespaced_deployment(f"{backed_up.release}-{s}", backed_up.name).metadata for s in SERVERS]
     with pytest.raises(AssertionError, match="cut off"):
-        mlops(backed_up, "restore", name, "--yes")
+        restore(backed_up, name)
     after = [apps.read_namespaced_deployment(f"{backed_up.release}-{s}", backed_up.name).metadata for s in SERVERS]
     assert [m.generation for m in generation] == [m.generation for m in after], "they were stopped"
 
@@ -170,7 +169,7 @@ def test_from_s3_into_an_empty_namespace_all_is_there_again(
     backed_up.helm("upgrade", backed_up.release, CHART, "--reset-then-reuse-values", "--values", str(values))
     backed_up.ready()
     before, credentials = kept(backed_up, tmp_path), backed_up.credentials
-    name = name_of(mlops(backed_up, "backup"))
+    name = backup(backed_up)
 
     given = yaml.safe_load(backed_up.helm("get", "values", backed_up.release, "--output", "yaml"))
     small = {"resources": {"requests": {"cpu": "10m"}}}
@@ -187,7 +186,7 @@ def test_from_s3_into_an_empty_namespace_all_is_there_again(
     wait_for(lambda: all(settled(empty, server) for server in SERVERS), "MLflow and Prefect", 300)
 
     began = time.monotonic()
-    print(mlops(empty, "restore", name, "--yes", "--identity", str(identity[0])))
+    print(restore(empty, name, identity[0]))
     seconds = time.monotonic() - began
     assert_the_same(before, kept(empty, tmp_path))
     assert empty.credentials == credentials

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backups import mlops, name_of
+from backups import backup, restore
 from kept import assert_the_same, kept, predicts
 from namespace import wait_for
 from release import CHART, CONTEXT, Platform, in_place_of, install, run, uninstall
@@ -83,7 +83,7 @@ def test_the_loop_and_what_it_made_are_on_postgres(on_postgres: Platform, tmp_pa
 @pytest.mark.drill
 def test_databases_and_artifacts_that_were_destroyed_are_there_again(on_postgres: Platform, tmp_path: Path) -> None:
     before = kept(on_postgres, tmp_path)
-    name = name_of(mlops(on_postgres, "backup"))
+    name = backup(on_postgres)
     for database, extension in (("mlflow", ""), ("mlflow_auth", ""), ("prefect", "pg_trgm")):
         psql(on_postgres, "postgres", f"DROP DATABASE {database} WITH (FORCE)")
         psql(on_postgres, "postgres", f"CREATE DATABASE {database}")
@@ -93,7 +93,7 @@ def test_databases_and_artifacts_that_were_destroyed_are_there_again(on_postgres
     where = ["--context", CONTEXT, "-n", on_postgres.name, pod.metadata.name]
     run(["kubectl", "exec", *where, "--", "rm", "-rf", "/data/artifacts"])
     began = time.monotonic()
-    print(mlops(on_postgres, "restore", name, "--yes"))
+    print(restore(on_postgres, name))
     print(f"restored in {time.monotonic() - began:.0f} s")
     assert_the_same(before, kept(on_postgres, tmp_path))
     wait_for(lambda: predicts(on_postgres), "a prediction", 60)
