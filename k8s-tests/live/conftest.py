@@ -16,6 +16,8 @@ from runs import Runs, port_forward, runs_of
 
 from app.clients.prometheus import PrometheusClient
 
+# Need the cluster and its registry alone: in `make test-k8s` another process runs them, beside those of the platform.
+BESIDE = ("test_cluster.py", "test_install.py", "test_push.py")
 REPORTS = Path(__file__).parent / "reports"
 
 
@@ -75,9 +77,12 @@ def prometheus(platform: Platform) -> Iterator[PrometheusClient]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What removes the release comes last, the cluster's own tests first."""
-    order = {"test_cluster.py": 0, "test_loop.py": 1, "test_data.py": 3}
-    items.sort(key=lambda item: order.get(item.path.name, 2))
+    """What removes the release comes last. Tests of the platform are one group, for one process, as they share it."""
+    order = {"test_loop.py": 1, "test_data.py": 3}
+    items.sort(key=lambda item: order.get(item.path.name, 0 if item.path.name in BESIDE else 2))
+    for item in items:
+        if item.path.name not in BESIDE:
+            item.add_marker(pytest.mark.xdist_group("platform"))
 
 
 @pytest.hookimpl(wrapper=True)
