@@ -88,7 +88,7 @@ def feedback(number: int) -> dict[str, object]:
     values = {"features": {"width": 1.5}, "prediction": "setosa", "label": "setosa"}
     return {
         "id": f"p-{number}",
-        "time": f"2026-11-27T02:00:{number % 60:02}",
+        "time": NOW.timestamp() + number,
         "model": "iris",
         "version": "1",
         **values,
