@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,14 @@ FEEDBACK_PER_DAY = 10_000  # of a client that is given no other limit
 
 
 def client_with(key: str, scopes: str, requests_per_second: float = 0, feedback_per_day: int | None = None) -> Client:
-    """A client with this key.
+    """A client with this key; for the rest see `limited`."""
+    return limited([key_digest(key)], scopes, requests_per_second, feedback_per_day)
+
+
+def limited(
+    sha256: Sequence[str], scopes: str, requests_per_second: float = 0, feedback_per_day: int | None = None
+) -> Client:
+    """A client with the keys of these hashes.
 
     Args:
         scopes: with commas between.
@@ -54,7 +61,7 @@ def client_with(key: str, scopes: str, requests_per_second: float = 0, feedback_
         raise CommandError("--feedback-per-day is of the scope feedback", "leave it out, or add that scope")
     if feedback_per_day is None:
         feedback_per_day = FEEDBACK_PER_DAY if "feedback" in words and ADMIN not in words else 0
-    content = {"scopes": words, "sha256": [key_digest(key)]}
+    content = {"scopes": words, "sha256": list(sha256)}
     limits = {"requests_per_second": requests_per_second or None, "feedback_per_day": feedback_per_day or None}
     try:
         return read_client(json.dumps({**content, **limits}))
@@ -75,9 +82,29 @@ def create(name: str, client: Client) -> Edit:
         if name in texts:
             raise CommandError(
                 f"there is a client {name} already",
-                f"`mlops keys rotate {name}` gives it another key; `mlops keys revoke {name}` removes it",
+                f"`mlops keys change {name}` gives it other scopes or limits, `mlops keys rotate {name}` another key",
             )
         return {name: client.text()}
+
+    return edit
+
+
+def change(
+    name: str, scopes: str | None = None, requests_per_second: float | None = None, feedback_per_day: int | None = None
+) -> Edit:
+    """Give a client other scopes or limits; None leaves them as they are, and its keys stay."""
+
+    def edit(texts: Texts) -> Changes:
+        before = _client(texts, name)
+        after = scopes if scopes is not None else ",".join(before.scopes)
+        words = {word.strip() for word in after.split(",")}
+        rate = before.requests_per_second or 0.0 if ADMIN not in words else 0.0
+        labels = None  # of a client that had not the scope: as of a new one
+        if "feedback" in before.scopes:
+            labels = before.feedback_per_day or 0 if "feedback" in words else 0
+        rate = rate if requests_per_second is None else requests_per_second
+        labels = labels if feedback_per_day is None else feedback_per_day
+        return {name: limited(before.sha256, after, rate, labels).text()}
 
     return edit
 

@@ -340,7 +340,7 @@ def print_secret(name: str, namespace: str) -> None:
 
 @main.group()
 def keys() -> None:
-    """Make, rotate or revoke the keys of the model API's clients: in the cluster, or with --dir on this machine."""
+    """Make, change, rotate or revoke the keys of the model API's clients: in the cluster, or here with --dir."""
 
 
 def _place_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -360,24 +360,28 @@ def _place_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options for how much a client may send."""
+    rate = click.option(
+        "--requests-per-second",
+        type=click.FloatRange(0, max=1e6),
+        help="How many requests it may send to each pod, 0 for any number, as a new client may.",
+    )
+    labels = click.option(
+        "--feedback-per-day",
+        type=click.IntRange(0),
+        help="How many labels it may send to each pod, 0 for any number; 10000 for a new client.",
+    )
+    return rate(labels(command))
+
+
 @keys.command("create")
 @click.argument("client")
 @click.option("--scopes", required=True, help="What it may do, such as predict,feedback; admin for everything.")
-@click.option(
-    "--requests-per-second",
-    default=0.0,
-    show_default=True,
-    type=click.FloatRange(0, max=1e6),
-    help="How many requests it may send to each pod; 0 for any number.",
-)
-@click.option(
-    "--feedback-per-day",
-    type=click.IntRange(0),
-    help="How many labels it may send to each pod, by default 10000; 0 for any number.",
-)
+@_limit_options
 @_place_options
 def create_key(
-    client: str, scopes: str, requests_per_second: float, feedback_per_day: int | None, **place: Any
+    client: str, scopes: str, requests_per_second: float | None, feedback_per_day: int | None, **place: Any
 ) -> None:
     """Make CLIENT and print its key, this once: only a hash of it is kept."""
     from app.cli.keys import Place, client_with, create
@@ -385,10 +389,28 @@ def create_key(
 
     key = new_key()
     where = Place(**place)
-    where.edit(create(client, client_with(key, scopes, requests_per_second, feedback_per_day)))
+    where.edit(create(client, client_with(key, scopes, requests_per_second or 0, feedback_per_day)))
     _print_key(key, f"made the client {client} in {where}. {where.delay}")
     if warning := where.warning():
         click.echo(f"Warning: {warning}", err=True)
+
+
+@keys.command("change")
+@click.argument("client")
+@click.option("--scopes", help="What it may do from now on, such as predict,feedback.")
+@_limit_options
+@_place_options
+def change_client(
+    client: str, scopes: str | None, requests_per_second: float | None, feedback_per_day: int | None, **place: Any
+) -> None:
+    """Give CLIENT other scopes or limits; what is not named stays, and its keys do."""
+    from app.cli.keys import Place, change
+
+    if scopes is None and requests_per_second is None and feedback_per_day is None:
+        raise click.UsageError("say what to change: --scopes, --requests-per-second or --feedback-per-day")
+    where = Place(**place)
+    where.edit(change(client, scopes, requests_per_second, feedback_per_day))
+    _print(f"changed the client {client}. {where.delay}")
 
 
 @keys.command("list")

@@ -102,6 +102,39 @@ def test_the_life_of_a_key(place: tuple[list[str], Callable[[], dict[str, str]]]
     assert "there is no client shop; there is none; `mlops keys create shop` makes it" in gone.stderr
 
 
+def test_scopes_and_limits_change_and_keys_stay(
+    place: tuple[list[str], Callable[[], dict[str, str]]], tmp_path: Path
+) -> None:
+    where, texts = place
+    key = keys("create", "shop", "--scopes", "feedback", "--feedback-per-day", "500", *where).stdout.strip()
+    assert not admitted(texts(), key, tmp_path / "1")
+    done = keys("change", "shop", "--scopes", "predict,feedback", "--requests-per-second", "5", *where)
+    assert done.exit_code == 0, done.output
+    assert json.loads(texts()["shop"]) == {
+        "scopes": ["predict", "feedback"], "sha256": [key_digest(key)],
+        "requests_per_second": 5, "feedback_per_day": 500,
+    }  # fmt: skip
+    assert admitted(texts(), key, tmp_path / "2")
+    keys("change", "shop", "--feedback-per-day", "0", *where)
+    assert keys("list", *where).stdout == "shop  predict,feedback  1 key, 5 requests a second\n"
+    keys("change", "shop", "--scopes", "predict", *where)
+    assert keys("list", *where).stdout == "shop  predict           1 key, 5 requests a second\n"
+    keys("change", "shop", "--scopes", "predict,feedback", *where)
+    assert "10000 labels a day" in keys("list", *where).stdout, "as of a new client with this scope"
+    keys("change", "shop", "--scopes", "admin", *where)
+    assert keys("list", *where).stdout == "shop  admin             1 key\n"
+    for words, message in (
+        ((), "say what to change"),
+        (("--scopes", "all"), "there is no scope 'all'; the scopes are"),
+        (("--scopes", ""), "no scope is named"),
+        (("--requests-per-second", "3"), "the scope admin has no limits"),
+    ):
+        refused = keys("change", "shop", *words, *where)
+        assert refused.exit_code != 0
+        assert message in refused.output
+    assert "there is no client other" in keys("change", "other", "--scopes", "admin", *where).output
+
+
 def test_others_stay_as_they_are(place: tuple[list[str], Callable[[], dict[str, str]]]) -> None:
     where, texts = place
     keys("create", "a", "--scopes", "predict", *where)
@@ -140,7 +173,7 @@ def test_others_stay_as_they_are(place: tuple[list[str], Callable[[], dict[str, 
             ["create", "a", "--scopes", "predict", "--requests-per-second", "nan"],
             "requests_per_second: Input should be",
         ),
-        (["create", "there", "--scopes", "predict"], "there is a client there already; `mlops keys rotate there`"),
+        (["create", "there", "--scopes", "predict"], "there is a client there already; `mlops keys change there`"),
         (["rotate", "broken"], "what is known of the client broken is broken: sha256: Field required"),
         (["retire", "nobody"], "there is no client nobody; those are: broken, there"),
         (["revoke", "../there"], "there is no client ../there"),
