@@ -34,7 +34,7 @@ test: $(READY) lint  ## every test that needs no cluster (and helm, a registry a
 	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-k8s: $(READY)  ## the tests that need the cluster, but for the drills
-	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m "not drill" -n 2 --dist loadgroup $(ARGS)
+	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m "not drill" -n 2 $(ARGS)
 
 drills: $(READY)  ## live tests that take minutes each: an upgrade and back, PostgreSQL, two pods of MLflow and Prefect, 10 x 40 pods, MLflow away, a Job that vanished
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m drill $(ARGS)
