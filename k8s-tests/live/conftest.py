@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -17,9 +18,15 @@ from xdist.scheduler import LoadScopeScheduling
 
 from app.clients.prometheus import PrometheusClient
 
-# Need the cluster and its registry alone: in `make test-k8s` another process runs them, beside those of the platform.
+# `make test-k8s` has two processes. Tests that need the cluster and its registry alone are for whichever is free.
 BESIDE = ("test_cluster.py", "test_install.py", "test_push.py")
+# Those that start trainings all the time are for one of them, as long as the other
+TRAININGS = ("test_loop.py", "test_training.py")
+# has some that neither mind nor disturb that. All others wait for its end: they upgrade, restart, count and promote.
+QUIET = ("test_admission.py", "test_alerts.py", "test_api_keys.py")
+FIRST = (*TRAININGS, *QUIET, *BESIDE)
 REPORTS = Path(__file__).parent / "reports"
+LOCK = Path(__file__).parent / ".turn"
 
 
 @pytest.fixture(scope="session")
@@ -77,23 +84,35 @@ def prometheus(platform: Platform) -> Iterator[PrometheusClient]:
         yield prometheus
 
 
-class Beside(LoadScopeScheduling):
-    """Tests of the platform are for one process, as they share it; others are for whichever is free."""
+class Groups(LoadScopeScheduling):
+    """Which tests stay together in one process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if Path(nodeid.split("::")[0]).name in BESIDE else "platform"
+        file = Path(nodeid.split("::")[0]).name
+        return nodeid if file in BESIDE else "trainings" if file in TRAININGS else "platform"
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Beside:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
     """Of `-n 2`. (The marks of `--dist loadgroup` do nothing: xdist 3.8 writes them where pytest 9 does not look.)"""
-    return Beside(config, log)
+    return Groups(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have tests that disturb trainings wait until those of the other process are over."""
+    if request.path.name in (*QUIET, *BESIDE):
+        yield
+        return
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH if request.path.name in TRAININGS else fcntl.LOCK_EX)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What removes the release comes last."""
-    order = {"test_loop.py": 1, "test_data.py": 3}
-    items.sort(key=lambda item: order.get(item.path.name, 0 if item.path.name in BESIDE else 2))
+    order = {name: FIRST.index(name) for name in FIRST} | {"test_data.py": 100}
+    items.sort(key=lambda item: order.get(item.path.name, 50))
 
 
 @pytest.hookimpl(wrapper=True)
