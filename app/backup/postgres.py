@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from app.backup.errors import BackupError
 
 CONNECT_SECONDS = "30"
+REACH_SECONDS = 60.0
+UNREACHED = ("Connection refused", "timeout expired", "could not translate", "No route to host", "starting up")
 DRIVER_WORDS = {"ssl": "sslmode"}  # what asyncpg calls otherwise than PostgreSQL does
 _TABLE = re.compile(rb'COPY (?:public\.)?"?(\w+)"? \(')
 # Of no table: a schema that is there anyway; extensions, which only their owner may drop and which stay.
@@ -41,6 +45,7 @@ def dump(url: str, target: Path) -> None:
     Raises:
         BackupError: the database cannot be reached or read.
     """
+    _reach(url)
     options = ["--format=custom", "--schema=public", "--no-owner", "--no-privileges", "--lock-wait-timeout=60s"]
     # Level 1: the archive is packed once more.
     command = ["pg_dump", *options, "--compress=1", "--file", str(target), "--dbname", _address(url)]
@@ -48,8 +53,7 @@ def dump(url: str, target: Path) -> None:
         done = subprocess.run(command, env=_environment(url), capture_output=True, text=True, check=False)
     if done.returncode:
         raise BackupError(
-            f"pg_dump cannot read {_named(url)}: {_last_line(done.stderr)}",
-            "check that it runs, its address and account, and that the network lets backups there (backup.egressCIDRs)",
+            f"pg_dump cannot read {_named(url)}: {_last_line(done.stderr)}", "its account has to own what is in it"
         )
 
 
@@ -84,15 +88,8 @@ def restore(url: str, path: Path) -> None:
     Raises:
         BackupError: the database is as it was before.
     """
-    command = [
-        "psql",
-        "--no-psqlrc",
-        "--quiet",
-        "--set=ON_ERROR_STOP=1",
-        "--output=/dev/null",
-        "--dbname",
-        _address(url),
-    ]
+    _reach(url)
+    command = _psql(url)
     listed = path.with_name(f"{path.name}.list")
     listed.write_text("".join(line for line in _entries(path) if not _LEFT.match(line)))
     with _programs():
@@ -118,6 +115,37 @@ def restore(url: str, path: Path) -> None:
         listed.unlink()
     if code:
         raise BackupError(f"psql cannot write {_named(url)}: {_last_line(complaint)}", "what was there is unchanged")
+
+
+def _reach(url: str) -> None:
+    """Wait until the server answers: the network may refuse to a pod that just started what it will allow.
+
+    Raises:
+        BackupError: it does not, or refuses the account.
+    """
+
+    def problem() -> str:
+        with _programs():
+            command = [*_psql(url), "--command=SELECT 1"]
+            done = subprocess.run(command, env=_environment(url), capture_output=True, text=True, check=False)
+        return _last_line(done.stderr) if done.returncode else ""
+
+    last = Retrying(
+        stop=stop_after_delay(REACH_SECONDS),
+        wait=wait_fixed(1),
+        retry=retry_if_result(lambda text: any(word in text for word in UNREACHED)),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else "",
+    )(problem)
+    if last:
+        raise BackupError(
+            f"{_named(url)} cannot be reached: {last}",
+            "check that it runs, its address and account, and that the network lets backups there (backup.egressCIDRs)",
+        )
+
+
+def _psql(url: str) -> list[str]:
+    options = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--output=/dev/null"]
+    return ["psql", *options, "--dbname", _address(url)]
 
 
 def _entries(path: Path) -> Iterator[str]:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+SMALL: dict[str, Any] = {
+    "global": {"ingress": {"enabled": False}},
+    "traefik": {"enabled": False},
+    "retrainer": {"enabled": False},
+    "monitoring": {"enabled": False},
+    "grafana": {"enabled": False},
+}
 PROFILES: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "postgres": {"postgres": {"enabled": True}, "backup": {"enabled": True}},
+    "postgres": {"postgres": {"enabled": True}},
     "external": {
         "global": {
             "imageRegistry": "registry.example.com/team",
@@ -75,10 +82,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     },
     "backup": {
         "backup": {"enabled": True, "recipient": "age10gwjjezkc3llq3z7pty2dvf8exjwh5ztwkxld6rr897gr9c044sqcdg6sg"},
-        "global": {"ingress": {"enabled": False}},
-        "traefik": {"enabled": False},
-        "retrainer": {"enabled": False},
-        "monitoring": {"enabled": False},
-        "grafana": {"enabled": False},
+        **SMALL,
     },
+    "backup of postgres": {"backup": {"enabled": True}, "postgres": {"enabled": True}, **SMALL},
 }

@@ -121,3 +121,19 @@ def test_what_has_no_volume_is_refused_by_its_name() -> None:
     done = template({"backup": {"enabled": True}, "mlflow": {"persistence": {"enabled": False}}})
     assert done.returncode != 0
     assert "mlflow.persistence.enabled is false" in done.stderr
+
+
+def test_a_volume_is_asked_for_at_once_so_that_nobody_waits_for_it_until_the_first_backup() -> None:
+    def jobs(**values: Any) -> dict[str, Manifest]:
+        made = render_chart({"backup": {"enabled": True, **values}})
+        return {title(m): m for m in made if m["kind"] == "Job" and "backup" in m["metadata"]["name"]}
+
+    ((name, job),) = jobs().items()
+    (claim,) = [
+        v["persistentVolumeClaim"] for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "backups"
+    ]
+    assert claim == {"claimName": "mlops-backup"}
+    assert set(jobs()) == {name}
+    assert set(jobs(image={"tag": "0.3.0"})) != {name}, "the pod of a Job cannot be changed"
+    assert not jobs(persistence={"existingClaim": "archive"})
+    assert not jobs(destination="s3://bucket/here")

@@ -81,7 +81,7 @@ ALL: set[Edge] = COMMON | CREDENTIALS | MONITORING | TRAEFIK | GRAFANA
 POSTGRES: set[Edge] = {("mlflow", "postgres", 5432), ("prefect-server", "postgres", 5432)}
 EXPECTED: dict[str, set[Edge]] = {
     "defaults": ALL,
-    "postgres": ALL | POSTGRES | {("backup", "postgres", 5432), ("backup", "dns", 53)},
+    "postgres": ALL | POSTGRES,
     # S3 is AWS', and Redis where `egressCIDRs` says
     "replicas": ALL | POSTGRES | {(name, "data", port) for name in ("mlflow", "prefect-server") for port in DATA.ports},
     "external": COMMON
@@ -101,6 +101,8 @@ EXPECTED: dict[str, set[Edge]] = {
     "development": {edge for edge in COMMON | CREDENTIALS if "retrainer" not in edge},
     # onto its volume a backup needs no network
     "backup": {edge for edge in COMMON | CREDENTIALS if "retrainer" not in edge},
+    "backup of postgres": {edge for edge in COMMON | CREDENTIALS | POSTGRES if "retrainer" not in edge}
+    | {("backup", "postgres", 5432), ("backup", "dns", 53)},
 }
 
 

@@ -189,7 +189,7 @@ def test_commands_of_the_notes_name_what_is_there(profile: str, manifests: list[
     for secret, key in re.findall(r"get secret (\S+) -o jsonpath='\{\.data\.([\w-]+)\}'", text):
         assert secret in secrets, f"NOTES.txt: secret {secret}"
         assert key in KEYS, f"NOTES.txt: {key}"
-    with_pages = profile not in ("development", "backup")
+    with_pages = profile not in ("development", "backup", "backup of postgres")
     pages = ["ui", "model-api", "mlflow", "prefect-server", *(["grafana"] if with_pages else [])]
     assert re.findall(r"port-forward svc/mlops-(\S+)", text) == pages
     for host in {m["spec"]["rules"][0]["host"] for m in manifests if m["kind"] == "Ingress"}:

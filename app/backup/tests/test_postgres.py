@@ -185,7 +185,10 @@ def test_what_cannot_be_read_is_named_without_the_password(
     assert kept(store) == []
 
 
-def test_a_server_that_is_not_there_is_named(prefect: Server, folder: Path, store: FolderStore) -> None:
+def test_a_server_that_is_not_there_is_named(
+    prefect: Server, folder: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "REACH_SECONDS", 2.0)
     url = f"postgresql://mlops:secret@127.0.0.1:{free_port()}/prefect"
     with pytest.raises(BackupError, match=r"the database prefect of 127\.0\.0\.1.*refused.*egressCIDRs") as error:
         save(job(folder, urls={PREFECT.variable: url}), store)
@@ -220,7 +223,7 @@ def test_without_postgresqls_programs_the_image_that_has_them_is_named(
     tmp_path: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BackupError, match="pg_dump is not installed here; the platform's image `flows`"):
+    with pytest.raises(BackupError, match="psql is not installed here; the platform's image `flows`"):
         save(job(tmp_path, urls={PREFECT.variable: "postgresql://mlops:secret@nowhere/prefect"}), store)
 
 
@@ -235,3 +238,18 @@ def test_without_postgresqls_programs_the_image_that_has_them_is_named(
 )  # fmt: skip
 def test_addresses_are_told_to_postgresqls_programs_without_the_password(url: str, address: str) -> None:
     assert postgres._address(url) == address
+
+
+def test_a_server_that_refuses_connections_at_first_is_waited_for(
+    prefect: Server, folder: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the network of a cluster does to a pod that has just started: here, psql is not let through twice."""
+    (programs := folder.parent / "programs").mkdir()
+    (programs / "psql").write_text(
+        f'#!/bin/sh\ncase $(cat {programs}/tries 2>/dev/null) in ..*) exec {prefect.programs}/psql "$@" ;; esac\n'
+        f"printf . >> {programs}/tries\necho 'connection to server failed: Connection refused' >&2\nexit 2\n"
+    )
+    (programs / "psql").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
+    assert save(job(folder, urls=urls(prefect)), store).contents.counts["flow_run"] == 100
+    assert (programs / "tries").read_text() == ".."

@@ -47,3 +47,36 @@ podAffinity:
       matchLabels:
         {{- include "lib.selector" . | nindent 8 }}
 {{- end }}
+
+{{/* What is asked for the volume of the backups. */}}
+{{- define "backup.volumePod" -}}
+metadata:
+  {{- include "lib.podMetadata" (dict "root" .) | nindent 2 }}
+spec:
+  {{- include "lib.pod" (dict "root" . "own" dict "uid" 10001) | nindent 2 }}
+  restartPolicy: Never
+  containers:
+  - name: volume
+    image: {{ include "lib.image" (list . .Values.image) }}
+    imagePullPolicy: {{ .Values.image.pullPolicy }}
+    command: [python, -m, app.backup]
+    args: [list]
+    env:
+    - {name: MLOPS_BACKUP_DESTINATION, value: /backups}
+    {{- include "lib.extraEnv" (dict "root" .) | nindent 4 }}
+    {{- include "lib.envFrom" (dict "root" .) | nindent 4 }}
+    resources:
+      {{- toYaml .Values.resources | nindent 6 }}
+    securityContext:
+      {{- include "lib.container" . | nindent 6 }}
+    volumeMounts:
+    - {name: backups, mountPath: /backups}
+    - {name: tmp, mountPath: /tmp}
+    {{- include "lib.extraVolumeMounts" (dict "root" .) | nindent 4 }}
+  {{- include "lib.extraContainers" (dict "root" .) | nindent 2 }}
+  volumes:
+  - {{- include "lib.dataVolume" . | replace "name: data" "name: backups" | nindent 4 }}
+  - name: tmp
+    emptyDir: {sizeLimit: 100Mi}
+  {{- include "lib.extraVolumes" (dict "root" .) | nindent 2 }}
+{{- end }}
