@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,17 +75,15 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     initdb = next(iter(found[::-1]), None) or shutil.which("initdb")
     if not initdb:
         pytest.skip("no PostgreSQL is installed here (initdb): Debian's package is postgresql")
-    root = tmp_path_factory.mktemp("pg")
+    root = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's own folders let in nobody else
     server = Server(Path(initdb).resolve().parent, root)
     if os.geteuid() == 0:
         os.chown(root, NOBODY, NOBODY)
-        for parent in (root.parent, root.parent.parent):
-            parent.chmod(parent.stat().st_mode | 0o011)
     server.run("initdb", "-U", "admin", "-D", "data", "--auth-local=trust", "--auth-host=scram-sha-256", "-E", "UTF8")
     options = f"-c listen_addresses=127.0.0.1 -p {server.port} -k {root} -c fsync=off"
     server.run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
@@ -93,6 +92,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
     finally:
         server.run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
+        shutil.rmtree(root)
 
 
 @pytest.fixture
