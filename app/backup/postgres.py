@@ -114,7 +114,9 @@ def restore(url: str, path: Path) -> None:
         code = psql.wait()
         listed.unlink()
     if code:
-        raise BackupError(f"psql cannot write {_named(url)}: {_last_line(complaint)}", "what was there is unchanged")
+        raise BackupError(
+            f"psql cannot write {_named(url)}: {_last_line(complaint)}", "that database is unchanged; restore again"
+        )
 
 
 def _reach(url: str) -> None:

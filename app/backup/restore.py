@@ -109,7 +109,7 @@ def restore(store: Store, name: str, component: str, target: Path, urls: Mapping
             databases.settle(target / place)
     _swap(target, new, old, places)
     for database in DATABASES[component]:
-        if (target / database.file).is_file():
+        if database.file in contents.members:
             counts |= databases.counts(target / database.file, database.counted)
     shutil.rmtree(staging)
     return Restored(contents, counts)

@@ -91,6 +91,7 @@ def test_after_the_volumes_were_destroyed_all_is_there_again(
     backed_up: Platform, identity: tuple[Path, str], tmp_path: Path
 ) -> None:
     before = kept(backed_up, tmp_path)
+    assert before.feedback
     credentials = backed_up.credentials
     name = backup(backed_up)
     listed = mlops(backed_up, "mlops backup --list")
@@ -169,6 +170,7 @@ def test_from_s3_into_an_empty_namespace_all_is_there_again(
     backed_up.helm("upgrade", backed_up.release, CHART, "--reset-then-reuse-values", "--values", str(values))
     backed_up.ready()
     before, credentials = kept(backed_up, tmp_path), backed_up.credentials
+    assert before.feedback
     name = backup(backed_up)
 
     given = yaml.safe_load(backed_up.helm("get", "values", backed_up.release, "--output", "yaml"))
