@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from app.vocabulary import ColumnReference, Dtype, Gate, Label, Serving, Task
 
 MAX_ROWS = 10_000  # of one request
+MAX_ID = 1000  # characters of a request's id
 _REFERENCE: TypeAdapter[ColumnReference] = TypeAdapter(ColumnReference)
 
 
@@ -85,7 +86,8 @@ class Prediction(BaseModel):
     """The answer for one row, with the version that gave it.
 
     probabilities: by class, where the model has them; a class that is no text is written as in JSON.
-    prediction_id: what /feedback takes.
+    prediction_id: names the answer; it is made of the model, the version, the replica and the time.
+    feedback_token: what /feedback takes, where the request's header Feedback-Token is true.
     """
 
     prediction: Label
@@ -94,6 +96,7 @@ class Prediction(BaseModel):
     version: str
     run_id: str
     prediction_id: str
+    feedback_token: str | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
 
 
 class DataframeSplit(BaseModel):
@@ -111,26 +114,45 @@ class Scores(BaseModel):
     version: str
     run_id: str
     prediction_ids: list[str]
+    feedback_tokens: list[str] | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
 
 
 # -- feedback --------------------------------------------------------------------------------------------------------
 
 
-class FeedbackItem(BaseModel):
-    """The true label of a prediction.
+class TokenFeedback(BaseModel):
+    """The true label of a prediction whose answer came with a feedback token (header `Feedback-Token: true`).
 
-    label: any value is read; the API compares it with the classes of the model, which only the prediction id tells.
+    label: any value is read; the API compares it with the classes of the model, which only the token tells.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    prediction_id: str
+    feedback_token: str
     label: SkipValidation[Label]
+
+
+class RowFeedback(BaseModel):
+    """The true label of a row, for whoever has kept the row and the answer's version, but no token.
+
+    features: the row, as it was sent for the prediction.
+    prediction_id: of the answer; with it a label that is sent again replaces the one before.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model: str
+    version: str = Field(pattern=r"^[0-9]{1,10}$")
+    features: dict[str, Any]
+    label: SkipValidation[Label]
+    prediction_id: str | SkipJsonSchema[None] = Field(None, max_length=40, json_schema_extra=_without_default)
 
 
 class StoredFeedback(BaseModel):
     """A label that is stored.
 
+    prediction: what the label was compared with; it is left out where the version of a `RowFeedback` is not the one in
+        service, as are the next two.
     correct: whether the predicted class was the true one.
     absolute_error: how far a regression's prediction was from the true value, in the target's unit.
     """
@@ -138,7 +160,7 @@ class StoredFeedback(BaseModel):
     stored: Literal[True]
     model: str
     version: str
-    prediction: Label
+    prediction: Label | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
     label: Label
     correct: bool | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
     absolute_error: float | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
@@ -249,7 +271,7 @@ class RequestedOutput(_Strict):
 class InferRequest(_Strict):
     """A request of the Open Inference Protocol. Without an id, the answer has one that the API makes."""
 
-    id: str | None = Field(None, max_length=1000)
+    id: str | None = Field(None, max_length=MAX_ID)
     parameters: dict[str, Any] = Field(default_factory=dict)
     inputs: list[InputTensor] = Field(min_length=1, max_length=MAX_ROWS)
     outputs: list[RequestedOutput] = Field(default_factory=list)

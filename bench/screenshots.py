@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from app.clients.errors import ServiceError
 from app.clients.model_api import ModelApiClient
-from app.contract import FeedbackItem
+from app.contract import TokenFeedback
 from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
 from app.ui.settings import UiSettings
 from flows.models import iris
@@ -51,7 +51,7 @@ class Traffic(threading.Thread):
             self.error = error
 
     def _send(self, client: ModelApiClient) -> None:
-        labels: list[FeedbackItem] = []
+        labels: list[TokenFeedback] = []
         begin = time.monotonic()
         while not self.stopping.is_set():
             row = dict(self.random.choice(self.rows))
@@ -59,7 +59,7 @@ class Traffic(threading.Thread):
             row["petal_width"] = round(row["petal_width"] + self.random.choice([0.0, 0.0, 0.2]), 1)
             answer = client.predict("iris", row)
             if self.random.random() < LABELLED:
-                labels.append(FeedbackItem(prediction_id=answer.prediction_id, label=truth))
+                labels.append(TokenFeedback(feedback_token=answer.feedback_token or "", label=truth))
             if len(labels) == 20:
                 client.feedback_many(labels)
                 labels = []

@@ -1,66 +1,68 @@
-"""What all prediction endpoints have in common: find the model, read the body, predict, answer, count."""
+"""What all prediction endpoints have in common: find the model, read the body, predict, answer."""
 
 from __future__ import annotations
 
 import logging
-from time import perf_counter
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
-from app.api.asgi import read_body, send_json
-from app.api.errors import Refusal, invalid
+from app.api.asgi import header, read_body
+from app.api.errors import Invalid, Location, Refusal, invalid
+from app.api.feedback_token import FeedbackTokens
 from app.api.keys import Keys
-from app.api.meter import Tally
-from app.api.prediction_id import Signer
+from app.api.prediction_id import PredictionIds
+from app.api.router import Answer
+from app.api.row_decoder import Row
 from app.api.served_model import NoPrediction, ServedModel
 from app.api.served_models import ServedModels
 from app.api.workers import Workers
 from app.registry.predictor import Predictions
 
-# A body of this many bytes (some 64 rows) or more is worked on in a thread, so that the event loop turns meanwhile.
-INLINE_BYTES = 4096
+# A body of this many bytes (some 400 rows) or more is worked on in a thread, so that the event loop turns meanwhile.
+INLINE_BYTES = 32 * 1024
+INLINE_TOKENS = 50  # rows; making a token takes 20 microseconds
+TOKEN_HEADER = b"feedback-token"
 
 log = logging.getLogger("mlops.predict")
+Request = TypeVar("Request")
+
+
+class Asked(NamedTuple, Generic[Request]):
+    """What a body asks for. rows: values in the signature's order; request: what else an endpoint has read of it."""
+
+    rows: list[Row]
+    request: Request
 
 
 class PredictedRows(NamedTuple):
-    """The rows of one request (values in the signature's order), with a prediction and an id for each."""
+    """The rows of one request with a prediction and an id for each, and a feedback token where these were asked for."""
 
-    values: list[list[Any]]
+    rows: list[Row]
     predictions: Predictions
     ids: list[str]
+    tokens: list[str] | None
 
 
-class Reply(NamedTuple):
-    """The body of an answer, and the rows that it is about."""
+@dataclass(frozen=True)
+class Serving:
+    """What prediction endpoints share."""
 
-    body: bytes
-    rows: PredictedRows
-
-
-def predict_rows(served: ServedModel, signer: Signer, rows: list[dict[str, Any]]) -> PredictedRows:
-    """Predict rows that the model's schema has read.
-
-    Raises:
-        Invalid: the model has no prediction for these values.
-    """
-    values = [list(row.values()) for row in rows]
-    try:
-        predictions = served.predict(values)
-    except NoPrediction as error:
-        raise invalid(("body",), f"the model cannot answer these values: {error}", "no_answer") from error
-    name, version, task = served.name, served.version, served.bundle.task
-    ids = [signer.make(name, version, task, row, label) for row, label in zip(rows, predictions.labels, strict=True)]
-    return PredictedRows(values, predictions, ids)
+    models: ServedModels
+    ids: PredictionIds
+    tokens: FeedbackTokens
+    workers: Workers
+    keys: Keys
 
 
-class PredictionEndpoint:
-    """An ASGI endpoint. Subclasses turn a body into rows, and predictions into a body."""
+class PredictionEndpoint(Generic[Request]):
+    """Answers predictions. Subclasses turn a body into rows, and predictions into a body."""
 
-    def __init__(self, models: ServedModels, signer: Signer, workers: Workers, keys: Keys) -> None:
-        self.models, self.signer, self.workers, self.keys = models, signer, workers, keys
-        self.needs_key = "predict" in keys.required
+    def __init__(self, serving: Serving) -> None:
+        self.models, self.ids, self.tokens = serving.models, serving.ids, serving.tokens
+        self.workers, self.keys = serving.workers, serving.keys
+        self.needs_key = "predict" in serving.keys.required
 
     def served_model(self, scope: Scope) -> ServedModel:
         """The model that the path names, or the default one.
@@ -70,8 +72,16 @@ class PredictionEndpoint:
         """
         return self.models.get(scope["path_params"].get("name"))
 
-    def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
-        """The answer to one request; in a thread for large bodies and slow models.
+    def read(self, served: ServedModel, scope: Scope, body: bytes) -> Asked[Request]:
+        """What a request asks for; in a thread where its body is large.
+
+        Raises:
+            Refusal: what is wrong with it.
+        """
+        raise NotImplementedError
+
+    def write(self, served: ServedModel, request: Request, predicted: PredictedRows) -> bytes:
+        """The body of the answer; in a thread where the request's is large.
 
         Raises:
             Refusal: what is wrong with the request.
@@ -82,36 +92,76 @@ class PredictionEndpoint:
         """What a refused request is answered, as JSON."""
         return refusal.body()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request and count it, with its status and duration."""
-        started = perf_counter()
-        requests = self.models.metrics.unserved
-        status, headers = 500, None
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """The answer to one request."""
+        name = version = ""
         try:
-            try:
-                if self.needs_key:
-                    self.keys.admit(scope, "predict")
-                served = self.served_model(scope)
-                requests = served.meter.requests
-                content = b"" if scope["method"] != "POST" else await read_body(scope, receive)
-                if len(content) < INLINE_BYTES and not served.in_thread:
-                    body, rows = self.reply(served, scope, content)
-                    served.meter.count(rows.values, rows.predictions.labels)
-                else:
-                    body, tally = await self.workers.run(len(content), self._work, served, scope, content)
-                    served.meter.add(tally)
-                status = 200
-            except Refusal as refusal:
-                status, body, headers = refusal.status, self.refusal_body(refusal), refusal.headers
-            except Exception as error:  # out of memory, a model that is broken: no fault of the request
-                log.exception("a prediction at %s failed", scope["path"])
-                body = self.refusal_body(
-                    Refusal(500, f"the prediction failed ({type(error).__name__}): see the API's log")
-                )
-            await send_json(send, status, body, headers)
-        finally:
-            requests.add(status, perf_counter() - started)
+            if self.needs_key:
+                self.keys.admit(scope, "predict")
+            served = self.served_model(scope)
+            name, version = served.name, served.version
+            content = await read_body(scope, receive) if scope["method"] == "POST" else b""
+            body = await self._body(served, scope, content)
+            return Answer(200, body, None, name, version)
+        except Refusal as refusal:
+            return Answer(refusal.status, self.refusal_body(refusal), refusal.headers, name, version)
+        except Exception as error:  # out of memory, a model that is broken: no fault of the request
+            log.exception("a prediction at %s failed", scope["path"])
+            failure = Refusal(500, f"the prediction failed ({type(error).__name__}): see the API's log")
+            return Answer(500, self.refusal_body(failure), None, name, version)
 
-    def _work(self, served: ServedModel, scope: Scope, content: bytes) -> tuple[bytes, Tally]:
-        body, rows = self.reply(served, scope, content)
-        return body, served.meter.tally(rows.values, rows.predictions.labels)
+    async def _body(self, served: ServedModel, scope: Scope, content: bytes) -> bytes:
+        size = len(content)
+        with_tokens = wants_tokens(scope)
+        if size >= INLINE_BYTES:
+            return await self.workers.run(size, self._work, served, scope, content, with_tokens)
+        asked = self.read(served, scope, content)
+        rows = asked.rows
+        if len(rows) > (INLINE_TOKENS if with_tokens else served.inline_rows):
+            return await self.workers.run(size, self._predict, served, asked, size, with_tokens)
+        try:
+            predictions = await served.batcher.predict(rows, size, self.workers)
+        except NoPrediction as error:
+            raise no_answer(error) from error
+        return self._write(served, asked, predictions, with_tokens)
+
+    def _work(self, served: ServedModel, scope: Scope, content: bytes, with_tokens: bool) -> bytes:
+        return self._predict(served, self.read(served, scope, content), len(content), with_tokens)
+
+    def _predict(self, served: ServedModel, asked: Asked[Request], size: int, with_tokens: bool) -> bytes:
+        try:
+            predictions = served.predict_and_count(asked.rows, size)
+        except NoPrediction as error:
+            raise no_answer(error) from error
+        return self._write(served, asked, predictions, with_tokens)
+
+    def _write(self, served: ServedModel, asked: Asked[Request], predictions: Predictions, with_tokens: bool) -> bytes:
+        rows = asked.rows
+        ids = self.ids.make(served.digest, served.version, len(rows))
+        tokens = None
+        if with_tokens:
+            names, task = served.schema.names, served.bundle.task
+            tokens = [
+                self.tokens.make(name, served.name, served.version, task, dict(zip(names, row, strict=True)), label)
+                for name, row, label in zip(ids, rows, predictions.labels, strict=True)
+            ]
+        return self.write(served, asked.request, PredictedRows(rows, predictions, ids, tokens))
+
+
+def wants_tokens(scope: Scope) -> bool:
+    """Whether the request asks for feedback tokens.
+
+    Raises:
+        Refusal: 400 its header Feedback-Token is neither true nor false.
+    """
+    value = header(scope, TOKEN_HEADER)
+    if value in (b"", b"false"):
+        return False
+    if value != b"true":
+        raise Refusal(400, f"the header Feedback-Token is {value.decode('latin-1')[:20]!r}: send true, or leave it out")
+    return True
+
+
+def no_answer(error: NoPrediction, location: Location = ("body",)) -> Invalid:
+    """The refusal of values that the model has no prediction for."""
+    return invalid(location, f"the model cannot answer these values: {error}", "no_answer")

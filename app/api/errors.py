@@ -10,6 +10,7 @@ from app.contract import FieldError
 
 Location = tuple[str | int, ...]
 MAX_ERRORS = 20
+RETRY_AFTER = {"Retry-After": "5"}  # seconds
 MORE = "more_problems"  # the type of the error that counts the rest
 
 

@@ -4,43 +4,55 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import secrets
 import time
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
-from app.api.asgi import read_body, send_json
+from app.api.asgi import read_body
+from app.api.endpoint import Serving, no_answer
 from app.api.errors import Invalid, Location, Refusal, field_error, invalid
 from app.api.feedback_committer import Committer
-from app.api.keys import Keys, KnownClient
-from app.api.prediction_id import InvalidPredictionId, PredictionRecord, Signer
-from app.api.row_schema import FLOAT32_MAX, read_json
-from app.api.served_models import ServedModels
-from app.api.workers import Workers
-from app.contract import MAX_ROWS, FeedbackItem, FieldError
+from app.api.feedback_token import InvalidFeedbackToken, PredictionRecord
+from app.api.keys import KnownClient
+from app.api.router import Answer, Route
+from app.api.row_decoder import FLOAT32_MAX
+from app.api.row_schema import read_json
+from app.api.served_model import NoPrediction
+from app.contract import MAX_ROWS, FieldError, RowFeedback, TokenFeedback
 from app.registry import feedback_store
 from app.vocabulary import Label
 
+log = logging.getLogger("mlops.feedback")
+
 REMEMBERED = 20_000  # labels that were counted
-INLINE_BYTES = 8192
-_SEND_AN_ID = "send the prediction_id of an answer, as it was given"
+_SEND = (
+    "send the feedback_token of an answer (ask for it with the header Feedback-Token: true), "
+    "or model, version and features"
+)
 
 
 class LabelledPrediction(NamedTuple):
-    """One item of a request: the id, what it holds, and the true label."""
+    """One item of a request, with the true label.
 
-    prediction_id: str
+    row_id: what its row is stored under; one that is sent again replaces the one before.
+    predicted_by: the version that gave record.prediction, where it is not the item's own.
+    """
+
+    row_id: str
     record: PredictionRecord
     label: Label
+    predicted_by: str = ""
 
     def row(self, at: float, client: str) -> feedback_store.Row:
         """As it is stored. at: seconds since the epoch; client: whose key was sent, "" where none was asked for."""
-        return {
-            "id": self.prediction_id,
+        row = {
+            "id": self.row_id,
             "time": at,
             "model": self.record.model,
             "version": self.record.version,
@@ -49,33 +61,31 @@ class LabelledPrediction(NamedTuple):
             "label": self.label,
             "client": client,
         }
+        return {**row, "predicted_by": self.predicted_by} if self.predicted_by else row
 
 
 class Feedback:
-    """The endpoint, as plain ASGI. Answers `contract.StoredFeedback` for an item, and a list of them for a list."""
+    """The endpoint. Answers `contract.StoredFeedback` for an item, and a list of them for a list."""
 
-    def __init__(
-        self, models: ServedModels, signer: Signer, committer: Committer, workers: Workers, keys: Keys
-    ) -> None:
-        self.models, self.signer, self.committer, self.workers, self.keys = models, signer, committer, workers, keys
-        self._counted: OrderedDict[bytes, Label] = OrderedDict()
+    def __init__(self, serving: Serving, committer: Committer) -> None:
+        self.models, self.tokens, self.workers = serving.models, serving.tokens, serving.workers
+        self.keys, self.committer = serving.keys, committer
+        self._counted: OrderedDict[str, Label] = OrderedDict()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; 201 once MLflow has stored all of its labels."""
-        headers: dict[str, str] = {}
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """The answer to one request; 201 once MLflow has stored all of its labels."""
         try:
             client = self.keys.admit(scope, "feedback")
             body = await read_body(scope, receive)
-            if len(body) < INLINE_BYTES:
-                items, many = self.read(body)
-            else:
-                items, many = await self.workers.run(len(body), self.read, body)
+            items, many = await self.workers.run(len(body), self.read, body, client.name if client else "")
             await self._store(items, len(body), client)
-            answers = [self._count(item.record, item.label) for item in items]
-            status, content = 201, to_json(answers if many else answers[0])
+            answers = [self._count(item) for item in items]
+            return Answer(201, to_json(answers if many else answers[0]))
         except Refusal as refusal:
-            status, content, headers = refusal.status, refusal.body(), refusal.headers
-        await send_json(send, status, content, headers)
+            return Answer(refusal.status, refusal.body(), refusal.headers)
+        except Exception as error:  # a row was predicted by a model that is broken, or out of memory
+            log.exception("feedback failed")
+            return Answer(500, Refusal(500, f"nothing was stored ({type(error).__name__}): see the API's log").body())
 
     async def _store(self, items: list[LabelledPrediction], size: int, client: KnownClient | None) -> None:
         """Store what was read, if the client may send so much; Refusal otherwise."""
@@ -90,11 +100,15 @@ class Feedback:
             self.keys.give_back_labels(client, len(items))
             raise
 
-    def read(self, body: bytes) -> tuple[list[LabelledPrediction], bool]:
+    def read(self, body: bytes, client: str = "") -> tuple[list[LabelledPrediction], bool]:
         """The items of a body, and whether it was an array; nothing is taken unless all are right.
+
+        Args:
+            client: whose key was sent.
 
         Raises:
             Invalid: naming the item.
+            Refusal: the model of a row is not in service.
         """
         content = read_json(body)
         many = isinstance(content, list)
@@ -105,23 +119,47 @@ class Feedback:
         items: list[LabelledPrediction] = []
         for i, value in enumerate(values):
             try:
-                items.append(self._read_item(value, ("body", i) if many else ("body",)))
+                items.append(self._read_item(value, ("body", i) if many else ("body",), client))
             except Invalid as error:
                 errors += error.errors
         if errors:
             raise Invalid(errors)
         return items, many
 
-    def _read_item(self, value: Any, location: Location) -> LabelledPrediction:
+    def _read_item(self, value: Any, location: Location, client: str) -> LabelledPrediction:
+        with_token = not isinstance(value, dict) or not value.keys() & {"model", "version", "features"}
         try:
-            item = FeedbackItem.model_validate(value)
+            if with_token:
+                return self._read_token(TokenFeedback.model_validate(value), location)
+            return self._read_row(RowFeedback.model_validate(value), location, client)
         except ValidationError as error:
-            raise Invalid([_item_error(item, location) for item in error.errors(include_url=False)]) from None
+            errors = error.errors(include_url=False)
+            raise Invalid([_item_error(item, location, with_token) for item in errors]) from None
+
+    def _read_token(self, item: TokenFeedback, location: Location) -> LabelledPrediction:
         try:
-            record = self.signer.open(item.prediction_id)
-        except InvalidPredictionId as error:
-            raise invalid((*location, "prediction_id"), f"{error}; {_SEND_AN_ID}", "prediction_id") from None
-        return LabelledPrediction(item.prediction_id, record, self._label(record, item.label, (*location, "label")))
+            record = self.tokens.open(item.feedback_token)
+        except InvalidFeedbackToken as error:
+            raise invalid((*location, "feedback_token"), f"{error}; {_SEND}", "feedback_token") from None
+        label = self._label(record, item.label, (*location, "label"))
+        return LabelledPrediction(record.prediction_id, record, label)
+
+    def _read_row(self, item: RowFeedback, location: Location, client: str) -> LabelledPrediction:
+        """A row without a token: what it is compared with is what the version in service says of it."""
+        served = self.models.get(item.model)
+        row = served.schema.from_object(item.features, (*location, "features"))
+        try:
+            (prediction,) = served.predict([row]).labels
+        except NoPrediction as error:
+            raise no_answer(error, (*location, "features")) from error
+        features = dict(zip(served.schema.names, row, strict=True))
+        record = PredictionRecord(
+            item.prediction_id or "", item.model, item.version, served.bundle.task, time.time(), features, prediction
+        )
+        label = self._label(record, item.label, (*location, "label"))
+        # below the client's own name, so that nobody replaces what another has sent
+        row_id = f"{client}:{item.prediction_id or secrets.token_hex(8)}"
+        return LabelledPrediction(row_id, record, label, "" if item.version == served.version else served.version)
 
     def _label(self, record: PredictionRecord, label: Any, location: Location) -> Label:
         """The label in the type of the model's own.
@@ -149,21 +187,19 @@ class Feedback:
         shown = ", ".join(map(json.dumps, classes[:20])) or f"like {json.dumps(record.prediction)}"
         raise invalid(location, f"label should be one of the classes of {record.model}: {shown}", "label_class")
 
-    def _count(self, record: PredictionRecord, label: Label) -> dict[str, Any]:
+    def _count(self, item: LabelledPrediction) -> dict[str, Any]:
         """The answer for a stored label; the same label for the same prediction is counted once."""
-        if self._counted.get(record.key, self) != label:
+        record, label = item.record, item.label
+        answer = {"stored": True, "model": record.model, "version": record.version}
+        if item.predicted_by:  # it says nothing of how right the version was
+            return {**answer, "label": label}
+        if self._counted.get(item.row_id, self) != label:
             self.models.metrics.meter(record.model, record.version).feedback(record.prediction, label, record.task)
-        self._counted[record.key] = label
-        self._counted.move_to_end(record.key)
+        self._counted[item.row_id] = label
+        self._counted.move_to_end(item.row_id)
         if len(self._counted) > REMEMBERED:
             self._counted.popitem(last=False)
-        answer = {
-            "stored": True,
-            "model": record.model,
-            "version": record.version,
-            "prediction": record.prediction,
-            "label": label,
-        }
+        answer |= {"prediction": record.prediction, "label": label}
         if record.task == "classification":
             return {**answer, "correct": record.prediction == label}
         return {**answer, "absolute_error": abs(record.prediction - label)}
@@ -175,19 +211,29 @@ def _is_number(value: Any) -> bool:
 
 def routes(endpoint: Feedback) -> list[Route]:
     """The routes of /feedback."""
-    return [Route("/feedback", endpoint, methods=["POST"]), Route("/feedback/", endpoint, methods=["POST"])]
+    return [Route("/feedback", endpoint), Route("/feedback/", endpoint)]
 
 
-def _item_error(error: Any, location: Location) -> FieldError:
-    """An error of pydantic about a FeedbackItem, in words that say what to send."""
+def _item_error(error: Any, location: Location, with_token: bool) -> FieldError:
+    """An error of pydantic about an item, in words that say what to send."""
     kind, field = error["type"], error["loc"][-1] if error["loc"] else ""
     if kind == "missing":
-        message = f"{field} is missing"
+        message = f"{field} is missing" + (f"; {_SEND}" if field == "feedback_token" else "")
+    elif kind == "extra_forbidden" and with_token:
+        alone = "a prediction_id alone does not tell the row"
+        message = f"{alone if field == 'prediction_id' else f'{field} is not known here'}; {_SEND}, and label"
     elif kind == "extra_forbidden":
-        message = f"{field} is not known here; send prediction_id and label"
+        message = f"{field} is not known here; send model, version, features and label, or feedback_token and label"
+    elif kind == "string_type" and field == "feedback_token":
+        message, kind = f"feedback_token should be text; {_SEND}", "feedback_token"
     elif kind == "string_type":
-        message = f"prediction_id should be text: the prediction_id of an answer of /predict; {_SEND_AN_ID}"
-        kind = "prediction_id"
+        message = f"{field} should be text, as the answer has it"
+    elif kind == "string_pattern_mismatch":
+        message = f'{field} should be the number of a version as text, such as "3"'
+    elif kind == "string_too_long":
+        message = f"{field} should be that of an answer: at most 40 characters"
+    elif kind == "dict_type" and field == "features":
+        message = "features should be an object: the row, as it was sent for the prediction"
     else:
-        message, kind = 'send an object {"prediction_id": ..., "label": ...}', "dict_type"
+        message, kind = f"send an object with label; {_SEND}", "dict_type"
     return field_error((*location, *error["loc"]), message, kind)

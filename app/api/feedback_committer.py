@@ -9,8 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from app.api.errors import Refusal
-from app.api.served_models import RETRY_AFTER
+from app.api.errors import RETRY_AFTER, Refusal
 from app.clients.mlflow import MlflowClient, MlflowError
 from app.registry import feedback_store
 

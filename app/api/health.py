@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.errors import Refusal
-from app.api.served_models import RETRY_AFTER
+from app.api.errors import RETRY_AFTER, Refusal
 from app.api.state import NOT_SERVED, Shared
 from app.contract import Alive, Ready
 

@@ -7,12 +7,13 @@ import io
 from typing import Any
 
 from pydantic_core import to_json
-from starlette.routing import Route
 from starlette.types import Scope
 
 from app.api.asgi import header
-from app.api.endpoint import PredictionEndpoint, Reply, predict_rows
+from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint
 from app.api.errors import Location, invalid
+from app.api.router import Route
+from app.api.row_decoder import Row
 from app.api.row_schema import read_json, repeated
 from app.api.served_model import ServedModel
 from app.contract import MAX_ROWS
@@ -20,14 +21,18 @@ from app.contract import MAX_ROWS
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
 
-class Invocations(PredictionEndpoint):
+class Invocations(PredictionEndpoint[None]):
     """Answers `contract.Scores`."""
 
-    def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
-        """As `PredictionEndpoint.reply`: the body is JSON, or CSV where its content type is text/csv."""
+    def read(self, served: ServedModel, scope: Scope, body: bytes) -> Asked[None]:
+        """As `PredictionEndpoint.read`: the body is JSON, or CSV where its content type is text/csv."""
         content_type = header(scope, b"content-type").split(b";")[0].strip().lower()
-        rows = rows_of_csv(served, body) if content_type == b"text/csv" else rows_of_json(served, body)
-        predicted = predict_rows(served, self.signer, rows)
+        if content_type == b"text/csv":
+            return Asked(rows_of_csv(served, body), None)
+        return Asked(served.schema.decoder.table(body) or rows_of_json(served, body), None)
+
+    def write(self, served: ServedModel, request: None, predicted: PredictedRows) -> bytes:
+        """As `PredictionEndpoint.write`."""
         scores = {
             "predictions": predicted.predictions.labels,
             "model": served.name,
@@ -35,10 +40,12 @@ class Invocations(PredictionEndpoint):
             "run_id": served.run_id,
             "prediction_ids": predicted.ids,
         }
-        return Reply(to_json(scores), predicted)
+        if predicted.tokens:
+            scores["feedback_tokens"] = predicted.tokens
+        return to_json(scores)
 
 
-def rows_of_json(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
+def rows_of_json(served: ServedModel, body: bytes) -> list[Row]:
     """The rows of one of MLflow's JSON formats.
 
     Raises:
@@ -63,7 +70,7 @@ def rows_of_json(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
     return served.schema.from_python(data, location)
 
 
-def _split(served: ServedModel, data: Any, location: Location) -> list[dict[str, Any]]:
+def _split(served: ServedModel, data: Any, location: Location) -> list[Row]:
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
         raise invalid(location, 'send {"columns": [...], "data": [[...], ...]}', "dict_type")
     columns = data.get("columns", list(served.schema.features))
@@ -98,7 +105,7 @@ def _check_columns(columns: list[str], location: Location) -> None:
         raise invalid(location, f"the column {twice[0]} is there more than once", "duplicate")
 
 
-def rows_of_csv(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
+def rows_of_csv(served: ServedModel, body: bytes) -> list[Row]:
     """The rows of a CSV with a header line.
 
     Raises:
@@ -123,4 +130,4 @@ def rows_of_csv(served: ServedModel, body: bytes) -> list[dict[str, Any]]:
 
 def routes(endpoint: Invocations) -> list[Route]:
     """The route of /invocations."""
-    return [Route("/invocations", endpoint, methods=["POST"])]
+    return [Route("/invocations", endpoint)]

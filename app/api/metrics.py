@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Iterator
 from itertools import accumulate
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -28,42 +27,14 @@ from prometheus_client.registry import Collector
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 
-from app.api.meter import DURATION_BUCKETS, Meter, RequestCounts
+from app.api.meter import Meter
+from app.api.request_counts import DURATION_BUCKETS, Counts, RequestCounts
 from app.registry.bundle import Bundle
 from app.registry.reference import bucket_labels
 
 KEPT_VERSIONS = 5  # per model
-
-
-def requests_counter(registry: CollectorRegistry) -> Callable[[Info], None]:
-    """Make a function that counts one request for the instrumentator, in metrics of its usual names.
-
-    Its own function looks up the labels of five metrics with each request; these two remember theirs.
-    """
-    total = Counter(
-        "http_requests",
-        "Number of HTTP requests by method, status and route.",
-        ["method", "status", "handler"],
-        registry=registry,
-    )
-    seconds = Histogram(
-        "http_request_duration_seconds",
-        "Duration of HTTP requests in seconds.",
-        ["method", "handler"],
-        buckets=DURATION_BUCKETS,
-        registry=registry,
-    )
-
-    @lru_cache(1024)  # methods x statuses x routes; a client can send any method
-    def children(method: str, status: str, handler: str) -> tuple[Counter, Histogram]:
-        return total.labels(method, status, handler), seconds.labels(method, handler)
-
-    def count(info: Info) -> None:
-        requests, durations = children(info.method, info.modified_status, info.modified_handler)
-        requests.inc()
-        durations.observe(info.modified_duration)
-
-    return count
+# Counted from 0 on: Prometheus does not see the first request in a series that begins with it.
+STATUSES = (200, 413, 422, 500)
 
 
 class Metrics(Collector):
@@ -71,10 +42,10 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.swaps = Counter(
+        self.swaps = PrometheusCounter(
             "mlops_swaps", "Number of versions that went into service.", ["model"], registry=self.registry
         )
-        self.failures = Counter(
+        self.failures = PrometheusCounter(
             "mlops_swap_failures",
             "Number of times a version could not be loaded and stayed out of service, by reason.",
             ["model", "version", "reason"],
@@ -83,14 +54,14 @@ class Metrics(Collector):
         self.registry_up = Gauge(
             "mlops_registry_up", "Whether MLflow answered at the last look: 1 yes, 0 no.", registry=self.registry
         )
-        self.refusals = Counter(
+        self.refusals = PrometheusCounter(
             "mlops_key_refusals",
             'Number of requests that were refused for their key, by client ("" where none is known) and reason.',
             ["client", "reason"],
             registry=self.registry,
         )
         self.info: dict[str, tuple[str, str, str]] = {}  # model -> version, run id, serving
-        self.unserved = RequestCounts()  # requests for models that are not in service
+        self.requests = RequestCounts()
         self._meters: dict[tuple[str, str], Meter] = {}
         self._lock = threading.Lock()
         ProcessCollector(registry=self.registry)
@@ -120,24 +91,33 @@ class Metrics(Collector):
             for key in oldest:
                 if key[1] != served:
                     del meters[key]
+                    self.requests.forget(*key)
             self._meters = meters
         return meter
 
-    def instrument(self, app: FastAPI) -> Callable[[Info], None]:
-        """Count every request of the app, and expose /metrics; returns what counts one request."""
-        count = requests_counter(self.registry)
-        instrumentator = Instrumentator(registry=self.registry).add(count).instrument(app)
+    def instrument(self, app: FastAPI) -> None:
+        """Count every request that FastAPI answers, and expose /metrics."""
+        instrumentator = Instrumentator(registry=self.registry).add(self._count).instrument(app)
         instrumentator.expose(app, include_in_schema=False, dependencies=[Depends(_not_through_a_proxy)])
-        return count
+
+    def _count(self, info: Info) -> None:
+        status = info.response.status_code if info.response else 500
+        self.requests.add((info.method, info.modified_handler, "", ""), status, info.modified_duration)
 
     def collect(self) -> Iterator[Metric]:
         """Everything that was counted, as Prometheus asks for it."""
         families = _Families()
-        families.add_requests(["", ""], self.unserved)
+        predictions = self.requests.of_predictions()
+        families.add_predictions("", "", predictions.get(("", ""), Counts()))
+        for (method, handler), counts in self.requests.by_handler().items():
+            families.add_requests(method, handler, counts)
         in_service = dict(self.info)
         for model, (version, run_id, serving) in in_service.items():
             families.info.add_metric([model, version, run_id, serving], 1)
         for meter in self._meters.values():
+            counts = Counts(STATUSES)
+            counts.merge(predictions.get((meter.model, meter.version), Counts()))
+            families.add_predictions(meter.model, meter.version, counts)
             families.add_meter(meter, in_service.get(meter.model, ("",))[0] == meter.version)
         yield from families.all()
 
@@ -163,6 +143,14 @@ class _Families:
             "mlops_gate_threshold",
             "Threshold of the promotion gate of the versions in service, in the gate's metric.",
             labels=[*version, "metric"],
+        )
+        self.http_requests = CounterMetricFamily(
+            "http_requests",
+            "Number of HTTP requests by method, status and route.",
+            labels=["method", "status", "handler"],
+        )
+        self.http_durations = HistogramMetricFamily(
+            "http_request_duration_seconds", "Duration of HTTP requests in seconds.", labels=["method", "handler"]
         )
         self.requests = CounterMetricFamily(
             "mlops_requests", "Number of prediction requests by status.", labels=[*version, "status"]
@@ -201,6 +189,7 @@ class _Families:
 
     def all(self) -> list[Metric]:
         return [
+            *(self.http_requests, self.http_durations),
             *(self.info, self.gates, self.requests, self.durations, self.predictions, self.prediction_shares),
             *(self.buckets, self.bucket_shares, self.feedback, self.errors),
         ]
@@ -209,8 +198,7 @@ class _Families:
         labels = [meter.model, meter.version]
         if meter.gate and in_service:
             self.gates.add_metric([*labels, meter.gate.metric], meter.gate.threshold)
-        self.add_requests(labels, meter.requests)
-        for (feature, reference), counts in zip(meter.references, meter.counts, strict=True):
+        for (feature, reference), counts in zip(meter.references, meter.counts(), strict=True):
             if feature:
                 totals, shares, names = self.buckets, self.bucket_shares, [str(i) for i in range(len(counts))]
             else:
@@ -225,9 +213,22 @@ class _Families:
         elif meter.task:
             self.errors.add_metric(labels, count_value=meter.error_count, sum_value=meter.error_sum)
 
-    def add_requests(self, labels: list[str], requests: RequestCounts) -> None:
-        for status, count in list(requests.statuses.items()):
+    def add_predictions(self, model: str, version: str, counts: Counts) -> None:
+        labels = [model, version]
+        for status, count in sorted(counts.statuses.items()):
             self.requests.add_metric([*labels, str(status)], count)
-        totals = list(accumulate(requests.durations))
-        edges = [*(str(edge) for edge in DURATION_BUCKETS), "+Inf"]
-        self.durations.add_metric(labels, buckets=list(zip(edges, totals, strict=True)), sum_value=requests.seconds)
+        _add_durations(self.durations, labels, counts)
+
+    def add_requests(self, method: str, handler: str, counts: Counts) -> None:
+        by_class = Counter[str]()
+        for status, count in counts.statuses.items():
+            by_class[f"{status // 100}xx"] += count
+        for status_class, count in sorted(by_class.items()):
+            self.http_requests.add_metric([method, status_class, handler], count)
+        _add_durations(self.http_durations, [method, handler], counts)
+
+
+def _add_durations(family: HistogramMetricFamily, labels: list[str], counts: Counts) -> None:
+    totals = list(accumulate(counts.durations))
+    edges = [*(str(edge) for edge in DURATION_BUCKETS), "+Inf"]
+    family.add_metric(labels, buckets=list(zip(edges, totals, strict=True)), sum_value=counts.seconds)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Scope
 
-from app.api.endpoint import PredictedRows, PredictionEndpoint, Reply, predict_rows
+from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint
 from app.api.errors import Invalid, Refusal, field_error, invalid
+from app.api.router import Route
 from app.api.row_schema import json_message
 from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
 from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
-from app.api.tensors import DATATYPES, MATRIX, rows_of_tensors
+from app.api.tensors import DATATYPES, MATRIX, decode_request, rows_of_tensors
 from app.contract import (
     InferRefused,
     InferRequest,
@@ -40,7 +40,14 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Infer(PredictionEndpoint):
+class InferAsked(NamedTuple):
+    """What an answer needs of its request."""
+
+    id: str | None
+    outputs: list[RequestedOutput]
+
+
+class Infer(PredictionEndpoint[InferAsked]):
     """Answers `contract.InferAnswer`."""
 
     def served_model(self, scope: Scope) -> ServedModel:
@@ -55,10 +62,16 @@ class Infer(PredictionEndpoint):
         """As `contract.InferRefused` or `InferInvalid`."""
         return infer_refusal_body(refusal)
 
-    def reply(self, served: ServedModel, scope: Scope, body: bytes) -> Reply:
-        """As `PredictionEndpoint.reply`: the body is an `InferRequest`."""
+    def read(self, served: ServedModel, scope: Scope, body: bytes) -> Asked[InferAsked]:
+        """As `PredictionEndpoint.read`: the body is an `InferRequest`."""
+        decoded = decode_request(served, body)
+        if decoded is not None:
+            return Asked(decoded[0], InferAsked(decoded[1], []))
         request = _read_request(body)
-        predicted = predict_rows(served, self.signer, rows_of_tensors(served, request))
+        return Asked(rows_of_tensors(served, request), InferAsked(request.id, request.outputs))
+
+    def write(self, served: ServedModel, request: InferAsked, predicted: PredictedRows) -> bytes:
+        """As `PredictionEndpoint.write`."""
         outputs = _outputs(served, predicted)
         if request.outputs:
             outputs = _requested(outputs, request.outputs)
@@ -69,7 +82,7 @@ class Infer(PredictionEndpoint):
             "parameters": {"run_id": served.run_id},
             "outputs": outputs,
         }
-        return Reply(to_json(answer), predicted)
+        return to_json(answer)
 
 
 def _read_request(body: bytes) -> InferRequest:
@@ -89,7 +102,7 @@ def _read_request(body: bytes) -> InferRequest:
 
 
 def _outputs(served: ServedModel, predicted: PredictedRows) -> list[dict[str, Any]]:
-    _, predictions, ids = predicted
+    predictions, ids = predicted.predictions, predicted.ids
     n = len(ids)
     outputs = [_tensor("value", "FP64", [n], predictions.labels)]
     if served.is_classifier:
@@ -97,7 +110,10 @@ def _outputs(served: ServedModel, predicted: PredictedRows) -> list[dict[str, An
         if predictions.probabilities is not None:
             flat = [probability for row in predictions.probabilities for probability in row]
             outputs.append(_tensor("probabilities", "FP64", [n, len(served.bundle.classes)], flat))
-    return [*outputs, _tensor("prediction_id", "BYTES", [n], ids)]
+    outputs.append(_tensor("prediction_id", "BYTES", [n], ids))
+    if predicted.tokens:
+        outputs.append(_tensor("feedback_token", "BYTES", [n], predicted.tokens))
+    return outputs
 
 
 def _requested(outputs: list[dict[str, Any]], requested: list[RequestedOutput]) -> list[dict[str, Any]]:
@@ -201,4 +217,4 @@ async def model_ready(shared: Shared, name: str, version: str | None = None) -> 
 def routes(endpoint: Infer) -> list[Route]:
     """The routes of /v2/models/NAME/infer."""
     paths = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
-    return [Route(path, endpoint, methods=["POST"]) for path in paths]
+    return [Route(path, endpoint) for path in paths]

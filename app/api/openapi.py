@@ -25,9 +25,16 @@ Json = dict[str, Any]
 _KEY = "A key of this API: mlops_ and 43 characters. Whoever runs it makes one with `mlops keys create`."
 _OPEN = ("/livez", "/readyz", "/health/live", "/ready")  # ends of the paths that never need one
 _REFERENCE = "#/components/schemas/{model}"
+_TOKEN: Json = {
+    "name": "Feedback-Token",
+    "in": "header",
+    "required": False,
+    "description": "true: the answer has a feedback token for each row, which /feedback takes with the true label.",
+    "schema": {"enum": ["true", "false"]},
+}
 _SCHEMAS: Json = models_json_schema(
     [
-        *((shape, "validation") for shape in (contract.FeedbackItem, contract.InferRequest)),
+        *((shape, "validation") for shape in (contract.TokenFeedback, contract.RowFeedback, contract.InferRequest)),
         *(
             (shape, "serialization")
             for shape in (
@@ -130,17 +137,19 @@ def _predict(path: str, served: ServedModel) -> Json:
                     "example": example.get(feature.name),
                 }
                 for feature in served.bundle.features
-            ],
-            "responses": {"200": _json("The prediction.", answer), **_failures(422, 500, 503)},
+            ]
+            + [_TOKEN],
+            "responses": {"200": _json("The prediction.", answer), **_failures(400, 422, 500, 503)},
         },
         "post": {
             **common,
             "summary": f"Predict one row or many with {served.name}",
             "operationId": f"post_{name}",
+            "parameters": [_TOKEN],
             "requestBody": _body(_one_or_many(row), example),
             "responses": {
                 "200": _json("One answer, or one per row.", {"anyOf": [answer, {"type": "array", "items": answer}]}),
-                **_failures(413, 422, 500, 503),
+                **_failures(400, 413, 422, 500, 503),
             },
         },
     }
@@ -179,8 +188,9 @@ def _invocations(served: ServedModel) -> Json:
         "tags": ["mlflow"],
         "summary": f"Predict with {served.name}: MLflow's scoring protocol",
         "operationId": "post_invocations",
+        "parameters": [_TOKEN],
         "requestBody": content,
-        "responses": {"200": _json("The predictions.", _shape(contract.Scores)), **_failures(413, 422, 500, 503)},
+        "responses": {"200": _json("The predictions.", _shape(contract.Scores)), **_failures(400, 413, 422, 500, 503)},
     }
 
 
@@ -194,10 +204,11 @@ def _infer(served: ServedModel) -> Json:
         "tags": ["v2"],
         "summary": f"Predict with {served.name}: Open Inference Protocol",
         "operationId": f"infer_{served.name}",
+        "parameters": [_TOKEN],
         "requestBody": _body(_shape(contract.InferRequest), {"inputs": inputs}),
         "responses": {
             "200": _json("The outputs.", _shape(contract.InferAnswer)),
-            **_failures(404, 413, 422, 500, 503, prefix="Infer"),
+            **_failures(400, 404, 413, 422, 500, 503, prefix="Infer"),
         },
     }
 
@@ -209,10 +220,10 @@ def _feedback() -> Json:
         "summary": "The true label of a prediction, or of many",
         "description": "201 means that MLflow has stored all of them.",
         "operationId": "post_feedback",
-        "requestBody": _body(_one_or_many(_shape(contract.FeedbackItem))),
+        "requestBody": _body(_one_or_many({"oneOf": [_shape(contract.TokenFeedback), _shape(contract.RowFeedback)]})),
         "responses": {
             "201": _json("Stored.", {"anyOf": [stored, {"type": "array", "items": stored}]}),
-            **_failures(413, 422, 503),
+            **_failures(404, 413, 422, 500, 503),
         },
     }
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
+from app.api.batching import MAX_BATCH, Batcher
 from app.api.meter import Meter
 from app.api.metrics import Metrics
+from app.api.prediction_id import model_digest
+from app.api.prediction_json import PredictionWriter
+from app.api.row_decoder import Row
 from app.api.row_schema import RowSchema
 from app.registry.bundle import Bundle
 from app.registry.predictor import Predictions, Predictor, load_predictor
@@ -20,7 +25,7 @@ from app.vocabulary import Label
 # What estimators and onnxruntime raise on values that they do not know. Anything else is no fault of the values; nor is
 # memory that cannot be had, for which onnxruntime raises RuntimeException.
 CAUSED_BY_VALUES = (ValueError, ArithmeticError, Fail, InvalidArgument)
-SLOW_SECONDS = 0.005  # for the golden rows, which are about as many as fit into a body that is not large
+SLOW_SECONDS = 0.005  # that the event loop may wait: for the golden rows, or for all rows of one request
 
 
 class NoPrediction(Exception):
@@ -32,9 +37,9 @@ class ServedModel:
     """A version in service. A request takes one of these and uses it from begin to end.
 
     incarnation: tells apart registered models of one name; one that was deleted and made anew counts from version 1.
-    digits: rounds a number to the digits that the predictor computes with.
     classes: each label to the bundle's own, which has the right type; empty for a regression.
     in_thread: whether it takes milliseconds, which the event loop cannot wait for.
+    inline_rows: how many rows of one request are not too many for the event loop or for a batch with others.
     """
 
     name: str
@@ -46,16 +51,31 @@ class ServedModel:
     schema: RowSchema
     loaded_at: str
     incarnation: str
-    digits: Callable[[float], float]
     classes: dict[Any, Label]
     in_thread: bool
+    inline_rows: int
+
+    @cached_property
+    def digest(self) -> str:
+        """What prediction ids have of its name."""
+        return model_digest(self.name)
+
+    @cached_property
+    def writer(self) -> PredictionWriter:
+        """Writes the answers of /predict."""
+        return PredictionWriter(self.name, self.version, self.run_id, self.bundle.classes)
+
+    @cached_property
+    def batcher(self) -> Batcher:
+        """Predicts the rows of many requests at once, and counts them."""
+        return Batcher(self.predict_and_count, self.in_thread)
 
     @property
     def is_classifier(self) -> bool:
         """Whether it predicts classes, and not numbers."""
         return self.bundle.task == "classification"
 
-    def predict(self, rows: Sequence[Sequence[Any]]) -> Predictions:
+    def predict(self, rows: Sequence[Row]) -> Predictions:
         """Labels or values, and probabilities, of rows in the signature's order.
 
         Raises:
@@ -63,23 +83,30 @@ class ServedModel:
             Exception: it fails for another reason, such as too little memory.
         """
         try:
-            raw = self.predictor.predict(rows)
+            labels, probabilities = self.predictor.predict(rows)
         except CAUSED_BY_VALUES as error:
             text = str(error).strip().splitlines()
             raise NoPrediction(f"{type(error).__name__}: {text[0][:300] if text else ''}") from error
         if self.is_classifier:
-            labels = [self.classes.get(label, label) for label in raw.labels]
-            if raw.probabilities is None:
-                return Predictions(labels, None)
-            digits = self.digits
-            probabilities = [[digits(p) for p in row] for row in raw.probabilities]
-            if not math.isfinite(sum(map(sum, probabilities))):
+            classes = self.classes
+            labels = [classes.get(label, label) for label in labels]
+            if probabilities is not None and not math.isfinite(sum(map(sum, probabilities))):
                 raise NoPrediction("a probability is not a finite number; a value is far out of the model's range")
             return Predictions(labels, probabilities)
-        values = [self.digits(value) for value in raw.labels]
-        if not all(map(math.isfinite, values)):
+        values = list(map(float, labels))
+        if not math.isfinite(sum(map(abs, values))) and not all(map(math.isfinite, values)):
             raise NoPrediction("the prediction is not a finite number; a value is far out of the model's range")
         return Predictions(values, None)
+
+    def predict_and_count(self, rows: Sequence[Row], size: int) -> Predictions:
+        """As `predict`; the rows and their predictions are counted.
+
+        Args:
+            size: bytes of the request bodies that the rows came in.
+        """
+        predictions = self.predict(rows)
+        self.meter.count(rows, predictions.labels, size)
+        return predictions
 
 
 def load_served_model(
@@ -91,6 +118,9 @@ def load_served_model(
         BundleError: the model does not load, or (GoldenMismatch) answers the golden rows differently.
     """
     predictor = load_predictor(bundle)  # first: a version that does not load gets no meter
+    seconds = _seconds(predictor, bundle) if bundle.serving == "onnx" else math.inf
+    in_thread = seconds > SLOW_SECONDS
+    rows = len(bundle.golden.rows)
     return ServedModel(
         name=name,
         version=version,
@@ -101,9 +131,9 @@ def load_served_model(
         schema=RowSchema(name, bundle.features),
         loaded_at=loaded_at,
         incarnation=incarnation,
-        digits=_seven_digits if bundle.serving == "onnx" else float,
         classes={label: label for label in bundle.classes},
-        in_thread=bundle.serving != "onnx" or _seconds(predictor, bundle) > SLOW_SECONDS,
+        in_thread=in_thread,
+        inline_rows=MAX_BATCH if in_thread else max(1, min(MAX_BATCH, int(rows * SLOW_SECONDS / seconds))),
     )
 
 
@@ -115,8 +145,3 @@ def _seconds(predictor: Predictor, bundle: Bundle) -> float:
         predictor.predict(bundle.golden.rows)
         times.append(time.thread_time() - begin)
     return min(times)
-
-
-def _seven_digits(value: float) -> float:
-    """What a float32 holds: 0.99, not 0.9900000095367432."""
-    return float(f"{value:.7g}")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from app.api.errors import Refusal, invalid
+from app.api.errors import RETRY_AFTER, Refusal, invalid
 from app.api.metrics import Metrics
 from app.api.served_model import ServedModel
 from app.contract import LoadFailure, MlflowStatus
 from app.vocabulary import Label
-
-RETRY_AFTER = {"Retry-After": "5"}
 
 log = logging.getLogger("mlops.models")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-MIN_KEY = 32  # bytes: what HMAC-SHA256 makes full use of
+MIN_KEY = 32  # bytes: what the tokens' encryption makes full use of
 
 
 class ApiSettings(BaseSettings):
@@ -20,7 +20,7 @@ class ApiSettings(BaseSettings):
     default_model: what /predict serves; by default the only model there is.
     cache_dir: where verified bundles are kept, so that the API starts without MLflow.
     poll_seconds: between two looks at MLflow's aliases.
-    feedback_key: signs prediction ids, the same for all replicas, at least 32 bytes; when empty, one is kept in
+    feedback_key: encrypts feedback tokens, the same for all replicas, at least 32 bytes; when empty, one is kept in
         cache_dir.
     api_keys_required: what needs a key, such as "predict,feedback"; by default nothing does.
     api_keys_dir: where the clients with keys are, see app.api.keys.
@@ -42,8 +42,8 @@ class ApiSettings(BaseSettings):
     def _words(cls, value: object) -> object:
         return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
-    def signing_key(self) -> bytes:
-        """The key of the prediction ids, made once where none is configured.
+    def token_key(self) -> bytes:
+        """The key of the feedback tokens, made once where none is configured.
 
         Raises:
             ValueError: the configured one is short: whoever guesses it can make up feedback.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Collection
+from typing import Annotated, Any
+
+import msgspec
 
 from app.api.errors import MORE, Invalid, Location, field_error, invalid
+from app.api.row_decoder import Row
 from app.api.served_model import ServedModel
-from app.contract import InferRequest, InputTensor
+from app.contract import MAX_ID, InferRequest, InputTensor
 from app.vocabulary import NUMERIC
 
 DATATYPES = {
@@ -20,7 +24,60 @@ DATATYPES = {
 }
 FLOATS = frozenset({"FP16", "FP32", "FP64"})
 INTS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+NUMBERS = NUMERIC - {"boolean"}
 MATRIX = ("features", "predict")  # names of the one tensor that holds all features
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: msgspec.Raw
+    parameters: dict[str, Any] = {}
+
+
+class _Request(msgspec.Struct):
+    inputs: list[_Tensor]
+    id: Annotated[str, msgspec.Meta(max_length=MAX_ID)] | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[Any] = []
+
+
+_decode = msgspec.json.Decoder(_Request).decode
+
+
+def decode_request(served: ServedModel, body: bytes) -> tuple[list[Row], str | None] | None:
+    """The rows and the id of a request in its usual form; None for any other, which `rows_of_tensors` reads."""
+    try:
+        request = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    features, decoder, inputs = served.schema.features, served.schema.decoder, request.inputs
+    if request.outputs or not inputs or len(inputs) > len(features):
+        return None
+    first = inputs[0]
+    if len(inputs) == 1 and first.name in MATRIX and first.name not in features:
+        if first.datatype not in FLOATS | INTS or len(first.shape) != 2 or first.shape[1] != len(features):
+            return None
+        if not {feature.dtype for feature in features.values()} <= NUMBERS:
+            return None
+        rows = decoder.matrix(first.data, first.shape[0])
+    else:
+        by_name = {tensor.name: tensor for tensor in inputs}
+        if by_name.keys() != features.keys() or len(by_name) < len(inputs):
+            return None
+        tensors = [by_name[name] for name in features]
+        n = first.shape[0] if first.shape else 0
+        for tensor, feature in zip(tensors, features.values(), strict=True):
+            if tensor.shape not in ([n], [n, 1]) or tensor.datatype not in _datatypes(feature.dtype):
+                return None
+        rows = decoder.columns([tensor.data for tensor in tensors], n)
+    return None if rows is None else (rows, request.id)
+
+
+def _datatypes(dtype: str) -> Collection[str]:
+    """The protocol's types that a feature's values may come in."""
+    return FLOATS | INTS if dtype in NUMBERS else ("BOOL",) if dtype == "boolean" else ("BYTES",)
 
 
 def _flat(data: list[Any], location: Location) -> list[Any]:
@@ -35,17 +92,14 @@ def _flat(data: list[Any], location: Location) -> list[Any]:
 
 
 def _check_datatype(tensor: InputTensor, dtypes: set[str], location: Location) -> None:
-    if tensor.datatype in FLOATS | INTS:
-        fits = dtypes <= NUMERIC - {"boolean"}
-    else:
-        fits = dtypes == {{"BOOL": "boolean", "BYTES": "string"}.get(tensor.datatype, "")}
+    fits = all(tensor.datatype in _datatypes(dtype) for dtype in dtypes)
     if not fits:
         expected = " or ".join(sorted({DATATYPES[dtype] for dtype in dtypes}))
         message = f"{tensor.name} has the datatype {tensor.datatype}: send {expected}"
         raise invalid((*location, "datatype"), message, "datatype")
 
 
-def rows_of_tensors(served: ServedModel, request: InferRequest) -> list[dict[str, Any]]:
+def rows_of_tensors(served: ServedModel, request: InferRequest) -> list[Row]:
     """The rows of a request's tensors.
 
     Raises:
@@ -96,7 +150,7 @@ def _location_in_tensors(loc: list[str | int], positions: dict[str, int]) -> lis
     return ["body", "inputs", *loc]
 
 
-def _rows_of_matrix(served: ServedModel, tensor: InputTensor) -> list[dict[str, Any]]:
+def _rows_of_matrix(served: ServedModel, tensor: InputTensor) -> list[Row]:
     features = served.schema.features
     location: Location = ("body", "inputs", 0)
     _check_datatype(tensor, {feature.dtype for feature in features.values()}, location)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from app.cli.errors import CommandError
 from app.clients.model_api import ModelApiClient
-from app.contract import FeedbackItem, Prediction
+from app.contract import Prediction, TokenFeedback
 from flows.model import Model
 
 BATCH = 100  # rows of one request
@@ -67,7 +67,7 @@ def send(api: ModelApiClient, model: Model, frame: pd.DataFrame, feedback: bool)
             labels = batch[model.target].tolist()
             api.feedback_many(
                 [
-                    FeedbackItem(prediction_id=answer.prediction_id, label=label)
+                    TokenFeedback(feedback_token=answer.feedback_token or "", label=label)
                     for answer, label in zip(answers, labels, strict=True)
                 ]
             )

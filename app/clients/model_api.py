@@ -10,11 +10,12 @@ import httpx
 
 from app.clients.errors import ServiceError, full_stop, sentence
 from app.clients.service import ServiceClient
-from app.contract import FeedbackItem, ModelInfo, ModelList, Prediction, StoredFeedback
+from app.contract import ModelInfo, ModelList, Prediction, StoredFeedback, TokenFeedback
 from app.runtime.api_keys import is_key
 from app.vocabulary import Label
 
 KEY_VARIABLE = "MLOPS_API_KEY"
+WITH_TOKENS = {"Feedback-Token": "true"}
 
 
 class ModelApiClient(ServiceClient):
@@ -45,12 +46,13 @@ class ModelApiClient(ServiceClient):
         return self._json("GET", f"/models/{name}", ModelInfo)
 
     def predict(self, name: str, row: Mapping[str, Any]) -> Prediction:
-        """The answer for one row: values by the feature's name."""
-        return self._json("POST", f"/models/{name}/predict", Prediction, json=dict(row))
+        """The answer for one row (values by the feature's name), with a feedback token."""
+        return self._json("POST", f"/models/{name}/predict", Prediction, json=dict(row), headers=WITH_TOKENS)
 
     def predict_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
-        """The answers for 1 to `app.contract.MAX_ROWS` rows, in their order."""
-        return self._json("POST", f"/models/{name}/predict", list[Prediction], json=[dict(row) for row in rows])
+        """The answers for 1 to `app.contract.MAX_ROWS` rows, in their order, each with a feedback token."""
+        body = [dict(row) for row in rows]
+        return self._json("POST", f"/models/{name}/predict", list[Prediction], json=body, headers=WITH_TOKENS)
 
     def predict_text(self, name: str, values: Sequence[tuple[str, str]]) -> Prediction:
         """The answer for one row of values that somebody typed: pairs of a feature's name and its value.
@@ -59,12 +61,12 @@ class ModelApiClient(ServiceClient):
         """
         return self._json("GET", f"/models/{name}/predict", Prediction, params=list(values))
 
-    def feedback(self, prediction_id: str, label: Label) -> StoredFeedback:
+    def feedback(self, feedback_token: str, label: Label) -> StoredFeedback:
         """Store the true label of a prediction; when this returns, it is stored."""
-        item = FeedbackItem(prediction_id=prediction_id, label=label)
+        item = TokenFeedback(feedback_token=feedback_token, label=label)
         return self._json("POST", "/feedback", StoredFeedback, json=item.model_dump())
 
-    def feedback_many(self, items: Sequence[FeedbackItem]) -> list[StoredFeedback]:
+    def feedback_many(self, items: Sequence[TokenFeedback]) -> list[StoredFeedback]:
         """Store the true labels of 1 to `app.contract.MAX_ROWS` predictions: all of them, or none and an error."""
         return self._json("POST", "/feedback", list[StoredFeedback], json=[item.model_dump() for item in items])
 
@@ -80,7 +82,8 @@ class ModelApiClient(ServiceClient):
                 f"{KEY_VARIABLE} has no key of the model API: those are mlops_ and 43 characters.",
                 "Set it to what `mlops keys create NAME --scopes predict,feedback` printed.",
             )
-        return super()._send(method, path, headers={"Authorization": f"Bearer {self._key}"}, **options)
+        headers = {**options.pop("headers", {}), "Authorization": f"Bearer {self._key}"}
+        return super()._send(method, path, headers=headers, **options)
 
     def _unreachable(self) -> str:
         return f"Start it with `make demo`, or set {self.variable} to where it runs."

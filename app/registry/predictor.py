@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime
@@ -42,8 +41,7 @@ onnxruntime.create_and_register_allocator(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
+class Predictions(NamedTuple):
     """labels: one label or value per row; probabilities: rows x classes, or None."""
 
     labels: list[Any]
@@ -62,7 +60,8 @@ class OnnxPredictor:
     """An ONNX model in onnxruntime, one thread: some 10 microseconds for one row of a forest.
 
     A model with one input takes all features as one float tensor (rows x features); otherwise each feature is an input
-    of its own name (rows x 1). Outputs are the labels or values, then one column of probabilities per class.
+    of its own name (rows x 1). Outputs are the labels or values, then one column of probabilities per class. What it
+    computes in float32 is rounded to the seven digits that this holds: 0.99, not 0.9900000095367432.
 
     Args:
         on_trial: nothing is calculated before the first rows, where a limit of time can be given.
@@ -80,6 +79,7 @@ class OnnxPredictor:
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["ConstantFolding"] if on_trial else None,  # which no limit of memory holds for
         )
+        self._outputs = [output.name for output in self._session.get_outputs()]
         inputs = self._session.get_inputs()
         names = [feature.name for feature in features]
         self._single = inputs[0].name if len(inputs) == 1 and inputs[0].name not in names else None
@@ -110,12 +110,26 @@ class OnnxPredictor:
                 name: np.array([row[position] for row in rows], dtype=dtype).reshape(-1, 1)
                 for name, position, dtype in self._columns
             }
-        outputs = self._session.run(None, feed, options)
+        outputs = self._session.run(self._outputs, feed, options)
         if len(outputs) == 1:
-            return Predictions(outputs[0].ravel().tolist(), None)
-        return Predictions(
-            outputs[0].tolist(), [list(row) for row in zip(*(o.tolist() for o in outputs[1:]), strict=True)]
-        )
+            return Predictions(_rounded(outputs[0].ravel()).tolist(), None)
+        return Predictions(outputs[0].tolist(), _rounded(np.column_stack(outputs[1:])).tolist())
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Numbers of float32 as float64 with seven significant digits; all else as it is."""
+    if values.dtype != np.float32:
+        return values
+    exact = values.astype(np.float64)
+    size = np.abs(exact)
+    # Where a power of ten is exact, so are the product and the quotient: the result is what decimal rounding gives.
+    usual = (size >= 1e-6) & (size < 1e7)
+    digits = 6 - np.floor(np.log10(size, where=usual, out=np.zeros_like(size)))
+    scale = 10.0**digits
+    rounded = np.rint(exact * scale) / scale
+    for index in np.argwhere(~usual & (size > 0)):
+        rounded[tuple(index)] = float(f"{exact[tuple(index)]:.7g}")
+    return rounded
 
 
 class SkopsPredictor:

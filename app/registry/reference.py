@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,26 +68,21 @@ def bucket_labels(reference: ColumnReference) -> list[str]:
     return [*(f"<= {edge}" for edge in edges), f"> {edges[-1]}" if edges else "all"]
 
 
-class Bucketer:
-    """Finds the bucket of a value of one feature, fast: it is on the path of every prediction."""
+def bucket_counts(reference: ColumnReference, values: Sequence[Any]) -> np.ndarray:
+    """How many values of one column fall into each bucket; text that no bucket has falls into "(other)".
 
-    __slots__ = ("categories", "edges", "other", "size")
-
-    def __init__(self, reference: ColumnReference) -> None:
-        self.edges: list[float] = []
-        self.categories: dict[str, int] | None = None
-        if isinstance(reference, CategoricalReference):
-            self.categories = {name: i for i, name in enumerate(reference.categories)}
-        else:
-            self.edges = reference.edges
-        self.size = len(reference.shares)
-        self.other = self.size - 1
-
-    def __call__(self, value: Any) -> int:
-        """The index of the value's bucket; text that no bucket has falls into "(other)"."""
-        if self.categories is None:
-            return bisect_left(self.edges, value)
-        return self.categories.get(str(value), self.other)
+    Returns:
+        whole numbers, shape (n_buckets,).
+    """
+    size = len(reference.shares)
+    if isinstance(reference, CategoricalReference):
+        places = {name: place for place, name in enumerate(reference.categories)}
+        counts = np.zeros(size, dtype=np.int64)
+        for value, count in Counter(map(str, values)).items():
+            counts[places.get(value, size - 1)] += count
+        return counts
+    column = np.asarray(values, dtype=np.float64)
+    return np.bincount(np.searchsorted(reference.edges, column, side="left"), minlength=size)
 
 
 def psi(expected: Sequence[float], actual: Sequence[float]) -> float:

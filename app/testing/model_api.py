@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.api.router import Router
 from app.api.settings import ApiSettings
 from app.api.state import State
 from app.clients.mlflow import PRODUCTION, MlflowClient
@@ -92,8 +93,9 @@ def absent_mlflow() -> MlflowClient:
 def state_of(client: TestClient) -> State:
     """What the endpoints of an API in this process share: its models, and what follows MLflow."""
     app = client.app
-    assert isinstance(app, FastAPI)
-    return app.state.shared
+    assert isinstance(app, Router)
+    assert isinstance(app.default, FastAPI)
+    return app.default.state.shared
 
 
 def metric(client: Any, name: str, /, **labels: str) -> float | None:

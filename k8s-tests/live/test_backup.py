@@ -23,6 +23,8 @@ from release import CHART, CONTEXT, Platform, run
 from runs import port_forward, scale, settled
 from stand_ins import PASSWORD, secret, stand_in
 
+from app.clients.model_api import WITH_TOKENS
+
 SECONDS = 300
 UPGRADE = (
     "helm upgrade mlops charts/platform -n mlops --reset-then-reuse-values"
@@ -34,8 +36,8 @@ SERVERS = ("mlflow", "prefect-server")
 def send_feedback(platform: Platform) -> None:
     """A true label, which the API has acknowledged."""
     with platform.client("api") as http:
-        prediction = http.get(FLOWER).json()["prediction_id"]
-        answer = http.post("/feedback", json={"prediction_id": prediction, "label": "setosa"})
+        token = http.get(FLOWER, headers=WITH_TOKENS).json()["feedback_token"]
+        answer = http.post("/feedback", json={"feedback_token": token, "label": "setosa"})
         assert answer.status_code == 201, answer.text
 
 

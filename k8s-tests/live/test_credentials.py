@@ -17,6 +17,7 @@ from release import CHART, CONTEXT, Platform, run
 
 from app.cli.credentials import BY_KEY
 from app.clients.kubernetes import RESTARTED
+from app.clients.model_api import WITH_TOKENS
 from app.clients.prometheus import PrometheusClient
 
 OTHER = "other"  # the name of a release of which there is nothing but what makes its Secret
@@ -149,8 +150,8 @@ def test_rotated_passwords_are_those_that_count(platform: Platform, prometheus: 
             assert http.get(path).status_code == 401, f"{name}: the old password"
 
     with platform.client("api") as http:
-        prediction = http.get(FLOWER).raise_for_status().json()
-        feedback = {"prediction_id": prediction["prediction_id"], "label": "setosa"}
+        prediction = http.get(FLOWER, headers=WITH_TOKENS).raise_for_status().json()
+        feedback = {"feedback_token": prediction["feedback_token"], "label": "setosa"}
         wait_for(lambda: http.post("/feedback", json=feedback).status_code == 201, "feedback with the reader's account")
     up = f'up{{job="{platform.release}-mlflow"}} == 1'
     wait_for(lambda: prometheus.query(up), "Prometheus reads MLflow's metrics with the admin's new password", 180)

@@ -12,6 +12,7 @@ from dashboard_queries import Query, queries
 from namespace import wait_for
 from release import Platform
 
+from app.clients.model_api import WITH_TOKENS
 from app.clients.prometheus import PrometheusClient
 from flows.models import iris
 
@@ -46,9 +47,9 @@ def predictions(platform: Platform) -> Iterator[None]:
         with platform.client("api") as api:
             while not stopping.wait(PAUSE):
                 try:
-                    predictions = api.post("/predict", json=rows).raise_for_status().json()
+                    predictions = api.post("/predict", json=rows, headers=WITH_TOKENS).raise_for_status().json()
                     feedback = [
-                        {"prediction_id": prediction["prediction_id"], "label": label}
+                        {"feedback_token": prediction["feedback_token"], "label": label}
                         for prediction, label in zip(predictions, labels, strict=True)
                     ]
                     api.post("/feedback", json=feedback).raise_for_status()

@@ -11,8 +11,9 @@ from fastapi.testclient import TestClient
 
 from app.api.errors import Refusal
 from app.api.feedback_committer import Committer
-from app.api.prediction_id import Signer
+from app.api.feedback_token import FeedbackTokens
 from app.clients.mlflow import MlflowClient
+from app.clients.model_api import WITH_TOKENS
 from app.registry import feedback_store
 from app.registry.feedback_store import read
 from app.runtime.processes import Server
@@ -23,12 +24,19 @@ Follow = Callable[..., TestClient]
 
 
 @pytest.fixture
+def client(client: TestClient) -> TestClient:
+    """All four models, MLflow away; asks for feedback tokens."""
+    return TestClient(client.app, headers=WITH_TOKENS)
+
+
+@pytest.fixture
 def storing(mlflow: MlflowClient, follow: Follow, examples: dict[str, Example], model_name: str) -> Any:
     """An API with iris (by default), diabetes and cars, and its names for them."""
     names = {kind: f"{model_name}-{kind}" for kind in ("iris", "diabetes", "cars")}
     for kind, name in names.items():
         publish(mlflow, name, examples[kind].bundle)
     client = follow(default_model=names["iris"])
+    client.headers.update(WITH_TOKENS)
     wait_until(lambda: len(client.get("/models").json()["models"]) == len(names))
     return client, names
 
@@ -36,7 +44,7 @@ def storing(mlflow: MlflowClient, follow: Follow, examples: dict[str, Example], 
 def test_a_label_is_stored_with_all_that_training_needs(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
     answer = client.get("/predict", params=SETOSA).json()
-    response = client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": "versicolor"})
+    response = client.post("/feedback", json={"feedback_token": answer["feedback_token"], "label": "versicolor"})
     assert response.status_code == 201
     expected = {"model": names["iris"], "version": "1", "prediction": "setosa", "label": "versicolor"}
     assert response.json() == {"stored": True, **expected, "correct": False}
@@ -48,7 +56,7 @@ def test_a_label_is_stored_with_all_that_training_needs(storing: Any, mlflow: Ml
 def test_a_regression_answers_the_error(storing: Any, mlflow: MlflowClient, examples: dict[str, Example]) -> None:
     client, names = storing
     answer = client.post(f"/models/{names['diabetes']}/predict", json=examples["diabetes"].rows(1)[0]).json()
-    stored = client.post("/feedback", json={"prediction_id": answer["prediction_id"], "label": 100}).json()
+    stored = client.post("/feedback", json={"feedback_token": answer["feedback_token"], "label": 100}).json()
     assert stored["absolute_error"] == pytest.approx(abs(answer["prediction"] - 100))
     assert read(mlflow, names["diabetes"])[0]["label"] == 100.0
     assert metric(client, "mlops_feedback_absolute_error_count", model=names["diabetes"]) == 1
@@ -59,10 +67,10 @@ def test_a_regression_answers_the_error(storing: Any, mlflow: MlflowClient, exam
 
 def test_an_array_of_several_models_is_stored(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
-    iris = [a["prediction_id"] for a in client.post("/predict", json=[SETOSA, VIRGINICA]).json()]
+    iris = [a["feedback_token"] for a in client.post("/predict", json=[SETOSA, VIRGINICA]).json()]
     car = client.post(f"/models/{names['cars']}/predict", json={"colour": "red", "doors": 4, "weight": 1}).json()
-    items = [{"prediction_id": token, "label": "setosa"} for token in iris]
-    response = client.post("/feedback", json=[*items, {"prediction_id": car["prediction_id"], "label": True}])
+    items = [{"feedback_token": token, "label": "setosa"} for token in iris]
+    response = client.post("/feedback", json=[*items, {"feedback_token": car["feedback_token"], "label": True}])
     assert [answer.get("correct") for answer in response.json()] == [True, False, car["prediction"] is True]
     assert len(read(mlflow, names["iris"])) == 2
     assert read(mlflow, names["cars"])[0]["label"] is True
@@ -70,9 +78,9 @@ def test_an_array_of_several_models_is_stored(storing: Any, mlflow: MlflowClient
 
 def test_labels_are_counted_once(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
-    token = client.get("/predict", params=SETOSA).json()["prediction_id"]
+    token = client.get("/predict", params=SETOSA).json()["feedback_token"]
     for label in ("setosa", "setosa", "virginica", "virginica"):
-        assert client.post("/feedback", json={"prediction_id": token, "label": label}).status_code == 201
+        assert client.post("/feedback", json={"feedback_token": token, "label": label}).status_code == 201
     assert metric(client, "mlops_feedback_total", model=names["iris"], correct="true") == 1
     assert metric(client, "mlops_feedback_total", model=names["iris"], correct="false") == 1
     (row,) = read(mlflow, names["iris"])
@@ -81,8 +89,8 @@ def test_labels_are_counted_once(storing: Any, mlflow: MlflowClient) -> None:
 
 @pytest.mark.parametrize("label", [5, True, None, "Setosa", "", ["setosa"], {"a": 1}, 1.5, "setosa "])
 def test_a_label_that_is_no_class_is_422(client: TestClient, label: Any) -> None:
-    token = client.get("/predict", params=SETOSA).json()["prediction_id"]
-    response = client.post("/feedback", json={"prediction_id": token, "label": label})
+    token = client.get("/predict", params=SETOSA).json()["feedback_token"]
+    response = client.post("/feedback", json={"feedback_token": token, "label": label})
     assert response.status_code == 422
     (problem,) = response.json()["detail"]
     assert problem["loc"] == ["body", "label"]
@@ -91,41 +99,43 @@ def test_a_label_that_is_no_class_is_422(client: TestClient, label: Any) -> None
 
 @pytest.mark.parametrize("label", ["100", True, None, [1], float("nan"), float("inf"), 1e300, 10**400])
 def test_a_label_that_is_no_number_is_422(client: TestClient, examples: dict[str, Example], label: Any) -> None:
-    token = client.post("/models/diabetes/predict", json=examples["diabetes"].rows(1)[0]).json()["prediction_id"]
-    response = client.post("/feedback", content=json.dumps({"prediction_id": token, "label": label}).encode())
+    token = client.post("/models/diabetes/predict", json=examples["diabetes"].rows(1)[0]).json()["feedback_token"]
+    response = client.post("/feedback", content=json.dumps({"feedback_token": token, "label": label}).encode())
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"] == ["body", "label"]
 
 
 @pytest.mark.parametrize("label", [1, 0, 1.0, "true", None])
 def test_another_label_than_true_or_false_is_422_where_one_was_predicted(client: TestClient, label: Any) -> None:
-    token = client.post("/models/cars/predict", json={"colour": "red", "doors": 4, "weight": 1}).json()["prediction_id"]
-    response = client.post("/feedback", json={"prediction_id": token, "label": label})
+    token = client.post("/models/cars/predict", json={"colour": "red", "doors": 4, "weight": 1}).json()[
+        "feedback_token"
+    ]
+    response = client.post("/feedback", json={"feedback_token": token, "label": label})
     assert response.status_code == 422
     assert "true" in response.json()["detail"][0]["msg"]
 
 
 @pytest.mark.parametrize("token", ["", "x", 5, None, "é", "A" * 200, ["a"]])
 def test_an_id_that_the_api_never_gave_is_422(client: TestClient, token: Any) -> None:
-    response = client.post("/feedback", json={"prediction_id": token, "label": "setosa"})
+    response = client.post("/feedback", json={"feedback_token": token, "label": "setosa"})
     assert response.status_code == 422
-    assert response.json()["detail"][0]["loc"] == ["body", "prediction_id"]
+    assert response.json()["detail"][0]["loc"] == ["body", "feedback_token"]
 
 
 def test_an_id_of_another_key_is_422(client: TestClient) -> None:
-    token = Signer(b"another").make("iris", "1", "classification", SETOSA, "setosa")
-    assert client.post("/feedback", json={"prediction_id": token, "label": "setosa"}).status_code == 422
+    token = FeedbackTokens(b"another").make("id", "iris", "1", "classification", SETOSA, "setosa")
+    assert client.post("/feedback", json={"feedback_token": token, "label": "setosa"}).status_code == 422
 
 
 def test_an_array_is_taken_whole_or_not_at_all(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
-    token = client.get("/predict", params=SETOSA).json()["prediction_id"]
-    good = {"prediction_id": token, "label": "setosa"}
+    token = client.get("/predict", params=SETOSA).json()["feedback_token"]
+    good = {"feedback_token": token, "label": "setosa"}
     bad = [good, {**good, "label": "tulip"}, {"label": "setosa"}, {**good, "more": 1}, 5]
     response = client.post("/feedback", json=bad)
     assert response.status_code == 422
     assert {tuple(item["loc"]) for item in response.json()["detail"]} == {
-        ("body", 1, "label"), ("body", 2, "prediction_id"), ("body", 3, "more"), ("body", 4),
+        ("body", 1, "label"), ("body", 2, "feedback_token"), ("body", 3, "more"), ("body", 4),
     }  # fmt: skip
     assert read(mlflow, names["iris"]) == []
     assert metric(client, "mlops_feedback_total", model=names["iris"], correct="true") == 0
@@ -133,13 +143,13 @@ def test_an_array_is_taken_whole_or_not_at_all(storing: Any, mlflow: MlflowClien
 
 def test_any_replica_takes_an_id_of_a_version_it_never_served(storing: Any, mlflow: MlflowClient) -> None:
     client, names = storing
-    signer = Signer(KEY.encode())
-    old = signer.make(names["iris"], "0", "classification", SETOSA, "setosa")
-    assert client.post("/feedback", json={"prediction_id": old, "label": "setosa"}).json()["version"] == "0"
+    tokens = FeedbackTokens(KEY.encode())
+    old = tokens.make("a", names["iris"], "0", "classification", SETOSA, "setosa")
+    assert client.post("/feedback", json={"feedback_token": old, "label": "setosa"}).json()["version"] == "0"
     assert metric(client, "mlops_feedback_total", model=names["iris"], version="0", correct="true") == 1
-    gone = signer.make(f"{names['iris']}-gone", "7", "classification", {"a": 1}, "tulip")
-    assert client.post("/feedback", json={"prediction_id": gone, "label": "rose"}).status_code == 201
-    assert client.post("/feedback", json={"prediction_id": gone, "label": 5}).status_code == 422
+    gone = tokens.make("b", f"{names['iris']}-gone", "7", "classification", {"a": 1}, "tulip")
+    assert client.post("/feedback", json={"feedback_token": gone, "label": "rose"}).status_code == 201
+    assert client.post("/feedback", json={"feedback_token": gone, "label": 5}).status_code == 422
 
 
 def test_with_mlflow_down_it_is_503_and_later_it_works(
@@ -147,8 +157,9 @@ def test_with_mlflow_down_it_is_503_and_later_it_works(
 ) -> None:
     publish(mlflow, model_name, examples["iris"].bundle)
     client = follow()
-    answer = wait_until(lambda: client.get("/predict", params=SETOSA).json().get("prediction_id"))
-    body = {"prediction_id": answer, "label": "setosa"}
+    client.headers.update(WITH_TOKENS)
+    answer = wait_until(lambda: client.get("/predict", params=SETOSA).json().get("feedback_token"))
+    body = {"feedback_token": answer, "label": "setosa"}
     mlflow_server.stop()
     try:
         response = client.post("/feedback", json=body)
@@ -159,7 +170,7 @@ def test_with_mlflow_down_it_is_503_and_later_it_works(
     finally:
         mlflow_server.start()
     assert client.post("/feedback", json=body).status_code == 201
-    assert [row["id"] for row in read(mlflow, model_name)] == [answer]
+    assert [row["label"] for row in read(mlflow, model_name)] == ["setosa"]
 
 
 def test_with_mlflow_hanging_predictions_go_on_and_feedback_is_503(
@@ -167,13 +178,14 @@ def test_with_mlflow_hanging_predictions_go_on_and_feedback_is_503(
 ) -> None:
     publish(mlflow, model_name, examples["iris"].bundle)
     client = follow(timeout=2)
-    answer = wait_until(lambda: client.get("/predict", params=SETOSA).json().get("prediction_id"))
+    client.headers.update(WITH_TOKENS)
+    answer = wait_until(lambda: client.get("/predict", params=SETOSA).json().get("feedback_token"))
     assert mlflow_server.process
     mlflow_server.process.signal(signal.SIGSTOP)
     try:
         wait_until(lambda: metric(client, "mlops_registry_up") == 0)
         assert client.get("/predict", params=SETOSA).status_code == 200
-        assert client.post("/feedback", json={"prediction_id": answer, "label": "setosa"}).status_code == 503
+        assert client.post("/feedback", json={"feedback_token": answer, "label": "setosa"}).status_code == 503
     finally:
         mlflow_server.process.signal(signal.SIGCONT)
     wait_until(lambda: metric(client, "mlops_registry_up") == 1)

@@ -27,21 +27,21 @@ def test_a_setting_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch, name: 
 
 def test_a_key_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
     settings = ApiSettings(cache_dir=tmp_path / "new")
-    key = settings.signing_key()
+    key = settings.token_key()
     assert len(key) == 64
-    assert ApiSettings(cache_dir=tmp_path / "new").signing_key() == key
+    assert ApiSettings(cache_dir=tmp_path / "new").token_key() == key
     assert stat.S_IMODE((tmp_path / "new" / "feedback.key").stat().st_mode) == 0o600
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["feedback.key"]
 
 
 def test_a_configured_key_is_used_and_not_shown(tmp_path: Path) -> None:
     settings = ApiSettings(cache_dir=tmp_path, feedback_key="secret" * 6 + "\n")
-    assert settings.signing_key() == b"secret" * 6
+    assert settings.token_key() == b"secret" * 6
     assert "secret" not in repr(settings)
 
 
 @pytest.mark.parametrize("key", ["secret", "x" * 31])
 def test_a_short_key_is_refused_with_the_command_that_makes_one(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="at least 32 are needed; `openssl rand -hex 32`") as error:
-        ApiSettings(cache_dir=tmp_path, feedback_key=key).signing_key()
+        ApiSettings(cache_dir=tmp_path, feedback_key=key).token_key()
     assert key not in str(error.value)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from app import contract
 from app.clients.mlflow import MlflowClient
+from app.clients.model_api import WITH_TOKENS
 from app.runtime.waiting import wait_until
 from app.testing.model_api import SETOSA, VIRGINICA, Example, publish
 
@@ -82,11 +83,15 @@ def test_feedback(
     publish(mlflow, model_name, examples[kind].bundle)
     client = follow()
     wait_until(lambda: client.get("/readyz").status_code == 200)
-    answer = client.post("/predict", json=one_row(examples, kind)).json()
-    item = {"prediction_id": answer["prediction_id"], "label": answer["prediction"]}
-    assert_fits(item, contract.FeedbackItem)
+    row = one_row(examples, kind)
+    answer = client.post("/predict", json=row, headers=WITH_TOKENS).json()
+    assert_fits(answer, contract.Prediction)
+    item = {"feedback_token": answer["feedback_token"], "label": answer["prediction"]}
+    assert_fits(item, contract.TokenFeedback)
+    of_row = {"model": model_name, "version": "1", "features": row, "label": answer["prediction"]}
+    assert_fits(of_row, contract.RowFeedback)
     assert_fits(client.post("/feedback", json=item).json(), contract.StoredFeedback)
-    for stored in client.post("/feedback", json=[item, item]).json():
+    for stored in client.post("/feedback", json=[item, of_row, {**of_row, "version": "7"}]).json():
         assert_fits(stored, contract.StoredFeedback)
 
 

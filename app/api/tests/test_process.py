@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.clients.model_api import WITH_TOKENS
 from app.registry.feedback_store import read
 from app.runtime.processes import Server
 from app.runtime.waiting import wait_until
@@ -81,13 +82,13 @@ def test_acknowledged_feedback_survives_a_kill(
     acknowledged: list[str] = []
 
     def send() -> None:
-        with httpx.Client(base_url=server.uri, timeout=30) as client:
+        with httpx.Client(base_url=server.uri, timeout=30, headers=WITH_TOKENS) as client:
             while not killed.is_set():
                 try:
-                    token = client.get("/predict", params=SETOSA).json()["prediction_id"]
-                    body = {"prediction_id": token, "label": "setosa"}
+                    answer = client.get("/predict", params=SETOSA).json()
+                    body = {"feedback_token": answer["feedback_token"], "label": "setosa"}
                     if client.post("/feedback", json=body).status_code == 201:
-                        acknowledged.append(token)
+                        acknowledged.append(answer["prediction_id"])
                 except httpx.TransportError:
                     return
 
@@ -113,13 +114,14 @@ def test_a_termination_answers_what_is_under_way(
     begun = threading.Barrier(9)
 
     def send() -> tuple[str, int]:
-        with httpx.Client(base_url=server.uri, timeout=30) as client:
-            token = client.get("/predict", params=SETOSA).json()["prediction_id"]
+        with httpx.Client(base_url=server.uri, timeout=30, headers=WITH_TOKENS) as client:
+            answer = client.get("/predict", params=SETOSA).json()
+            body = {"feedback_token": answer["feedback_token"], "label": "setosa"}
             begun.wait()
             try:
-                return token, client.post("/feedback", json={"prediction_id": token, "label": "setosa"}).status_code
+                return answer["prediction_id"], client.post("/feedback", json=body).status_code
             except httpx.TransportError:  # came after the end
-                return token, 0
+                return answer["prediction_id"], 0
 
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(send) for _ in range(8)]
@@ -128,7 +130,7 @@ def test_a_termination_answers_what_is_under_way(
         answers = [future.result() for future in futures]
     assert server.process.process.wait(30) in (0, -signal.SIGTERM)
     stored = {row["id"] for row in read(mlflow, model_name)}
-    assert {token for token, status in answers if status == 201} <= stored
+    assert {name for name, status in answers if status == 201} <= stored
     assert {status for _, status in answers} <= {0, 201, 503}
 
 

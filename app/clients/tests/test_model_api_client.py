@@ -15,7 +15,7 @@ from app.api.main import create_app
 from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
 from app.clients.model_api import ModelApiClient
-from app.contract import FeedbackItem
+from app.contract import TokenFeedback
 from app.registry import feedback_store
 from app.runtime.api_keys import new_key
 from app.runtime.waiting import wait_until
@@ -49,8 +49,8 @@ def test_one_row_and_many(api: ModelApiClient, name: str) -> None:
 
 def test_one_label_and_many(api: ModelApiClient, name: str) -> None:
     one, other = api.predict_rows(name, [SETOSA, SETOSA])
-    assert api.feedback(one.prediction_id, "setosa").correct is True
-    items = [FeedbackItem(prediction_id=answer.prediction_id, label="virginica") for answer in (one, other)]
+    assert api.feedback(one.feedback_token or "", "setosa").correct is True
+    items = [TokenFeedback(feedback_token=answer.feedback_token or "", label="virginica") for answer in (one, other)]
     assert [stored.correct for stored in api.feedback_many(items)] == [False, False]
 
 
@@ -82,7 +82,7 @@ def test_a_key_is_sent_with_everything(
     api = guarded(f"{key}\n")  # as a file has it
     wait_until(lambda: name in allowed(api))
     answer = api.predict(name, SETOSA)
-    assert api.feedback(answer.prediction_id, "setosa").correct is True
+    assert api.feedback(answer.feedback_token or "", "setosa").correct is True
     assert [row["client"] for row in feedback_store.read(registry, name)] == ["shop"]
 
 

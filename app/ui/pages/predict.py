@@ -175,7 +175,7 @@ def _feedback(api: ModelApiClient, info: ModelInfo, answer: Answer) -> None:
     label = _ask_for_label(info, f"truth {answer.prediction.prediction_id}")
     if label is not None:
         try:
-            answer.stored, answer.error = api.feedback(answer.prediction.prediction_id, label), None
+            answer.stored, answer.error = api.feedback(answer.prediction.feedback_token or "", label), None
         except ServiceError as error:
             answer.error = error
     if answer.error:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from app.clients.mlflow import MlflowClient
+from app.clients.model_api import WITH_TOKENS
 from app.runtime.waiting import wait_until
 from app.testing.model_api import publish
 from app.testing.pages import open_page, prometheus, ran, read
@@ -25,9 +26,9 @@ def test_traffic_drift_and_accuracy(served: Any) -> None:
     app = open_page("live", name)
     rows = [EVERYTHING_SETOSA] * 400
     url = f"{served.url}/models/{name}/predict"
-    answers = httpx.post(url, json=rows, timeout=30).raise_for_status().json()
+    answers = httpx.post(url, json=rows, headers=WITH_TOKENS, timeout=30).raise_for_status().json()
     labels = ["setosa"] * 3 + ["virginica"]
-    labelled = [{"prediction_id": a["prediction_id"], "label": x} for a, x in zip(answers, labels, strict=False)]
+    labelled = [{"feedback_token": a["feedback_token"], "label": x} for a, x in zip(answers, labels, strict=False)]
     before = counts(served.url, name)
     httpx.post(f"{served.url}/feedback", json=labelled, timeout=30).raise_for_status()
     ran(app)
@@ -67,7 +68,7 @@ def test_a_model_without_requests(served: Any, registry: MlflowClient) -> None:
 def test_a_regression_has_an_error_instead_of_an_accuracy(served: Any) -> None:
     name = served.names["sugar"]
     answer = served.predict("sugar", {"age": 50, "weight": 70.0})
-    body = {"prediction_id": answer["prediction_id"], "label": answer["prediction"] + 12.0}
+    body = {"feedback_token": answer["feedback_token"], "label": answer["prediction"] + 12.0}
     httpx.post(f"{served.url}/feedback", json=body, timeout=30).raise_for_status()
     app = open_page("live", name)
     assert float(metric(app, "Live mean error")) > 0
@@ -148,9 +149,9 @@ def test_with_prometheus(served: Any, tmp_path: Path, monkeypatch: pytest.Monkey
         wait_until(lambda: not open_page("live", name).error)
         scraped(url)
         answers = httpx.post(
-            f"{served.url}/models/{name}/predict", json=[EVERYTHING_SETOSA] * 400, timeout=30
+            f"{served.url}/models/{name}/predict", json=[EVERYTHING_SETOSA] * 400, headers=WITH_TOKENS, timeout=30
         ).raise_for_status()
-        labelled = [{"prediction_id": answers.json()[i]["prediction_id"], "label": "setosa"} for i in range(2)]
+        labelled = [{"feedback_token": answers.json()[i]["feedback_token"], "label": "setosa"} for i in range(2)]
         httpx.post(f"{served.url}/feedback", json=labelled, timeout=30).raise_for_status()
         httpx.post(f"{served.url}/models/{name}/predict", json={"sepal_length": "no number"}, timeout=30)
         app = wait_until(lambda: shows(open_page("live", name), "Of 2 predictions with feedback, 2 were right."))
