@@ -38,6 +38,7 @@ class Batcher:
         self._predict, self._in_thread = predict, in_thread
         self._waiting: deque[_Waiting] = deque()
         self._busy = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # looked up once, as that is a system call
 
     async def predict(self, rows: list[Row], size: int, workers: Workers) -> Predictions:
         """The predictions for rows, which may be predicted with those of other requests.
@@ -51,7 +52,7 @@ class Batcher:
         """
         workers.reserve(size)
         try:
-            loop = asyncio.get_running_loop()
+            loop = self._loop = self._loop or asyncio.get_running_loop()
             done: asyncio.Future[Predictions] = loop.create_future()
             self._waiting.append(_Waiting(rows, size, done))
             if not self._busy:

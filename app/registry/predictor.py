@@ -110,17 +110,22 @@ class OnnxPredictor:
                 name: np.array([row[position] for row in rows], dtype=dtype).reshape(-1, 1)
                 for name, position, dtype in self._columns
             }
-        outputs = self._session.run(self._outputs, feed, options)
-        if len(outputs) == 1:
-            return Predictions(_rounded(outputs[0].ravel()).tolist(), None)
-        return Predictions(outputs[0].tolist(), _rounded(np.column_stack(outputs[1:])).tolist())
+        labels, *columns = self._session.run(self._outputs, feed, options)
+        if not columns:
+            return Predictions(_rounded([labels.ravel()])[0], None)
+        return Predictions(labels.tolist(), [list(row) for row in zip(*_rounded(columns), strict=True)])
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
-    """Numbers of float32 as float64 with seven significant digits; all else as it is."""
-    if values.dtype != np.float32:
-        return values
-    exact = values.astype(np.float64)
+FEW = 30  # values; rounding so many one by one is as fast as by numpy
+
+
+def _rounded(columns: Sequence[np.ndarray]) -> list[list[Any]]:
+    """Columns of values as Python's own: numbers of float32 with seven significant digits, all else as it is."""
+    if columns[0].dtype != np.float32:
+        return [column.tolist() for column in columns]
+    if len(columns) * len(columns[0]) <= FEW:
+        return [[float(f"{value:.7g}") for value in column.tolist()] for column in columns]
+    exact = np.array(columns, dtype=np.float64)
     size = np.abs(exact)
     # Where a power of ten is exact, so are the product and the quotient: the result is what decimal rounding gives.
     usual = (size >= 1e-6) & (size < 1e7)
@@ -129,7 +134,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     rounded = np.rint(exact * scale) / scale
     for index in np.argwhere(~usual & (size > 0)):
         rounded[tuple(index)] = float(f"{exact[tuple(index)]:.7g}")
-    return rounded
+    return rounded.tolist()
 
 
 class SkopsPredictor:
