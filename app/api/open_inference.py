@@ -67,14 +67,14 @@ class Infer(PredictionEndpoint[InferAsked]):
         decoded = decode_request(served, body)
         if decoded is not None:
             return Asked(decoded[0], InferAsked(decoded[1], []))
-        request = _read_request(body)
+        request = read_request(body)
         return Asked(rows_of_tensors(served, request), InferAsked(request.id, request.outputs))
 
     def write(self, served: ServedModel, request: InferAsked, predicted: PredictedRows) -> bytes:
         """As `PredictionEndpoint.write`."""
         outputs = _outputs(served, predicted)
         if request.outputs:
-            outputs = _requested(outputs, request.outputs)
+            outputs = requested_outputs(outputs, request.outputs)
         answer = {
             "model_name": served.name,
             "model_version": served.version,
@@ -85,7 +85,12 @@ class Infer(PredictionEndpoint[InferAsked]):
         return to_json(answer)
 
 
-def _read_request(body: bytes) -> InferRequest:
+def read_request(body: bytes) -> InferRequest:
+    """The request of a body.
+
+    Raises:
+        Invalid: naming the field.
+    """
     try:
         return InferRequest.model_validate_json(body)
     except ValidationError as error:
@@ -116,7 +121,12 @@ def _outputs(served: ServedModel, predicted: PredictedRows) -> list[dict[str, An
     return outputs
 
 
-def _requested(outputs: list[dict[str, Any]], requested: list[RequestedOutput]) -> list[dict[str, Any]]:
+def requested_outputs(outputs: list[dict[str, Any]], requested: list[RequestedOutput]) -> list[dict[str, Any]]:
+    """The outputs that a request names, in its order.
+
+    Raises:
+        Invalid: there is none of a name.
+    """
     by_name = {output["name"]: output for output in outputs}
     for i, output in enumerate(requested):
         if output.name not in by_name:

@@ -57,7 +57,9 @@ class RowDecoder:
         values: Any = GenericAlias(tuple, tuple(types))
         rows = Annotated[list[row], Meta(min_length=1, max_length=MAX_ROWS)]
         many_values = Annotated[list[values], Meta(min_length=1, max_length=MAX_ROWS)]
-        split: Any = msgspec.defstruct("Split", [("columns", list[str]), ("data", many_values)])
+        split: Any = msgspec.defstruct(
+            "Split", [("columns", list[str]), ("data", many_values)], forbid_unknown_fields=True
+        )
         table: Any = msgspec.defstruct(
             "Table",
             [

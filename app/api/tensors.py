@@ -28,7 +28,7 @@ NUMBERS = NUMERIC - {"boolean"}
 MATRIX = ("features", "predict")  # names of the one tensor that holds all features
 
 
-class _Tensor(msgspec.Struct):
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True):  # of what is unknown msgspec would not check the UTF-8
     name: str
     shape: list[int]
     datatype: str
@@ -36,7 +36,7 @@ class _Tensor(msgspec.Struct):
     parameters: dict[str, Any] = {}
 
 
-class _Request(msgspec.Struct):
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
     inputs: list[_Tensor]
     id: Annotated[str, msgspec.Meta(max_length=MAX_ID)] | None = None
     parameters: dict[str, Any] = {}
