@@ -9,8 +9,10 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.errors import Refusal
 
-MAX_BODY = 1024 * 1024
-JSON = [(b"content-type", b"application/json")]
+MAX_BODY = 2**20
+MAX_BINARY_BODY = 2**24
+BINARY = b"inference-header-content-length"  # the header of requests with tensors in binary
+JSON = (b"content-type", b"application/json")
 
 
 def header(scope: Scope, name: bytes) -> bytes:
@@ -25,22 +27,28 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     """The request's body.
 
     Raises:
-        Refusal: 413 as soon as it is, or says it is, over 1 MiB; 400 when the client goes away.
+        Refusal: 413 as soon as it is, or says it is, over 1 MiB (16 MiB where it has binary tensors); 400 when the
+            client goes away.
     """
-    declared = header(scope, b"content-length")
-    if declared and int(declared) > MAX_BODY:  # the server has checked that it is a number
-        raise _too_large()
+    limit, declared = MAX_BODY, 0
+    for key, value in scope["headers"]:
+        if key == b"content-length":
+            declared = int(value)  # the server has checked that it is a number
+        elif key == BINARY:
+            limit = MAX_BINARY_BODY
+    if declared > limit:
+        raise _too_large(limit)
     message = await receive()
     body: bytes = message.get("body", b"")
     more = message.get("more_body", False)
-    if not more and message["type"] == "http.request" and len(body) <= MAX_BODY:
+    if not more and message["type"] == "http.request" and len(body) <= limit:
         return body
     chunks, size = [body], len(body)
     while True:
         if message["type"] == "http.disconnect":
             raise Refusal(400, "the client went away before the body was complete")
-        if size > MAX_BODY:
-            raise _too_large()
+        if size > limit:
+            raise _too_large(limit)
         if not more:
             return b"".join(chunks)
         message = await receive()
@@ -49,15 +57,18 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
         more = message.get("more_body", False)
 
 
-def _too_large() -> Refusal:
-    """What a body over 1 MiB is answered."""
-    return Refusal(413, "the body is over 1 MiB: send fewer rows per request")
+def _too_large(limit: int) -> Refusal:
+    """What a body over the limit is answered."""
+    return Refusal(413, f"the body is over {limit // 2**20} MiB: send fewer rows per request")
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-    """Send the whole answer: status, headers and a body that is JSON already."""
-    fields = [*JSON, (b"content-length", b"%d" % len(body))]
-    if headers:
-        fields += [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()]
+async def send_answer(send: Send, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+    """Send the whole answer: status, headers, and a body that is JSON unless the headers have another content type."""
+    length = (b"content-length", b"%d" % len(body))
+    if not headers:
+        fields = [JSON, length]
+    else:
+        fields = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()]
+        fields += [length] if "Content-Type" in headers else [JSON, length]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from app.api.row_decoder import Row
@@ -34,7 +34,7 @@ class Batcher:
         in_thread: whether it is.
     """
 
-    def __init__(self, predict: Callable[[Sequence[Row], int], Predictions], in_thread: bool) -> None:
+    def __init__(self, predict: Callable[[list[Row], int], Predictions], in_thread: bool) -> None:
         self._predict, self._in_thread = predict, in_thread
         self._waiting: deque[_Waiting] = deque()
         self._busy = False

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
+import numpy as np
 from starlette.types import Receive, Scope
 
 from app.api.asgi import header, read_body
@@ -14,7 +15,7 @@ from app.api.feedback_token import FeedbackTokens
 from app.api.keys import Keys
 from app.api.prediction_id import PredictionIds
 from app.api.router import Answer
-from app.api.row_decoder import Row
+from app.api.row_decoder import Rows
 from app.api.served_model import NoPrediction, ServedModel
 from app.api.served_models import ServedModels
 from app.api.workers import Workers
@@ -30,16 +31,23 @@ Request = TypeVar("Request")
 
 
 class Asked(NamedTuple, Generic[Request]):
-    """What a body asks for. rows: values in the signature's order; request: what else an endpoint has read of it."""
+    """What a body asks for. request: what an endpoint has read of it besides the rows."""
 
-    rows: list[Row]
+    rows: Rows
     request: Request
+
+
+class Reply(NamedTuple):
+    """The body of an answer, and headers where it is no JSON."""
+
+    body: bytes
+    headers: dict[str, str] | None = None
 
 
 class PredictedRows(NamedTuple):
     """The rows of one request with a prediction and an id for each, and a feedback token where these were asked for."""
 
-    rows: list[Row]
+    rows: Rows
     predictions: Predictions
     ids: list[str]
     tokens: list[str] | None
@@ -80,8 +88,8 @@ class PredictionEndpoint(Generic[Request]):
         """
         raise NotImplementedError
 
-    def write(self, served: ServedModel, request: Request, predicted: PredictedRows) -> bytes:
-        """The body of the answer; in a thread where the request's is large.
+    def write(self, served: ServedModel, request: Request, predicted: PredictedRows) -> Reply:
+        """The answer; in a thread where the request's is large.
 
         Raises:
             Refusal: what is wrong with the request.
@@ -101,8 +109,8 @@ class PredictionEndpoint(Generic[Request]):
             served = self.served_model(scope)
             name, version = served.name, served.version
             content = await read_body(scope, receive) if scope["method"] == "POST" else b""
-            body = await self._body(served, scope, content)
-            return Answer(200, body, None, name, version)
+            body, headers = await self._reply(served, scope, content)
+            return Answer(200, body, headers, name, version)
         except Refusal as refusal:
             return Answer(refusal.status, self.refusal_body(refusal), refusal.headers, name, version)
         except Exception as error:  # out of memory, a model that is broken: no fault of the request
@@ -110,14 +118,14 @@ class PredictionEndpoint(Generic[Request]):
             failure = Refusal(500, f"the prediction failed ({type(error).__name__}): see the API's log")
             return Answer(500, self.refusal_body(failure), None, name, version)
 
-    async def _body(self, served: ServedModel, scope: Scope, content: bytes) -> bytes:
+    async def _reply(self, served: ServedModel, scope: Scope, content: bytes) -> Reply:
         size = len(content)
         with_tokens = wants_tokens(scope)
         if size >= INLINE_BYTES:
             return await self.workers.run(size, self._work, served, scope, content, with_tokens)
         asked = self.read(served, scope, content)
         rows = asked.rows
-        if len(rows) > (INLINE_TOKENS if with_tokens else served.inline_rows):
+        if isinstance(rows, np.ndarray) or len(rows) > (INLINE_TOKENS if with_tokens else served.inline_rows):
             return await self.workers.run(size, self._predict, served, asked, size, with_tokens)
         try:
             predictions = await served.batcher.predict(rows, size, self.workers)
@@ -125,25 +133,26 @@ class PredictionEndpoint(Generic[Request]):
             raise no_answer(error) from error
         return self._write(served, asked, predictions, with_tokens)
 
-    def _work(self, served: ServedModel, scope: Scope, content: bytes, with_tokens: bool) -> bytes:
+    def _work(self, served: ServedModel, scope: Scope, content: bytes, with_tokens: bool) -> Reply:
         return self._predict(served, self.read(served, scope, content), len(content), with_tokens)
 
-    def _predict(self, served: ServedModel, asked: Asked[Request], size: int, with_tokens: bool) -> bytes:
+    def _predict(self, served: ServedModel, asked: Asked[Request], size: int, with_tokens: bool) -> Reply:
         try:
             predictions = served.predict_and_count(asked.rows, size)
         except NoPrediction as error:
             raise no_answer(error) from error
         return self._write(served, asked, predictions, with_tokens)
 
-    def _write(self, served: ServedModel, asked: Asked[Request], predictions: Predictions, with_tokens: bool) -> bytes:
+    def _write(self, served: ServedModel, asked: Asked[Request], predictions: Predictions, with_tokens: bool) -> Reply:
         rows = asked.rows
         ids = self.ids.make(served.digest, served.version, len(rows))
         tokens = None
         if with_tokens:
             names, task = served.schema.names, served.bundle.task
+            plain = rows.tolist() if isinstance(rows, np.ndarray) else rows
             tokens = [
                 self.tokens.make(name, served.name, served.version, task, dict(zip(names, row, strict=True)), label)
-                for name, row, label in zip(ids, rows, predictions.labels, strict=True)
+                for name, row, label in zip(ids, plain, predictions.labels, strict=True)
             ]
         return self.write(served, asked.request, PredictedRows(rows, predictions, ids, tokens))
 

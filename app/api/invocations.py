@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from starlette.types import Scope
 
 from app.api.asgi import header
-from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint
+from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint, Reply
 from app.api.errors import Location, invalid
 from app.api.router import Route
 from app.api.row_decoder import Row
@@ -31,7 +31,7 @@ class Invocations(PredictionEndpoint[None]):
             return Asked(rows_of_csv(served, body), None)
         return Asked(served.schema.decoder.table(body) or rows_of_json(served, body), None)
 
-    def write(self, served: ServedModel, request: None, predicted: PredictedRows) -> bytes:
+    def write(self, served: ServedModel, request: None, predicted: PredictedRows) -> Reply:
         """As `PredictionEndpoint.write`."""
         scores = {
             "predictions": predicted.predictions.labels,
@@ -42,7 +42,7 @@ class Invocations(PredictionEndpoint[None]):
         }
         if predicted.tokens:
             scores["feedback_tokens"] = predicted.tokens
-        return to_json(scores)
+        return Reply(to_json(scores))
 
 
 def rows_of_json(served: ServedModel, body: bytes) -> list[Row]:

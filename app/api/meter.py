@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from app.api.row_decoder import Row, Rows
 from app.registry.bundle import Bundle
 from app.registry.reference import bucket_counts
 from app.vocabulary import ColumnReference, Label
 
 # Rows wait to be counted together, which is cheaper by far; when Prometheus asks, or so many wait, they are counted.
 MAX_ROWS_WAITING, MAX_BYTES_WAITING = 1000, 2**20
-
-Rows = Sequence[Sequence[Any]]
 
 
 class Meter:
@@ -39,7 +38,7 @@ class Meter:
             self.references.append(("", bundle.reference.prediction))
         self._counts = [np.zeros(len(reference.shares), dtype=np.int64) for _, reference in self.references]
         self._lock = threading.Lock()
-        self._waiting: list[tuple[Rows, Sequence[Label]]] = []
+        self._waiting: list[tuple[list[Row], Sequence[Label]]] = []
         self._rows = self._bytes = 0
 
     def count(self, rows: Rows, labels: Sequence[Label], size: int = 0) -> None:
@@ -48,6 +47,10 @@ class Meter:
         Args:
             size: bytes of the request bodies that they came in.
         """
+        if isinstance(rows, np.ndarray):  # many, and in columns already
+            with self._lock:
+                self._count_columns([*rows.T, labels])
+            return
         with self._lock:
             self._waiting.append((rows, labels))
             self._rows += len(labels)
@@ -66,9 +69,12 @@ class Meter:
             return
         columns = [*zip(*(row for rows, _ in self._waiting for row in rows), strict=True)]
         columns.append(tuple(label for _, labels in self._waiting for label in labels))
+        self._count_columns(columns)
+        self._waiting, self._rows, self._bytes = [], 0, 0
+
+    def _count_columns(self, columns: Sequence[Sequence[Any] | np.ndarray]) -> None:
         for counts, (_, reference), values in zip(self._counts, self.references, columns, strict=True):
             counts += bucket_counts(reference, values)
-        self._waiting, self._rows, self._bytes = [], 0, 0
 
     def feedback(self, prediction: Any, label: Any, task: str) -> None:
         """Count one stored label of a prediction by this version."""

@@ -12,10 +12,12 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint
+from app.api.asgi import BINARY, header
+from app.api.binary_tensors import encode_answer, read_tensors, split_body, without_data
+from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint, Reply
 from app.api.errors import Invalid, Refusal, field_error, invalid
 from app.api.router import Route
-from app.api.row_schema import json_message
+from app.api.row_schema import json_message, read_json
 from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
 from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
@@ -45,6 +47,13 @@ class InferAsked(NamedTuple):
 
     id: str | None
     outputs: list[RequestedOutput]
+    parameters: dict[str, Any]
+
+    def binary_outputs(self, names: list[str]) -> set[str]:
+        """Which of the outputs to answer in binary."""
+        by_default = self.parameters.get("binary_data_output") is True
+        wanted = {output.name: output.parameters.get("binary_data", by_default) is True for output in self.outputs}
+        return {name for name in names if wanted.get(name, by_default)}
 
 
 class Infer(PredictionEndpoint[InferAsked]):
@@ -64,13 +73,19 @@ class Infer(PredictionEndpoint[InferAsked]):
 
     def read(self, served: ServedModel, scope: Scope, body: bytes) -> Asked[InferAsked]:
         """As `PredictionEndpoint.read`: the body is an `InferRequest`."""
+        length = header(scope, BINARY)
+        if length:
+            content, values = split_body(body, length)
+            request = _request_of(without_data(read_json(content)))
+            rows = rows_of_tensors(served, request, read_tensors(request, values))
+            return Asked(rows, InferAsked(request.id, request.outputs, request.parameters))
         decoded = decode_request(served, body)
         if decoded is not None:
-            return Asked(decoded[0], InferAsked(decoded[1], []))
+            return Asked(decoded[0], InferAsked(decoded[1], [], {}))
         request = read_request(body)
-        return Asked(rows_of_tensors(served, request), InferAsked(request.id, request.outputs))
+        return Asked(rows_of_tensors(served, request), InferAsked(request.id, request.outputs, request.parameters))
 
-    def write(self, served: ServedModel, request: InferAsked, predicted: PredictedRows) -> bytes:
+    def write(self, served: ServedModel, request: InferAsked, predicted: PredictedRows) -> Reply:
         """As `PredictionEndpoint.write`."""
         outputs = _outputs(served, predicted)
         if request.outputs:
@@ -82,7 +97,8 @@ class Infer(PredictionEndpoint[InferAsked]):
             "parameters": {"run_id": served.run_id},
             "outputs": outputs,
         }
-        return to_json(answer)
+        binary = request.binary_outputs([output["name"] for output in outputs])
+        return Reply(*encode_answer(answer, binary)) if binary else Reply(to_json(answer))
 
 
 def read_request(body: bytes) -> InferRequest:
@@ -94,16 +110,28 @@ def read_request(body: bytes) -> InferRequest:
     try:
         return InferRequest.model_validate_json(body)
     except ValidationError as error:
-        raise Invalid(
-            [
-                field_error(
-                    ("body", *item["loc"]),
-                    json_message(item["ctx"]["error"]) if item["type"] == "json_invalid" else item["msg"],
-                    item["type"],
-                )
-                for item in error.errors(include_url=False, include_input=False)
-            ]
-        ) from None
+        raise _invalid_request(error) from None
+
+
+def _request_of(content: Any) -> InferRequest:
+    """The request that was read from JSON already; Invalid as in `read_request`."""
+    try:
+        return InferRequest.model_validate(content)
+    except ValidationError as error:
+        raise _invalid_request(error) from None
+
+
+def _invalid_request(error: ValidationError) -> Invalid:
+    return Invalid(
+        [
+            field_error(
+                ("body", *item["loc"]),
+                json_message(item["ctx"]["error"]) if item["type"] == "json_invalid" else item["msg"],
+                item["type"],
+            )
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+    )
 
 
 def _outputs(served: ServedModel, predicted: PredictedRows) -> list[dict[str, Any]]:
@@ -166,7 +194,7 @@ def infer_refusal_body(refusal: Refusal) -> bytes:
 @router.get("", dependencies=[NEEDS_KEY])
 async def server() -> ServerMetadata:
     """The server's metadata."""
-    return ServerMetadata(name="mlops-model-api", version="1", extensions=[])
+    return ServerMetadata(name="mlops-model-api", version="1", extensions=["binary_tensor_data"])
 
 
 @router.get("/health/live")

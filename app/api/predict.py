@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint
+from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint, Reply
 from app.api.router import Route
 from app.api.served_model import ServedModel
 
@@ -18,9 +18,9 @@ class Predict(PredictionEndpoint[bool]):
             return Asked(*served.schema.from_json(body))
         return Asked([served.schema.from_query(scope["query_string"])], False)
 
-    def write(self, served: ServedModel, request: bool, predicted: PredictedRows) -> bytes:
+    def write(self, served: ServedModel, request: bool, predicted: PredictedRows) -> Reply:
         """As `PredictionEndpoint.write`."""
-        return served.writer.write(predicted.predictions, predicted.ids, predicted.tokens, request)
+        return Reply(served.writer.write(predicted.predictions, predicted.ids, predicted.tokens, request))
 
 
 def routes(endpoint: Predict) -> list[Route]:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.asgi import send_json
+from app.api.asgi import send_answer
 from app.api.errors import Refusal
 from app.api.request_counts import RequestCounts
 
@@ -88,7 +88,7 @@ class Router:
             else:
                 allowed = Refusal(405, "Method Not Allowed", {"Allow": ", ".join(route.methods)})
                 answer = Answer(405, allowed.body(), allowed.headers)
-            await send_json(send, answer.status, answer.body, answer.headers)
+            await send_answer(send, answer.status, answer.body, answer.headers)
         finally:
             key = (method, route.path, answer.model, answer.version)
             self.counts.add(key, answer.status, perf_counter() - started)

@@ -11,6 +11,7 @@ from types import GenericAlias
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import astuple
 
@@ -18,6 +19,7 @@ from app.contract import MAX_ROWS
 from app.vocabulary import INTEGER, Feature
 
 Row = tuple[Any, ...]
+Rows = list[Row] | np.ndarray  # the array: numbers of shape (n_rows, n_features), from tensors in binary
 MAX_TEXT = 100_000  # characters of a value
 # Models compute in float32; a larger number would be infinite for them.
 FLOAT32_MAX = 3.4028234663852886e38

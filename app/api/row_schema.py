@@ -198,6 +198,8 @@ class RowSchema:
             return f"{name} is out of range: send {expected} {'up to' if bound > 0 else 'from'} {bound}"
         if kind == "finite_number":
             return f"{name} should be {expected}, and finite"
+        if kind == "string_too_long":
+            return f"{name} should be text of at most {MAX_TEXT} characters"
         if kind.endswith(("_type", "_parsing")) and expected:
             return f"{name} should be {expected}"
         if kind in ("dict_type", "mapping_type"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ from app.api.meter import Meter
 from app.api.metrics import Metrics
 from app.api.prediction_id import model_digest
 from app.api.prediction_json import PredictionWriter
-from app.api.row_decoder import Row
+from app.api.row_decoder import Rows
 from app.api.row_schema import RowSchema
 from app.registry.bundle import Bundle
 from app.registry.predictor import Predictions, Predictor, load_predictor
@@ -75,7 +74,7 @@ class ServedModel:
         """Whether it predicts classes, and not numbers."""
         return self.bundle.task == "classification"
 
-    def predict(self, rows: Sequence[Row]) -> Predictions:
+    def predict(self, rows: Rows) -> Predictions:
         """Labels or values, and probabilities, of rows in the signature's order.
 
         Raises:
@@ -98,7 +97,7 @@ class ServedModel:
             raise NoPrediction("the prediction is not a finite number; a value is far out of the model's range")
         return Predictions(values, None)
 
-    def predict_and_count(self, rows: Sequence[Row], size: int) -> Predictions:
+    def predict_and_count(self, rows: Rows, size: int) -> Predictions:
         """As `predict`; the rows and their predictions are counted.
 
         Args:

@@ -7,9 +7,11 @@ from collections.abc import Collection
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
+from app.api.binary_tensors import as_array, rows_of_columns
 from app.api.errors import MORE, Invalid, Location, field_error, invalid
-from app.api.row_decoder import Row
+from app.api.row_decoder import Row, Rows
 from app.api.served_model import ServedModel
 from app.contract import MAX_ID, InferRequest, InputTensor
 from app.vocabulary import NUMERIC
@@ -99,18 +101,25 @@ def _check_datatype(tensor: InputTensor, dtypes: set[str], location: Location) -
         raise invalid((*location, "datatype"), message, "datatype")
 
 
-def rows_of_tensors(served: ServedModel, request: InferRequest) -> list[Row]:
+def rows_of_tensors(served: ServedModel, request: InferRequest, arrays: dict[int, np.ndarray] | None = None) -> Rows:
     """The rows of a request's tensors.
+
+    Args:
+        arrays: the values of tensors that came in binary, by their place among the inputs.
+
+    Returns:
+        tuples; or, only where there are such tensors, what `rows_of_columns` makes of them.
 
     Raises:
         Invalid: naming the tensor.
     """
+    arrays = arrays or {}
     features = served.schema.features
     by_name = {tensor.name: (i, tensor) for i, tensor in enumerate(request.inputs)}
     if len(by_name) < len(request.inputs):
         raise invalid(("body", "inputs"), "two inputs have the same name", "duplicate")
     if len(by_name) == 1 and next(iter(by_name)) in MATRIX and next(iter(by_name)) not in features:
-        return _rows_of_matrix(served, request.inputs[0])
+        return _rows_of_matrix(served, request.inputs[0], arrays.get(0))
     extra = [name for name in by_name if name not in features]
     if extra:
         expected = f"either one input {MATRIX[0]!r}, or one for each of: {', '.join(features)}"
@@ -120,12 +129,12 @@ def rows_of_tensors(served: ServedModel, request: InferRequest) -> list[Row]:
     missing = [name for name in features if name not in by_name]
     if missing:
         raise Invalid([field_error(("body", "inputs"), f"the input {name} is missing", "missing") for name in missing])
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[Any] | np.ndarray] = {}
     for name, feature in features.items():
         i, tensor = by_name[name]
         location: Location = ("body", "inputs", i)
         _check_datatype(tensor, {feature.dtype}, location)
-        columns[name] = _flat(tensor.data, (*location, "data"))
+        columns[name] = arrays[i] if i in arrays else _flat(tensor.data, (*location, "data"))
         n = tensor.shape[0]
         if tensor.shape not in ([n], [n, 1]) or n != len(columns[name]):
             message = f"{name} has the shape {tensor.shape} and {len(columns[name])} values: send [n] and n values"
@@ -133,6 +142,9 @@ def rows_of_tensors(served: ServedModel, request: InferRequest) -> list[Row]:
     lengths = {len(column) for column in columns.values()}
     if len(lengths) > 1:
         raise invalid(("body", "inputs"), f"inputs have different lengths: {sorted(lengths)}", "shape")
+    if arrays:
+        places: list[Location] = [("body", "inputs", by_name[name][0], "data") for name in features]
+        return rows_of_columns(served, list(map(as_array, columns.values())), places)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     try:
         return served.schema.from_python(rows, ())
@@ -150,11 +162,12 @@ def _location_in_tensors(loc: list[str | int], positions: dict[str, int]) -> lis
     return ["body", "inputs", *loc]
 
 
-def _rows_of_matrix(served: ServedModel, tensor: InputTensor) -> list[Row]:
+def _rows_of_matrix(served: ServedModel, tensor: InputTensor, array: np.ndarray | None) -> Rows:
     features = served.schema.features
     location: Location = ("body", "inputs", 0)
     _check_datatype(tensor, {feature.dtype for feature in features.values()}, location)
-    data, width = _flat(tensor.data, (*location, "data")), len(features)
+    width = len(features)
+    data = _flat(tensor.data, (*location, "data")) if array is None else array
     n = tensor.shape[0]
     if tensor.shape != [n, width] or math.prod(tensor.shape) != len(data):
         message = (
@@ -162,5 +175,7 @@ def _rows_of_matrix(served: ServedModel, tensor: InputTensor) -> list[Row]:
             f"values, row by row in the order {', '.join(features)}"
         )
         raise invalid((*location, "shape"), message, "shape")
+    if array is not None:
+        return rows_of_columns(served, list(array.reshape(n, width).T), [(*location, "data")] * width)
     rows = [dict(zip(features, data[i : i + width], strict=True)) for i in range(0, len(data), width)]
     return served.schema.from_python(rows, (*location, "data"))

@@ -68,7 +68,7 @@ def bucket_labels(reference: ColumnReference) -> list[str]:
     return [*(f"<= {edge}" for edge in edges), f"> {edges[-1]}" if edges else "all"]
 
 
-def bucket_counts(reference: ColumnReference, values: Sequence[Any]) -> np.ndarray:
+def bucket_counts(reference: ColumnReference, values: Sequence[Any] | np.ndarray) -> np.ndarray:
     """How many values of one column fall into each bucket; text that no bucket has falls into "(other)".
 
     Returns:

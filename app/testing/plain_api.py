@@ -53,7 +53,13 @@ def plain_app(models: ServedModels, predicted: list[tuple[str, list[Row], Predic
         answers = []
         for i, label in enumerate(predictions.labels):
             answer = contract.Prediction(
-                prediction=label, model=name, version=served.version, run_id=served.run_id, prediction_id=""
+                prediction=label,
+                model=name,
+                version=served.version,
+                run_id=served.run_id,
+                prediction_id="",
+                probabilities=None,
+                feedback_token=None,
             )
             if predictions.probabilities:
                 answer.probabilities = dict(zip(classes, predictions.probabilities[i], strict=True))
@@ -71,6 +77,7 @@ def plain_app(models: ServedModels, predicted: list[tuple[str, list[Row], Predic
             version=served.version,
             run_id=served.run_id,
             prediction_ids=[""] * len(rows),
+            feedback_tokens=None,
         )
         return JSONResponse(scores.model_dump(exclude_none=True))
 
@@ -79,6 +86,7 @@ def plain_app(models: ServedModels, predicted: list[tuple[str, list[Row], Predic
         served = models.get(name)
         asked = read_request(await request.body())
         rows = rows_of_tensors(served, asked)
+        assert isinstance(rows, list)  # there are no tensors in binary
         labels, probabilities = predict(served, rows)
         n = len(rows)
         first = ("label", label_datatype(served)) if served.is_classifier else ("value", "FP64")

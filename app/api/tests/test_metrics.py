@@ -134,7 +134,7 @@ def test_only_the_last_versions_are_kept(examples: dict[str, Example]) -> None:
 def test_a_version_that_comes_back_counts_on(examples: dict[str, Example]) -> None:
     metrics, bundle = Metrics(), read_bundle(examples["iris"].bundle)
     meter = metrics.meter("iris", "1", bundle)
-    meter.count([list(SETOSA.values())], ["setosa"])
+    meter.count([tuple(SETOSA.values())], ["setosa"])
     assert metrics.meter("iris", "1", bundle) is meter
     other = read_bundle(examples["slow"].bundle)
     assert metrics.meter("iris", "1", other) is not meter
