@@ -145,7 +145,7 @@ class RowFeedback(BaseModel):
     version: str = Field(pattern=r"^[0-9]{1,10}$")
     features: dict[str, Any]
     label: SkipValidation[Label]
-    prediction_id: str | SkipJsonSchema[None] = Field(None, max_length=40, json_schema_extra=_without_default)
+    prediction_id: str = Field("", max_length=40, json_schema_extra=_without_default)
 
 
 class StoredFeedback(BaseModel):

@@ -154,7 +154,7 @@ class Feedback:
             raise no_answer(error, (*location, "features")) from error
         features = dict(zip(served.schema.names, row, strict=True))
         record = PredictionRecord(
-            item.prediction_id or "", item.model, item.version, served.bundle.task, time.time(), features, prediction
+            item.prediction_id, item.model, item.version, served.bundle.task, time.time(), features, prediction
         )
         label = self._label(record, item.label, (*location, "label"))
         # below the client's own name, so that nobody replaces what another has sent

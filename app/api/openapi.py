@@ -30,7 +30,7 @@ _TOKEN: Json = {
     "in": "header",
     "required": False,
     "description": "true: the answer has a feedback token for each row, which /feedback takes with the true label.",
-    "schema": {"enum": ["true", "false"]},
+    "schema": {"type": "string", "enum": ["true", "false"]},
 }
 _SCHEMAS: Json = models_json_schema(
     [

@@ -205,6 +205,17 @@ def test_an_autoscaled_deployment_has_no_replicas() -> None:
     assert not [title(m) for m in fixed if m["kind"] == "HorizontalPodAutoscaler"]
 
 
+def test_pods_are_added_by_requests_a_second_where_an_adapter_tells_of_them() -> None:
+    def metrics(**values: Any) -> list[Any]:
+        manifests = render_chart({"model-api": {"autoscaling": values}})
+        return named(manifests, "HorizontalPodAutoscaler", "mlops-model-api")["spec"]["metrics"]
+
+    assert [metric["type"] for metric in metrics()] == ["Resource"]
+    cpu, requests = metrics(targetRequestsPerSecond=4000, requestsMetric="rps")
+    assert cpu["resource"]["name"] == "cpu"
+    assert requests["pods"] == {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "4000"}}
+
+
 def test_services_lead_to_a_port_of_a_pod(manifests: list[Manifest]) -> None:
     for service in (m for m in manifests if m["kind"] == "Service"):
         selector = {"matchLabels": service["spec"]["selector"]}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,9 +24,12 @@ Follow = Callable[..., TestClient]
 
 
 @pytest.fixture
-def client(client: TestClient) -> TestClient:
+def client(client: TestClient) -> Iterator[TestClient]:
     """All four models, MLflow away; asks for feedback tokens."""
-    return TestClient(client.app, headers=WITH_TOKENS)
+    client.headers.update(WITH_TOKENS)
+    yield client
+    for name in WITH_TOKENS:
+        del client.headers[name]
 
 
 @pytest.fixture
@@ -251,3 +254,101 @@ def test_what_is_pending_is_stored_when_it_closes(mlflow: MlflowClient, model_na
 
     asyncio.run(close_at_once())
     assert [row["id"] for row in read(mlflow, model_name)] == ["a"]
+
+
+# -- rows without a token --------------------------------------------------------------------------------------------
+
+
+def of_row(model: str, **changes: Any) -> dict[str, Any]:
+    return {"model": model, "version": "1", "features": SETOSA, "label": "setosa", **changes}
+
+
+def test_a_row_is_taken_without_a_token(storing: Any, mlflow: MlflowClient) -> None:
+    client, names = storing
+    response = client.post("/feedback", json=of_row(names["iris"], label="virginica"))
+    assert response.status_code == 201
+    expected = {"model": names["iris"], "version": "1", "prediction": "setosa", "label": "virginica"}
+    assert response.json() == {"stored": True, **expected, "correct": False}
+    (row,) = read(mlflow, names["iris"])
+    assert row.pop("time") > 0
+    assert row.pop("id")
+    assert row == {"features": SETOSA, "client": "", **expected}
+    assert metric(client, "mlops_feedback_total", model=names["iris"], correct="false") == 1
+
+
+def test_of_another_version_the_row_is_stored_and_nothing_is_counted(storing: Any, mlflow: MlflowClient) -> None:
+    client, names = storing
+    response = client.post("/feedback", json=of_row(names["iris"], version="7"))
+    assert response.json() == {"stored": True, "model": names["iris"], "version": "7", "label": "setosa"}
+    (row,) = read(mlflow, names["iris"])
+    assert (row["version"], row["prediction"], row["predicted_by"]) == ("7", "setosa", "1")
+    assert metric(client, "mlops_feedback_total", model=names["iris"], correct="true") == 0
+    assert metric(client, "mlops_feedback_total", model=names["iris"], version="7") is None
+
+
+def test_with_its_prediction_id_a_label_replaces_the_one_before(storing: Any, mlflow: MlflowClient) -> None:
+    client, names = storing
+    answer = client.get("/predict", params=SETOSA).json()
+    named = of_row(names["iris"], prediction_id=answer["prediction_id"])
+    token = {"feedback_token": answer["feedback_token"], "label": "setosa"}
+    for item in (token, named, {**named, "label": "virginica"}, of_row(names["iris"]), of_row(names["iris"])):
+        assert client.post("/feedback", json=item).status_code == 201
+    labels = sorted(row["label"] for row in read(mlflow, names["iris"]))
+    assert labels == ["setosa", "setosa", "setosa", "virginica"], "nobody replaces what came with a token"
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"features": {**SETOSA, "petal_width": "x"}}, ["features", "petal_width"]),
+        ({"features": {"petal_width": 1}}, ["features", "sepal_length"]),
+        ({"features": [5.1, 3.5, 1.4, 0.2]}, ["features"]),
+        ({"features": None}, ["features"]),
+        ({"version": 1}, ["version"]),
+        ({"version": "latest"}, ["version"]),
+        ({"prediction_id": "x" * 41}, ["prediction_id"]),
+        ({"prediction_id": 5}, ["prediction_id"]),
+        ({"label": "tulip"}, ["label"]),
+        ({"label": 5}, ["label"]),
+        ({"more": 1}, ["more"]),
+        ({"feedback_token": "x"}, ["feedback_token"]),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_named(client: TestClient, changes: dict[str, Any], where: list[str]) -> None:
+    response = client.post("/feedback", json=of_row("iris", **changes))
+    assert response.status_code == 422, response.text
+    assert response.json()["detail"][0]["loc"] == ["body", *where]
+
+
+@pytest.mark.parametrize("missing", ["version", "features", "label"])
+def test_what_lacks_is_named(client: TestClient, missing: str) -> None:
+    item = of_row("iris")
+    del item[missing]
+    response = client.post("/feedback", json=[item])
+    assert response.json()["detail"][0]["loc"] == ["body", 0, missing]
+
+
+def test_a_row_of_a_model_that_is_not_served_is_404(client: TestClient) -> None:
+    assert client.post("/feedback", json=of_row("tulips")).status_code == 404
+
+
+def test_an_id_alone_is_refused_with_what_to_send(client: TestClient) -> None:
+    response = client.post("/feedback", json={"prediction_id": "5f1d2.1.x.19ab.1", "label": "setosa"})
+    assert response.status_code == 422
+    messages = [problem["msg"] for problem in response.json()["detail"]]
+    assert any("a prediction_id alone does not tell the row; send the feedback_token" in text for text in messages)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/invocations", "/v2/models/iris/infer"])
+def test_a_header_that_is_neither_true_nor_false_is_400(client: TestClient, path: str) -> None:
+    response = client.post(path, json=SETOSA, headers={"Feedback-Token": "yes"})
+    assert response.status_code == 400
+    assert "send true" in response.json()["detail"]
+
+
+def test_tokens_of_invocations_and_of_many_rows(client: TestClient) -> None:
+    scores = client.post("/invocations", json={"dataframe_records": [SETOSA, VIRGINICA]}).json()
+    assert len(set(scores["feedback_tokens"])) == 2
+    answers = client.post("/predict", json=[SETOSA] * 500).json()
+    assert len({answer["feedback_token"] for answer in answers}) == 500
+    assert "feedback_token" not in client.get("/predict", params=SETOSA, headers={"Feedback-Token": "false"}).json()
