@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import demo, machine, platform, report, scaling, serving, wrk
+from bench import demo, goals, machine, platform, report, scaling, serving, wrk
 from bench.models import iris, mlflow_in
 from bench.targets import ENVIRONMENTS, TARGETS, Target
 
@@ -62,9 +62,13 @@ def _servers(options: argparse.Namespace, folder: Path, results: Path) -> None:
         else:
             plan = serving.QUICK if options.quick else serving.Plan()
             measured = serving.measure(options.only or TARGETS, model, plan, folder, _tell)
-            print(report.table(measured))
-            print(f"\n{report.LEGEND}\n{'; '.join(f'{name}: {value}' for name, value in description.items())}")
+            text = [report.table(measured), report.LEGEND]
+            if reached := goals.goals(measured):
+                text.append(report.markdown([goals.HEAD, *(goal.row() for goal in reached)]))
+            text.append("; ".join(f"{name}: {value}" for name, value in description.items()))
+            print("\n\n".join(text))
             report.write_json(results / "serving.json", report.as_json(measured, plan, description))
+            (results / "serving.md").write_text("\n\n".join(["# The API beside other servers", *text]) + "\n")
             report.chart(measured, description, results / "serving.png")
 
 

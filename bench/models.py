@@ -71,7 +71,11 @@ def mlflow_in(folder: Path) -> Iterator[str]:
 
 
 def put_into_production(model: Model, name: str) -> ModelVersion:
-    """Fit a model, and bring it into production under this name."""
+    """Fit a model, and bring it into production under this name.
+
+    Raises:
+        SystemExit: the gate refused it, or ONNX cannot express it.
+    """
     rows = dataset.validate(model, model.load())
     train, held_out = dataset.split(model, rows)
     estimator = model.estimator(42).fit(train.drop(columns=model.target), train[model.target])
@@ -81,6 +85,8 @@ def put_into_production(model: Model, name: str) -> ModelVersion:
         decision = promote(registry, name, definition=model.definition, who="bench")
     if decision.outcome != "promoted":
         raise SystemExit(f"{name} was not promoted: {decision.check}: {decision.reason}")
+    if version.tags["serving"] != "onnx":
+        raise SystemExit(f"{name} would be served by scikit-learn: {version.tags['serving_reason']}")
     return version
 
 
@@ -124,7 +130,8 @@ def synthetic(features: int, trees: int) -> Model:
         values, classes = make_classification(
             ROWS, features, n_informative=min(features, 8), n_redundant=0, n_repeated=0, random_state=0
         )
-        frame = pd.DataFrame(np.round(values, 3), columns=[f"feature_{i}" for i in range(features)])
+        values = np.round(values * 64) / 64  # exact as float32, too, or ONNX would decide some rows otherwise
+        frame = pd.DataFrame(values, columns=[f"feature_{i}" for i in range(features)])
         return frame.assign(target=np.where(classes, "yes", "no"))
 
     def estimator(seed: int) -> Any:

@@ -110,13 +110,8 @@ def _rate(rate: float) -> str:
 
 
 def _ms(milliseconds: float) -> str:
-    return (
-        f"{milliseconds:.0f}"
-        if milliseconds >= 100
-        else f"{milliseconds:.2g}"
-        if milliseconds < 10
-        else f"{milliseconds:.1f}"
-    )
+    digits = 0 if milliseconds >= 100 else 1 if milliseconds >= 1 else 2
+    return f"{milliseconds:.{digits}f}"
 
 
 def _ratio(ratio: float) -> str:

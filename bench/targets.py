@@ -215,8 +215,9 @@ TARGETS = (
         "mlserver-onnx",
         "MLServer with onnxruntime",
         ("mlserver", "onnxruntime"),
-        # what is fastest on one core: no process of its own for the model, no line per request
-        mlserver("mlserver_onnx.OnnxModel", _onnx, parallel_workers=0, debug=False),
+        # what is fastest on one core: no process of its own for the model, no line per request, no compression, which
+        # nobody asks for; its batching (max_batch_size, max_batch_time) was tried and makes it no faster
+        mlserver("mlserver_onnx.OnnxModel", _onnx, parallel_workers=0, debug=False, gzip_enabled=False),
         INFER,
         open_inference("FP32"),
         peer="mlserver",
