@@ -65,6 +65,8 @@ def _servers(options: argparse.Namespace, folder: Path, results: Path) -> None:
             text = [report.table(measured), report.LEGEND]
             if reached := goals.goals(measured):
                 text.append(report.markdown([goals.HEAD, *(goal.row() for goal in reached)]))
+            if noise := report.noise(measured):
+                text.append(noise)
             text.append("; ".join(f"{name}: {value}" for name, value in description.items()))
             print("\n\n".join(text))
             report.write_json(results / "serving.json", report.as_json(measured, plan, description))

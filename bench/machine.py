@@ -9,6 +9,8 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 SERVER_CORE, CLIENT_CORE = 0, 1
 
@@ -24,6 +26,12 @@ def describe() -> dict[str, str]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "load average": ", ".join(f"{load:.1f}" for load in os.getloadavg()),
     }
+
+
+def busy() -> float:
+    """The share of the busier of both cores that is in use for half a second, 0 to 1; with what a hypervisor takes."""
+    percent = psutil.cpu_percent(interval=0.5, percpu=True)
+    return max(percent[SERVER_CORE], percent[CLIENT_CORE]) / 100
 
 
 def check_cores() -> None:

@@ -13,6 +13,7 @@ from bench.load import Load
 from bench.serving import CASES, Case, Plan, Result, Round
 from bench.targets import OURS
 
+QUIET = 0.1  # share of the cores that others may use
 CHARTED = (Case(1, 16), Case(100, 16))
 
 
@@ -38,6 +39,7 @@ def medians(result: Result) -> Round:
         memory=median(measured.memory for measured in rounds),
         loads={case: _median([measured.loads[case] for measured in rounds]) for case in CASES},
         at_rate=_median(at_rate) if at_rate else None,
+        others=median(measured.others for measured in rounds),
     )
 
 
@@ -49,6 +51,16 @@ def _median(loads: Sequence[Load]) -> Load:
     )
     rate, p50, p99 = (median(map(figure, loads)) for figure in figures)
     return Load(rate, p50, p99, sum(load.failed for load in loads))
+
+
+def noise(results: Sequence[Result]) -> str:
+    """That others used the cores, where they did; else ""."""
+    shares = [measured.others for result in results for measured in result.rounds]
+    if not shares or median(shares) <= QUIET:
+        return ""
+    return (
+        f"Others used {median(shares):.0%} of the cores, up to {max(shares):.0%}: these figures are not to be quoted."
+    )
 
 
 def ratios(results: Sequence[Result]) -> dict[str, dict[Case, float]]:
@@ -126,7 +138,11 @@ def _in_brackets(text: str) -> str:
 
 
 def as_json(results: Sequence[Result], plan: Plan, machine: dict[str, str]) -> dict[str, Any]:
-    """Everything: the medians, and each round. Rates in requests/s, latencies in ms, memory in MB, start in s."""
+    """Everything: the medians, and each round.
+
+    Rates are in requests/s, latencies in ms, memory in MB, start in s; others: the share of the cores that others used just
+    before a round.
+    """
     to_each = ratios(results)
     return {
         "machine": machine,
@@ -150,6 +166,7 @@ def _round(measured: Round) -> dict[str, Any]:
         "start": round(measured.start, 3),
         "memory": round(measured.memory, 1),
         "loads": {str(case): _load(load) for case, load in measured.loads.items()},
+        "others": round(measured.others, 3),
         "at 1,000/s": _load(measured.at_rate) if measured.at_rate else None,
     }
 

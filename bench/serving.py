@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.runtime.processes import free_port
-from bench import wrk
+from bench import machine, wrk
 from bench.load import Load, Request, load_at_rate
 from bench.models import Iris
 from bench.servers import NotMeasured, Server
@@ -52,12 +52,14 @@ class Round:
     start: seconds from the start of its process to its first prediction.
     memory: of all of its processes after the load, in MB.
     loads: as fast as it can; at_rate: 1,000 requests a second.
+    others: the share of the cores that others used just before, 0 to 1.
     """
 
     start: float
     memory: float
     loads: dict[Case, Load]
     at_rate: Load | None
+    others: float = 0.0
 
 
 @dataclass
@@ -143,6 +145,7 @@ def requests(target: Target, iris: Iris, rows: int) -> list[Request]:
 
 
 def _one_round(target: Target, iris: Iris, plan: Plan, folder: Path) -> Round:
+    others = machine.busy()
     server, seconds = start(target, iris, folder)
     try:
         bodies = {rows: requests(target, iris, rows) for rows in {case.rows for case in CASES}}
@@ -157,7 +160,7 @@ def _one_round(target: Target, iris: Iris, plan: Plan, folder: Path) -> Round:
                 raise NotMeasured(f"{case}: no answer in {plan.seconds} s")
         server.answer(bodies[1][0], FIRST_FLOWER)
         at_rate = load_at_rate(server.base, bodies[1], RATE, plan.seconds) if target.has_rate else None
-        return Round(seconds, server.memory(), loads, at_rate)
+        return Round(seconds, server.memory(), loads, at_rate, others)
     finally:
         server.stop()
 

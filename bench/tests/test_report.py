@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_the_table_has_medians_ratios_and_reasons(results: list[Result]) -> None
 
 def test_without_the_api_there_are_no_ratios(results: list[Result]) -> None:
     assert "×" not in report.table(results[1:])
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"), [((0.0, 0.1, 0.9), ""), ((0.2, 0.3, 0.4), "Others used 30% of the cores, up to 40%")]
+)
+def test_a_machine_that_others_used_is_told(shares: tuple[float, ...], told: str) -> None:
+    rounds = [replace(measured(5000), others=share) for share in shares]
+    assert report.noise([Result(BY_NAME[OURS], rounds)]).partition(":")[0] == told
 
 
 def test_the_json_has_every_round(results: list[Result], tmp_path: Path) -> None:
