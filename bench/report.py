@@ -140,8 +140,8 @@ def _in_brackets(text: str) -> str:
 def as_json(results: Sequence[Result], plan: Plan, machine: dict[str, str]) -> dict[str, Any]:
     """Everything: the medians, and each round.
 
-    Rates are in requests/s, latencies in ms, memory in MB, start in s; others: the share of the cores that others used just
-    before a round.
+    Rates are in requests/s, latencies in ms, memory in MB, start in s; others is the share of the cores that
+    others used just before a round.
     """
     to_each = ratios(results)
     return {
