@@ -10,14 +10,34 @@ from pathlib import Path
 from images.build import ROOT
 
 
-def program(name: str) -> Path:
-    """The program of that name, in an environment of requirements/<name>.txt, which is made where it is not there."""
-    lock = ROOT / "requirements" / f"{name}.txt"
-    folder = ROOT / ".tools" / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+def programs(lock: Path, where: Path = ROOT / ".tools") -> Path:
+    """The folder of the programs (python among them) of an environment of a lock, made where it is not there.
+
+    Args:
+        where: the folder of all environments.
+
+    Raises:
+        RuntimeError: what uv says where it cannot be installed.
+    """
+    folder = where / f"{lock.stem}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     if not (folder / "complete").exists():
         uv = Path(sys.executable).with_name("uv")
-        subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True)
-        install = ["pip", "sync", "-q", "--require-hashes", "--python"]
-        subprocess.run([uv, *install, folder / "bin" / "python", lock], check=True)
+        _run([uv, "venv", "-q", "--clear", "--python", sys.executable, folder])
+        _run([uv, "pip", "sync", "-q", "--require-hashes", "--python", folder / "bin" / "python", lock])
         (folder / "complete").touch()
-    return folder / "bin" / name
+    return folder / "bin"
+
+
+def program(name: str) -> Path:
+    """The program of that name, in an environment of requirements/<name>.txt, which is made where it is not there.
+
+    Raises:
+        RuntimeError: what uv says where it cannot be installed.
+    """
+    return programs(ROOT / "requirements" / f"{name}.txt") / name
+
+
+def _run(command: list[str | Path]) -> None:
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if result.returncode:
+        raise RuntimeError(result.stderr.strip() or f"{command[0]} ended with {result.returncode}")

@@ -62,7 +62,8 @@ def in_use() -> list[tuple[str, str, str]]:
     pins += [("images.toml", "debian", image.suite) for image in images.load().values() if image.suite]
     locked = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE))
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    wanted = [entry for group in groups.values() for entry in group if isinstance(entry, str)]
+    ours = {name: group for name, group in groups.items() if not name.startswith("bench-")}  # the API's peers are not
+    wanted = [entry for group in ours.values() for entry in group if isinstance(entry, str)]
     held = {re.split(r"\W*[\[=<]", entry)[0] for entry in wanted if re.search(r"==|<", entry)}
     pins += [("requirements/dev.txt", name, locked[name]) for name in held]
     return sorted({(where, name, plain(version)) for where, name, version in pins})
