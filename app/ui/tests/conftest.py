@@ -18,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.clients.model_api import WITH_TOKENS
 from app.runtime.processes import Server, free_port
 from app.runtime.waiting import wait_until
 from app.testing.api_server import api_server
@@ -35,8 +36,9 @@ class Served:
     examples: dict[str, Example]
 
     def predict(self, kind: str, row: dict[str, Any]) -> dict[str, Any]:
-        """The API's answer for one row of the model of this kind."""
-        answer = httpx.post(f"{self.url}/models/{self.names[kind]}/predict", json=row, timeout=30)
+        """The API's answer for one row of the model of this kind, with a feedback token."""
+        url = f"{self.url}/models/{self.names[kind]}/predict"
+        answer = httpx.post(url, json=row, headers=WITH_TOKENS, timeout=30)
         return answer.raise_for_status().json()
 
 
