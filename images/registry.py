@@ -6,9 +6,11 @@ does not have an image, the one that the name says. So only layers that changed 
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ CLUSTER = "mlops"
 NAME = "mlops-registry"  # of the container, which is its address in the network, and of the volume with its content
 PORT = 5001
 ADDRESS = f"localhost:{PORT}"
+STARTS_IN = 30.0  # seconds
 IMAGE = "docker.io/library/registry:3.1.2"
 NETWORK = "kind"
 FOR_PEOPLE = f"""\
@@ -80,18 +83,29 @@ def answers() -> bool:
     try:
         with urllib.request.urlopen(f"http://{ADDRESS}/v2/", timeout=5) as answer:
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 
 def start() -> None:
-    """Start the registry. Its content is in a volume, so that a cluster made anew needs no second push."""
+    """Start the registry, and wait until it answers: the engine's proxy takes connections earlier, and ends them.
+
+    Its content is in a volume, so that a cluster made anew needs no second push.
+
+    Raises:
+        Failure: it does not answer within half a minute.
+    """
     if state():
         run(["docker", "start", NAME])
-        return
-    options = ["-d", "--restart=always", "--name", NAME, "-p", f"127.0.0.1:{PORT}:5000"]
-    settings = ["-v", f"{NAME}:/var/lib/registry", "-e", "OTEL_TRACES_EXPORTER=none"]
-    run(["docker", "run", *options, *settings, IMAGE])
+    else:
+        options = ["-d", "--restart=always", "--name", NAME, "-p", f"127.0.0.1:{PORT}:5000"]
+        settings = ["-v", f"{NAME}:/var/lib/registry", "-e", "OTEL_TRACES_EXPORTER=none"]
+        run(["docker", "run", *options, *settings, IMAGE])
+    until = time.monotonic() + STARTS_IN
+    while not answers():
+        if time.monotonic() > until:
+            raise Failure(f"the registry {NAME} does not answer at {ADDRESS}: `docker logs {NAME}` says why")
+        time.sleep(0.1)
 
 
 def connect() -> None:
