@@ -11,7 +11,8 @@ from app.api.errors import Refusal
 
 MAX_BODY = 2**20
 MAX_BINARY_BODY = 2**24
-BINARY = b"inference-header-content-length"  # the header of requests with tensors in binary
+LENGTH_HEADER = "Inference-Header-Content-Length"  # of requests and answers with tensors in binary
+BINARY = LENGTH_HEADER.lower().encode()
 JSON = (b"content-type", b"application/json")
 
 

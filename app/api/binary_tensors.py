@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
+from app.api.asgi import LENGTH_HEADER
 from app.api.errors import Location, Refusal, invalid
 from app.api.row_decoder import FLOAT32_MAX, MAX_TEXT, RANGES, Rows
 from app.api.served_model import ServedModel
 from app.contract import InferRequest, InputTensor
 from app.vocabulary import INTEGER, Feature
 
-LENGTH_HEADER = "Inference-Header-Content-Length"
-MAX_ROWS = 100_000  # of one request
+MAX_BINARY_ROWS = 100_000  # of one request
 DTYPES = {
     "BOOL": "?", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "UINT8": "u1", "UINT16": "<u2",
     "UINT32": "<u4", "UINT64": "<u8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
@@ -132,8 +132,8 @@ def rows_of_columns(served: ServedModel, columns: list[np.ndarray], places: list
         Invalid: naming the first value that the feature cannot have.
     """
     n = len(columns[0])
-    if not 1 <= n <= MAX_ROWS:
-        raise invalid(("body", "inputs"), f"send 1 to {MAX_ROWS} rows, not {n}", "length")
+    if not 1 <= n <= MAX_BINARY_ROWS:
+        raise invalid(("body", "inputs"), f"send 1 to {MAX_BINARY_ROWS} rows, not {n}", "length")
     features = served.bundle.features
     for feature, column, place in zip(features, columns, places, strict=True):
         wrong = np.flatnonzero(~_fits(feature, column))

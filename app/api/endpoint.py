@@ -45,9 +45,8 @@ class Reply(NamedTuple):
 
 
 class PredictedRows(NamedTuple):
-    """The rows of one request with a prediction and an id for each, and a feedback token where these were asked for."""
+    """The predictions of one request, an id for each row, and a feedback token where these were asked for."""
 
-    rows: Rows
     predictions: Predictions
     ids: list[str]
     tokens: list[str] | None
@@ -148,13 +147,13 @@ class PredictionEndpoint(Generic[Request]):
         ids = self.ids.make(served.digest, served.version, len(rows))
         tokens = None
         if with_tokens:
-            names, task = served.schema.names, served.bundle.task
+            names, task = served.schema.features, served.bundle.task
             plain = rows.tolist() if isinstance(rows, np.ndarray) else rows
             tokens = [
                 self.tokens.make(name, served.name, served.version, task, dict(zip(names, row, strict=True)), label)
                 for name, row, label in zip(ids, plain, predictions.labels, strict=True)
             ]
-        return self.write(served, asked.request, PredictedRows(rows, predictions, ids, tokens))
+        return self.write(served, asked.request, PredictedRows(predictions, ids, tokens))
 
 
 def wants_tokens(scope: Scope) -> bool:

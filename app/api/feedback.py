@@ -152,7 +152,7 @@ class Feedback:
             (prediction,) = served.predict([row]).labels
         except NoPrediction as error:
             raise no_answer(error, (*location, "features")) from error
-        features = dict(zip(served.schema.names, row, strict=True))
+        features = dict(zip(served.schema.features, row, strict=True))
         record = PredictionRecord(
             item.prediction_id, item.model, item.version, served.bundle.task, time.time(), features, prediction
         )

@@ -21,7 +21,7 @@ from app.api.row_schema import json_message, read_json
 from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
 from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
-from app.api.tensors import DATATYPES, MATRIX, decode_request, rows_of_tensors
+from app.api.tensors import DATATYPES, MATRIX, NUMBERS, decode_request, rows_of_tensors
 from app.contract import (
     InferRefused,
     InferRequest,
@@ -33,7 +33,7 @@ from app.contract import (
     ServerReady,
     TensorMetadata,
 )
-from app.vocabulary import INTEGER, NUMERIC
+from app.vocabulary import INTEGER
 
 router = APIRouter(prefix="/v2", tags=["v2"])
 REFUSED: dict[int | str, dict[str, Any]] = {
@@ -228,7 +228,7 @@ async def metadata(shared: Shared, name: str, version: str | None = None) -> Mod
 
 def _input_metadata(served: ServedModel) -> list[TensorMetadata]:
     features = served.bundle.features
-    if all(feature.dtype in NUMERIC - {"boolean"} for feature in features):
+    if all(feature.dtype in NUMBERS for feature in features):
         datatype = "INT64" if all(feature.dtype in INTEGER for feature in features) else "FP64"
         return [TensorMetadata(name=MATRIX[0], datatype=datatype, shape=[-1, len(features)])]
     return [TensorMetadata(name=f.name, datatype=DATATYPES[f.dtype], shape=[-1]) for f in features]

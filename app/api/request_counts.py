@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import NamedTuple
 
 # upper edges in seconds
 DURATION_BUCKETS = (
@@ -14,17 +13,9 @@ DURATION_BUCKETS = (
 FORGOTTEN = "\0"  # the model of requests to versions that are forgotten: no model has this name
 
 
-class Key(NamedTuple):
-    """What requests are told apart by.
-
-    handler: the route's path, such as "/models/{name}/predict".
-    model, version: what answered; "" where no version in service did, or none was asked for.
-    """
-
-    method: str
-    handler: str
-    model: str
-    version: str
+# What requests are told apart by: method, handler (the route's path, such as "/models/{name}/predict"), and model and
+# version that answered, "" where no version in service did, or none was asked for.
+Key = tuple[str, str, str, str]
 
 
 class Counts:
@@ -53,10 +44,10 @@ class RequestCounts:
 
     def __init__(self) -> None:
         self.predicting: set[str] = set()
-        self._counts: dict[tuple[str, str, str, str], Counts] = {}
+        self._counts: dict[Key, Counts] = {}
 
-    def add(self, key: tuple[str, str, str, str], status: int, seconds: float) -> None:
-        """Count one answered request. key: a `Key`, or a tuple like it, which is made faster; seconds: its duration."""
+    def add(self, key: Key, status: int, seconds: float) -> None:
+        """Count one answered request. seconds: its duration."""
         counts = self._counts.get(key)
         if counts is None:
             counts = self._counts[key] = Counts()
@@ -67,7 +58,7 @@ class RequestCounts:
     def forget(self, model: str, version: str) -> None:
         """Of this version's requests keep the handlers only."""
         for key in [key for key in list(self._counts) if key[2:] == (model, version)]:
-            self._counts.setdefault(Key(*key[:2], FORGOTTEN, ""), Counts()).merge(self._counts.pop(key))
+            self._counts.setdefault((*key[:2], FORGOTTEN, ""), Counts()).merge(self._counts.pop(key))
 
     def by_handler(self) -> dict[tuple[str, str], Counts]:
         """All requests, by method and handler."""

@@ -26,6 +26,9 @@ FLOAT32_MAX = 3.4028234663852886e38
 RANGES = {"long": (-(2**63), 2**63 - 1), "integer": (-(2**31), 2**31 - 1)}
 
 
+NOT_TAKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what decoders raise
+
+
 def _type_of(feature: Feature) -> Any:
     if feature.dtype in INTEGER:
         low, high = RANGES[feature.dtype]
@@ -83,21 +86,21 @@ class RowDecoder:
         """The values of an object."""
         try:
             return astuple(self._row(body))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_TAKEN:
             return None
 
     def rows(self, body: bytes) -> list[Row] | None:
         """The values of an array of objects."""
         try:
             return list(map(astuple, self._rows(body)))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_TAKEN:
             return None
 
     def table(self, body: bytes) -> list[Row] | None:
         """The rows of one of MLflow's JSON formats, with all columns in the signature's order."""
         try:
             table = self._table(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_TAKEN:
             return None
         formats = (table.dataframe_split, table.dataframe_records, table.instances, table.inputs)
         if sum(value is not UNSET for value in formats) != 1:
@@ -114,7 +117,7 @@ class RowDecoder:
             return None
         try:
             flat = self._flat(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_TAKEN:
             return None
         width = len(self.features)
         if not 1 <= rows <= MAX_ROWS or len(flat) != rows * width:
@@ -125,7 +128,7 @@ class RowDecoder:
         """The rows of flat arrays, one for each feature in the signature's order."""
         try:
             columns = [decode(column) for decode, column in zip(self._columns, data, strict=True)]
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_TAKEN:
             return None
         if not 1 <= rows <= MAX_ROWS or any(len(column) != rows for column in columns):
             return None

@@ -62,7 +62,6 @@ class RowSchema:
     def __init__(self, model: str, features: Sequence[Feature]) -> None:
         self.model = model
         self.features = {feature.name: feature for feature in features}
-        self.names = [feature.name for feature in features]
         self.decoder = RowDecoder(features)
         strict, lax = _row_type(model, features, True), _row_type(model, features, False)
         many: Any = Annotated[list[strict], Field(min_length=1, max_length=MAX_ROWS)]  # type: ignore[valid-type]

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.api.binary_tensors import as_array, rows_of_columns
 from app.api.errors import MORE, Invalid, Location, field_error, invalid
-from app.api.row_decoder import Row, Rows
+from app.api.row_decoder import NOT_TAKEN, Row, Rows
 from app.api.served_model import ServedModel
 from app.contract import MAX_ID, InferRequest, InputTensor
 from app.vocabulary import NUMERIC
@@ -52,7 +52,7 @@ def decode_request(served: ServedModel, body: bytes) -> tuple[list[Row], str | N
     """The rows and the id of a request in its usual form; None for any other, which `rows_of_tensors` reads."""
     try:
         request = _decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_TAKEN:
         return None
     features, decoder, inputs = served.schema.features, served.schema.decoder, request.inputs
     if request.outputs or not inputs or len(inputs) > len(features):

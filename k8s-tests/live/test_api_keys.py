@@ -24,10 +24,15 @@ def keys(command: str, *words: str) -> str:
     return run([sys.executable, "-m", "app.cli", "keys", command, CLIENT, *words, "--context", CONTEXT]).strip()
 
 
-def label(api: httpx.Client) -> dict[str, Any]:
-    """A right label for a new prediction."""
-    answer = api.get(FLOWER, headers=WITH_TOKENS).raise_for_status().json()
-    return {"feedback_token": answer["feedback_token"], "label": answer["prediction"]}
+def predict(api: httpx.Client) -> dict[str, Any]:
+    """A new prediction, with a feedback token."""
+    return api.get(FLOWER, headers=WITH_TOKENS).raise_for_status().json()
+
+
+def label(api: httpx.Client, prediction: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A right label for a prediction, by default a new one."""
+    prediction = prediction or predict(api)
+    return {"feedback_token": prediction["feedback_token"], "label": prediction["prediction"]}
 
 
 def statuses(api: httpx.Client, key: str) -> set[int]:
@@ -51,12 +56,14 @@ def test_a_client_comes_and_goes_without_a_restart(platform: Platform) -> None:
     with platform.client("api", account=False) as api:
         try:
             wait_for(lambda: statuses(api, key) == {201}, f"all pods know the client {CLIENT}", FOLLOWS)
-            sent = label(api)
+            prediction = predict(api)
+            sent = label(api, prediction)
             answer = api.post("/feedback", json=sent, headers={"Authorization": f"Bearer {key}"})
             assert answer.status_code == 201, answer.text
             with registry_of(platform) as registry:
                 stored = feedback_store.read(registry, "iris")
-            assert CLIENT in {row["client"] for row in stored}
+            (row,) = [row for row in stored if row["id"] == prediction["prediction_id"]]
+            assert row["client"] == CLIENT
         finally:
             keys("revoke")
         wait_for(lambda: statuses(api, key) == {401}, f"no pod knows the client {CLIENT}", FOLLOWS)

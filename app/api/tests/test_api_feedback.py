@@ -173,7 +173,7 @@ def test_with_mlflow_down_it_is_503_and_later_it_works(
     finally:
         mlflow_server.start()
     assert client.post("/feedback", json=body).status_code == 201
-    assert [row["label"] for row in read(mlflow, model_name)] == ["setosa"]
+    assert [row["id"] for row in read(mlflow, model_name)] == [FeedbackTokens(KEY.encode()).open(answer).prediction_id]
 
 
 def test_with_mlflow_hanging_predictions_go_on_and_feedback_is_503(

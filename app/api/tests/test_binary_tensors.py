@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.asgi import MAX_BINARY_BODY
-from app.api.binary_tensors import DTYPES, LENGTH_HEADER, MAX_ROWS
+from app.api.asgi import LENGTH_HEADER, MAX_BINARY_BODY
+from app.api.binary_tensors import DTYPES, MAX_BINARY_ROWS
 from app.testing.model_api import SETOSA, VIRGINICA, Example, metric
 
 PATH = "/v2/models/iris/infer"
@@ -99,11 +99,11 @@ def test_a_regression_in_binary(client: TestClient, examples: dict[str, Example]
 
 def test_more_rows_than_json_may_have(client: TestClient) -> None:
     before = metric(client, "mlops_predictions_total", model="iris", label="setosa") or 0
-    rows = np.tile(ROWS[:1], (MAX_ROWS, 1))
+    rows = np.tile(ROWS[:1], (MAX_BINARY_ROWS, 1))
     content, binary = matrix(rows, outputs=[{"name": "label"}])
-    assert labels(post(client, PATH, content, binary)) == ["setosa"] * MAX_ROWS
-    assert metric(client, "mlops_predictions_total", model="iris", label="setosa") == before + MAX_ROWS
-    content, binary = matrix(np.tile(ROWS[:1], (MAX_ROWS + 1, 1)))
+    assert labels(post(client, PATH, content, binary)) == ["setosa"] * MAX_BINARY_ROWS
+    assert metric(client, "mlops_predictions_total", model="iris", label="setosa") == before + MAX_BINARY_ROWS
+    content, binary = matrix(np.tile(ROWS[:1], (MAX_BINARY_ROWS + 1, 1)))
     assert post(client, PATH, content, binary).status_code == 422
 
 

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from app import contract
 from app.api import keys as keys_module
+from app.api.feedback_token import FeedbackTokens
 from app.api.keys import Bucket, Keys
 from app.api.main import create_app
 from app.api.metrics import Metrics
@@ -24,7 +25,7 @@ from app.runtime.api_keys import Client, Scope, key_digest, new_key
 from app.runtime.processes import Server
 from app.runtime.waiting import wait_until
 from app.testing.api_keys import add_client, bearer
-from app.testing.model_api import SETOSA, Example, absent_mlflow, cache_bundle, metric, publish, settings
+from app.testing.model_api import KEY, SETOSA, Example, absent_mlflow, cache_bundle, metric, publish, settings
 
 Follow = Callable[..., TestClient]
 Strict = tuple[TestClient, dict[str, str]]
@@ -279,7 +280,8 @@ def test_labels_of_a_day_are_limited_and_none_is_stored_beyond(
     assert client.post("/feedback", json=items[3:5], headers=bearer(key)).status_code == 201
     assert client.post("/feedback", json=items[5], headers=bearer(key)).status_code == 429
     stored = read(mlflow, model_name)
-    assert len({row["id"] for row in stored}) == len(stored) == 5
+    tokens = FeedbackTokens(KEY.encode())
+    assert {row["id"] for row in stored} == {tokens.open(item["feedback_token"]).prediction_id for item in items[:5]}
     assert {row["client"] for row in stored} == {"shop"}
 
 
