@@ -9,7 +9,7 @@ from typing import Any
 
 from chart import Manifest, render_chart
 
-from app.api.metrics import Metrics, requests_counter
+from app.api.metrics import Metrics
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "summary": ("_count", "_sum")}
 # Of Prometheus itself.
@@ -39,9 +39,8 @@ def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def of_api() -> set[str]:
     """The names of the time series that the API exposes."""
-    api = Metrics()
-    requests_counter(api.registry)
-    return {family.name + suffix for family in api.registry.collect() for suffix in SUFFIXES.get(family.type, ("",))}
+    families = Metrics().registry.collect()
+    return {family.name + suffix for family in families for suffix in SUFFIXES.get(family.type, ("",))}
 
 
 def prometheus_rule(values: dict[str, Any] | None = None) -> Manifest:
