@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import re
 import sys
@@ -56,7 +55,7 @@ class Target:
     packages: whose versions are told.
     launch: how it is started.
     path: where it takes predictions; body: the JSON that asks for those of some rows.
-    peer: its dependencies are requirements/bench-<peer>.txt; "" for those of the project.
+    locked: its dependencies are requirements/<locked>.txt; dev's are those of the project.
     has_rate: it is also measured at a fixed rate.
     """
 
@@ -66,13 +65,13 @@ class Target:
     launch: Callable[[Start], Launch]
     path: str | Callable[[Rows], str]
     body: Callable[[Iris, Rows], Any]
-    peer: str = ""
+    locked: str = "dev"
     has_rate: bool = False
 
     @property
     def lock(self) -> Path:
         """The file of its dependencies' versions."""
-        return ROOT / "requirements" / f"{f'bench-{self.peer}' if self.peer else 'dev'}.txt"
+        return ROOT / "requirements" / f"{self.locked}.txt"
 
     def programs(self) -> Path:
         """The folder of its environment's programs; the environment is made where it is not there.
@@ -80,12 +79,12 @@ class Target:
         Raises:
             RuntimeError: it cannot be installed; with what uv says.
         """
-        return environments.programs(self.lock, ENVIRONMENTS) if self.peer else Path(sys.executable).parent
+        if self.locked == "dev":
+            return Path(sys.executable).parent
+        return environments.programs(self.lock, ENVIRONMENTS)
 
     def versions(self) -> str:
         """Its packages with their versions, such as "mlserver 1.7.1"."""
-        if not self.peer:
-            return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in self.packages)
         locked = dict(re.findall(r"^([\w-]+)==(\S+)", self.lock.read_text(), re.MULTILINE))
         return ", ".join(f"{name} {locked[name]}" for name in self.packages)
 
@@ -128,8 +127,8 @@ def under(key: str) -> Callable[[Iris, Rows], Any]:
 
 
 def api(start: Start) -> Launch:
-    """Our API, with its cache in its folder."""
-    env = {"MLOPS_PORT": str(start.port), "MLOPS_CACHE_DIR": str(start.folder / "cache")}
+    """Our API as its image has it, with its cache in its folder."""
+    env = {"MLOPS_PORT": str(start.port), "MLOPS_CACHE_DIR": str(start.folder / "cache"), "PYTHONPATH": str(ROOT)}
     return start.python("-m", "app.api", **env, MLOPS_DEFAULT_MODEL="iris")
 
 
@@ -199,9 +198,9 @@ INFER = "/v2/models/iris/infer"
 HELLO = ("uvicorn", "uvloop", "httptools")
 OURS = "api"  # whose ratio to each of the others is told
 TARGETS = (
-    Target(OURS, "API, POST /predict", (), api, "/predict", records, has_rate=True),
-    Target("api-infer", "API, POST /v2/…/infer", (), api, INFER, open_inference("FP64")),
-    Target("api-invocations", "API, POST /invocations", (), api, "/invocations", dataframe_split),
+    Target(OURS, "API, POST /predict", (), api, "/predict", records, "api", has_rate=True),
+    Target("api-infer", "API, POST /v2/…/infer", (), api, INFER, open_inference("FP64"), "api"),
+    Target("api-invocations", "API, POST /invocations", (), api, "/invocations", dataframe_split, "api"),
     Target("asgi", "raw ASGI, a constant", HELLO, script("asgi_hello.py"), "/", records, has_rate=True),
     Target(
         "fastapi",
@@ -220,7 +219,7 @@ TARGETS = (
         mlserver("mlserver_onnx.OnnxModel", _onnx, parallel_workers=0, debug=False, gzip_enabled=False),
         INFER,
         open_inference("FP32"),
-        peer="mlserver",
+        locked="bench-mlserver",
     ),
     Target(
         "mlflow-onnx",
@@ -245,10 +244,20 @@ TARGETS = (
         mlserver("mlserver_sklearn.SKLearnModel", _joblib),
         INFER,
         open_inference("FP32"),
-        peer="mlserver",
+        locked="bench-mlserver",
     ),
-    Target("bentoml", "BentoML", ("bentoml", "scikit-learn"), bentoml, "/predict", under("rows"), peer="bentoml"),
-    Target("litserve", "LitServe", ("litserve", "scikit-learn"), litserve, "/predict", under("input"), peer="litserve"),
+    Target(
+        "bentoml", "BentoML", ("bentoml", "scikit-learn"), bentoml, "/predict", under("rows"), locked="bench-bentoml"
+    ),
+    Target(
+        "litserve",
+        "LitServe",
+        ("litserve", "scikit-learn"),
+        litserve,
+        "/predict",
+        under("input"),
+        locked="bench-litserve",
+    ),
     Target(
         "kserve",
         "KServe",
@@ -256,6 +265,6 @@ TARGETS = (
         kserve,
         "/v1/models/iris:predict",
         under("instances"),
-        peer="kserve",
+        locked="bench-kserve",
     ),
 )

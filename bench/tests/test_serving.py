@@ -34,12 +34,12 @@ class Broken(Target):
 
     @property
     def lock(self) -> Path:
-        return Path(self.peer)
+        return Path(self.locked)
 
 
 def broken_peer(lock: Path) -> Target:
     lock.write_text(f"nothing @ {(lock.parent / 'nothing-1.0-py3-none-any.whl').as_uri()} --hash=sha256:{'0' * 64}\n")
-    return Broken("broken", "Broken", (), targets.script("asgi_hello.py"), "/", targets.records, peer=str(lock))
+    return Broken("broken", "Broken", (), targets.script("asgi_hello.py"), "/", targets.records, locked=str(lock))
 
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed (apt-get install wrk)")
