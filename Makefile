@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas lock screenshots clean
+.PHONY: help demo up test test-k8s test-nodes drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,13 @@ test: $(READY) lint  ## every test that needs no cluster (and helm, a registry a
 test-k8s: $(READY)  ## the tests that need the cluster, but for the drills
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m "not drill" -n 2 $(ARGS)
 
-drills: $(READY)  ## live tests that take minutes each: an upgrade and back, PostgreSQL, two pods of MLflow and Prefect, 10 x 40 pods, MLflow away, a Job that vanished
+test-nodes: $(READY)  ## the tests of the cluster itself on three nodes: a cluster that is there is removed first (five minutes)
+	@$(CLUSTER) down --config $(KIND_CONFIG)
+	@$(CLUSTER) up --config kind-config-multinode.yaml
+	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live/test_cluster.py -m "not drill" $(ARGS)
+	@$(CLUSTER) down --config kind-config-multinode.yaml
+
+drills: $(READY)  ## live tests that take minutes each: drift until it is resolved, an upgrade and back, PostgreSQL, two pods of MLflow and Prefect, 10 x 40 pods, MLflow away, a Job that vanished
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m drill $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, and which room imports which

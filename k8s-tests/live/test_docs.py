@@ -17,7 +17,7 @@ from app.testing.docs import shell_commands
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What never ends, and what others run: test_upgrade.py, test_loop.py, test_data.py, test_retrain.py, test_push.py, CI,
-# test_package.py, test_backup.py.
+# test_package.py, test_backup.py; mlops drift is a drill of test_retrain.py.
 DRIFT = "kubectl -n mlops exec deployment/mlops-prefect-worker -- mlops drift"
 HELM = tuple(
     f"helm {command}" for command in ("install", "upgrade", "rollback", "test", "uninstall", "package", "push")

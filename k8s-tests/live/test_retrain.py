@@ -96,6 +96,7 @@ def fresh_version(platform: Platform, runs: Runs, prometheus: PrometheusClient, 
     return version
 
 
+@pytest.mark.drill
 def test_injected_drift_retrains_without_a_human_and_the_alert_resolves(
     platform: Platform, runs: Runs, prometheus: PrometheusClient
 ) -> None:
