@@ -186,7 +186,10 @@ class LoadFailure(BaseModel):
 
 
 class FeatureInfo(BaseModel):
-    """One input with its training values: numbers have min, max, median and edges, everything else has categories."""
+    """One input with its training values: numbers have min, max, median and edges, everything else has categories.
+
+    missing: share of the training rows without a value; left out for a feature that must have one.
+    """
 
     name: str
     dtype: Dtype
@@ -196,6 +199,7 @@ class FeatureInfo(BaseModel):
     edges: list[float] | None = None
     categories: list[str] | None = None
     shares: list[float]
+    missing: float | None = None
 
     def reference(self) -> ColumnReference:
         """The training values, as the bundle has them.

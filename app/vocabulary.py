@@ -29,10 +29,11 @@ INTEGER: frozenset[str] = frozenset({"long", "integer"})
 
 @dataclass(frozen=True)
 class Feature:
-    """One input column of a model."""
+    """One input column of a model. nullable: whether a row may be without a value of it."""
 
     name: str
     dtype: Dtype
+    nullable: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class NumericReference:
 
     edges: inner edges of the buckets, ascending; bucket i holds edges[i-1] < x <= edges[i].
     shares: share of the training rows in each of the len(edges) + 1 buckets.
+    missing: share of the training rows without a value; None for a column that must have one.
     """
 
     dtype: Dtype
@@ -75,6 +77,7 @@ class NumericReference:
     median: float
     edges: list[float]
     shares: list[float]
+    missing: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,13 @@ class CategoricalReference:
     """The training values of a column of text or of true and false.
 
     categories: the commonest ones as text, then "(other)"; shares: share of the training rows of each.
+    missing: share of the training rows without a value; None for a column that must have one.
     """
 
     dtype: Dtype
     categories: list[str]
     shares: list[float]
+    missing: float | None = None
 
 
 ColumnReference = NumericReference | CategoricalReference

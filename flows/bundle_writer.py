@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
+from mlflow.types.schema import ColSpec, Schema
 from skops import io as skops
 
 from app.registry.bundle import FEEDBACK, HELD_OUT, read_bundle, write_sums
@@ -40,6 +41,7 @@ class FittedModel:
     labels: the target of these rows, shape (n_rows,).
     target: the name of the predicted column.
     example: one row of features, shape (1, n_features), shown to users; by default the first of `features`.
+    nullable: the features that a row may be without, besides those that lack values in `features`.
     """
 
     estimator: Any
@@ -49,12 +51,17 @@ class FittedModel:
     target: str
     gate: Gate
     example: pd.DataFrame | None = None
+    nullable: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model, estimator: Any, rows: pd.DataFrame, example: pd.DataFrame | None = None) -> FittedModel:
         """The estimator as one of this model, fitted on rows that hold the features and the target."""
         features, labels = rows.drop(columns=model.target), rows[model.target]
-        return cls(estimator, features, labels, model.task, model.target, model.gate, example)
+        return cls(estimator, features, labels, model.task, model.target, model.gate, example, model.nullable)
+
+    def may_lack(self, feature: str) -> bool:
+        """Whether a row may be without a value of the feature."""
+        return feature in self.nullable or bool(self.features[feature].isna().any())
 
 
 def build_bundle(
@@ -74,7 +81,9 @@ def build_bundle(
     """
     fitted = replace(fitted, estimator=served_estimator(fitted.estimator))
     signature = _signature(fitted)
-    features = [Feature(item["name"], item["type"]) for item in signature.inputs.to_dict()]
+    features = [
+        Feature(item["name"], item["type"], fitted.may_lack(item["name"])) for item in signature.inputs.to_dict()
+    ]
     sample = fitted.features.sample(min(PARITY_ROWS, len(fitted.features)), random_state=0)
     model, reason = export(fitted.estimator, features, sample, fitted.task)
     _write_model(folder, model, signature, _metadata(fitted, "onnx" if model else "skops", reason))
@@ -105,7 +114,9 @@ def served_estimator(estimator: Any) -> Any:
 def _signature(fitted: FittedModel) -> ModelSignature:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whole numbers cannot hold NaN: it is refused anyway
-        return infer_signature(fitted.features, np.asarray(fitted.estimator.predict(fitted.features.head(5))))
+        inferred = infer_signature(fitted.features, np.asarray(fitted.estimator.predict(fitted.features.head(5))))
+    columns = [ColSpec(spec.type, spec.name, required=not fitted.may_lack(spec.name)) for spec in inferred.inputs]
+    return ModelSignature(Schema(columns), inferred.outputs)
 
 
 def _metadata(fitted: FittedModel, serving: str, reason: str) -> dict[str, Any]:
@@ -141,16 +152,17 @@ def _write_model(
 def _reference(fitted: FittedModel, features: list[Feature]) -> Reference:
     return Reference(
         features={
-            feature.name: _column_reference(fitted.features[feature.name], feature.dtype) for feature in features
+            feature.name: _column_reference(fitted.features[feature.name], feature.dtype, feature.nullable)
+            for feature in features
         },
         prediction=_column_reference(fitted.labels, "string" if fitted.task == "classification" else "double"),
     )
 
 
-def _column_reference(column: pd.Series, dtype: Dtype) -> ColumnReference:
+def _column_reference(column: pd.Series, dtype: Dtype, nullable: bool = False) -> ColumnReference:
     if dtype in ("string", "boolean"):
-        return categorical_reference(column.to_numpy(), dtype)
-    return numeric_reference(column.to_numpy(), dtype)
+        return categorical_reference(column.to_numpy(), dtype, nullable)
+    return numeric_reference(column.to_numpy(), dtype, nullable)
 
 
 def _golden_rows(estimator: Any, rows: pd.DataFrame) -> GoldenRows:

@@ -79,6 +79,33 @@ def column_kind(dtype: Any) -> str:
 PANDAS = {"boolean": "bool", "long": "int64", "double": "float64", "string": "str"}
 
 
+def nullable_features(model: Model, like: pd.DataFrame) -> tuple[str, ...]:
+    """The features that a row may be without: those that the model file names, and those that lack values.
+
+    Args:
+        like: the model's data, or some of it.
+
+    Raises:
+        DatasetError: the model file names what is no feature, or one whose values can be told from no value by nothing.
+    """
+    lacking = [str(name) for name in like.columns[like.isna().any()] if name != model.target]
+    unknown = [name for name in model.nullable if name not in like.columns.drop(model.target, errors="ignore")]
+    if unknown:
+        raise DatasetError(f"nullable of {model.name} names {unknown[0]!r}, which is no feature")
+    names = tuple(dict.fromkeys([*model.nullable, *lacking]))
+    for name in names:
+        if column_kind(like[name].dtype) in ("boolean", "long") or _has_booleans(like[name]):
+            raise DatasetError(
+                f"column {name!r} may be without a value, so it cannot be {like[name].dtype}: make it fractions in "
+                f'load(), as with frame["{name}"].astype("float64")'
+            )
+    return names
+
+
+def _has_booleans(column: pd.Series) -> bool:
+    return column.dtype == object and column.dropna().map(lambda value: isinstance(value, bool)).any()
+
+
 def schema(model: Model, like: pd.DataFrame) -> pa.DataFrameSchema:
     """The pandera schema of the model's data.
 
@@ -89,12 +116,13 @@ def schema(model: Model, like: pd.DataFrame) -> pa.DataFrameSchema:
         DatasetError: a column is of a type that cannot be used.
     """
     columns = {}
+    nullable = nullable_features(model, like)
     for name, dtype in like.dtypes.items():
         kind = column_kind(dtype)
         if not kind:
             raise DatasetError(f"column {name!r} has the type {dtype}; numbers, booleans and text can be used")
         finite = pa.Check(np.isfinite, name="finite", error="infinite values") if kind == "double" else None
-        columns[name] = pa.Column(PANDAS[kind], checks=finite, nullable=False, required=True)
+        columns[name] = pa.Column(PANDAS[kind], checks=finite, nullable=name in nullable, required=True)
     return pa.DataFrameSchema(columns, strict="filter")
 
 
@@ -102,26 +130,38 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     """The columns the model needs, in its own order and types.
 
     Whole numbers are taken where the model has fractions, never the other way round. Columns the model does not know
-    are left out.
+    are left out. Values may be missing (NaN) where the model's own data lacks some, too, or the model file says so.
 
     Raises:
-        DatasetError: a column is missing, has another type, holds NaN or infinity; there are too few rows, or a single
-            class. All that is wrong with the columns is named at once.
+        DatasetError: a column is missing, has another type, holds infinity, or NaN where none may be; there are too few
+            rows, or a single class. All that is wrong with the columns is named at once.
     """
-    own = model.load()
+    own = _plain_types(model.load())
     if model.target not in own.columns:
         raise DatasetError(f"load() of {model.name} gives no column {model.target!r}, which is its target")
     expected = schema(model, own)
-    frame = _cast(frame, own)
+    frame = _cast(_plain_types(frame), own)
     try:
         frame = expected.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        raise DatasetError("; ".join(_reasons(errors.failure_cases, own, frame))) from errors
+        raise DatasetError("; ".join(_reasons(errors.failure_cases, own, frame, model.target))) from errors
     frame = frame[list(own.columns)].reset_index(drop=True)
     if len(frame) < model.min_rows:
         raise DatasetError(f"{len(frame)} rows, the model {model.name} needs at least {model.min_rows} (min_rows)")
     _check_target(model, frame[model.target])
+    empty = frame.columns[frame.isna().all()]
+    if len(empty):
+        raise DatasetError(f"column {empty[0]!r} has no value in any row")
     return frame
+
+
+def _plain_types(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with pandas' own numbers (Int64, boolean) as numpy's, and as fractions where values are missing."""
+    plain = frame.copy(deep=False)
+    for name, dtype in frame.dtypes.items():
+        if isinstance(dtype, pd.core.arrays.masked.BaseMaskedDtype):
+            plain[name] = frame[name].astype("float64" if frame[name].isna().any() else dtype.numpy_dtype)
+    return plain
 
 
 def _cast(frame: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
@@ -131,8 +171,8 @@ def _cast(frame: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
         kind, own_kind = column_kind(frame[name].dtype), column_kind(own[name].dtype)
         if own_kind == "double" and kind in ("double", "long"):
             frame[name] = frame[name].astype("float64")
-        elif own_kind == kind == "string" and frame[name].notna().all():
-            frame[name] = frame[name].astype("str")
+        elif own_kind == kind == "string":
+            frame[name] = frame[name].astype("str").where(frame[name].notna())
     return frame
 
 
@@ -153,7 +193,7 @@ def _check_target(model: Model, target: pd.Series) -> None:
         )
 
 
-def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame, target: str) -> list[str]:
     reasons: dict[str, None] = {}
     mistyped = set(cases.loc[cases["check"].astype(str).str.startswith("dtype"), "column"])
     for case in cases.to_dict("records"):
@@ -170,6 +210,7 @@ def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame) -> lis
             rows = cases[(cases["column"] == column) & (cases["check"] == "not_nullable")]
             reasons[
                 f"column {column!r} has {len(rows)} empty values (NaN), the first in row {rows['index'].iloc[0]}"
+                + (f"; if it may, say nullable=({column!r},) in the model file" if column != target else "")
             ] = None
         else:
             reasons[f"column {column!r}: {check} (row {case['index']}: {case['failure_case']!r})"] = None

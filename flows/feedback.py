@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from app.registry.feedback_store import Row
+from app.registry.predictor import plain_rows
 from app.vocabulary import Label
-from flows.dataset import PANDAS, column_kind, row_order
+from flows.dataset import PANDAS, column_kind, nullable_features, row_order
 from flows.model import Model
 
 # The newest labels of a client by which it is judged, and how few of them tell nothing.
@@ -155,14 +156,16 @@ def _usable(
     kinds = {str(name): kind for name, dtype in own.dtypes.items() if (kind := column_kind(dtype))}
     classes = set(own[model.target]) if model.task == "classification" else None
     features = [name for name in kinds if name != model.target]
-    grading = set(map(tuple, held_out[features].to_numpy(dtype=object).tolist()))
+    nullable = nullable_features(model, own)
+    grading = set(map(tuple, plain_rows(held_out[features])))
     usable = []
     for row in rows:
         client = row.get("client", "")
         try:
             if client in model.feedback.ignore:
                 raise _DoesNotFit(f"the model file ignores {_named(client)}")
-            values = _fit(model, kinds, classes, {**row["features"], model.target: row["label"]})
+            missing = dict.fromkeys(nullable)
+            values = _fit(model, kinds, classes, {**missing, **row["features"], model.target: row["label"]}, nullable)
             if tuple(values[name] for name in features) in grading:
                 raise _DoesNotFit("its features are those of a held-out row, which grades")
         except _DoesNotFit as reason:
@@ -172,12 +175,21 @@ def _usable(
     return usable
 
 
-def _fit(model: Model, kinds: dict[str, str], classes: set[Any] | None, values: dict[str, Any]) -> dict[str, Any]:
-    """The values that the model wants, in its types."""
+def _fit(
+    model: Model,
+    kinds: dict[str, str],
+    classes: set[Any] | None,
+    values: dict[str, Any],
+    nullable: Collection[str],
+) -> dict[str, Any]:
+    """The values that the model wants, in its types; None for missing ones."""
     fitted = {}
     for name, kind in kinds.items():
         if name not in values:
             raise _DoesNotFit(f"it has no {name}")
+        if values[name] is None and name in nullable:
+            fitted[name] = None
+            continue
         fitted[name] = _cast_value(values[name], kind)
         if name == model.target and classes is not None and (fitted[name] is None or fitted[name] not in classes):
             raise _DoesNotFit(f"the label is no class of {name} any more")

@@ -54,6 +54,7 @@ class Model:
     load: () -> DataFrame of the features and the target: the data to train on where no other source is named.
     estimator: (seed) -> an unfitted scikit-learn estimator, best a Pipeline.
     source: a CSV or Parquet path or URL with fresh data of the same columns, used instead of load() where it is set.
+    nullable: features that a row may be without, besides those that lack values in load()'s own rows.
     min_rows: fewer rows stop the run.
     holdout: share of the rows that are kept for the evaluation; split_seed: another seed keeps other rows.
     schedule: cron expression in UTC, or None.
@@ -66,6 +67,7 @@ class Model:
     estimator: Callable[[int], Any]
     gate: Gate
     source: str | None = None
+    nullable: tuple[str, ...] = ()
     min_rows: int = 50
     holdout: float = 0.25
     split_seed: int = 0
@@ -82,6 +84,8 @@ class Model:
             raise ModelFileError(
                 f"gate.metric is {self.gate.metric!r}, known for {self.task} are: {', '.join(BY_TASK[self.task])}"
             )
+        if isinstance(self.nullable, str):
+            raise ModelFileError(f"nullable is {self.nullable!r}, not a tuple of names: ({self.nullable!r},)")
         if not 0 < self.holdout < 1:
             raise ModelFileError(f"holdout is {self.holdout}, a share between 0 and 1 is needed")
         rules = self.feedback

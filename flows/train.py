@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import mlflow
@@ -92,9 +92,23 @@ def select_feedback(model: Model, training: pd.DataFrame, held_out: pd.DataFrame
 
 @task(name="fit", cache_policy=NO_CACHE)
 def fit(model: Model, train_rows: pd.DataFrame, seed: int) -> Any:
-    """The model's estimator, fitted on the training rows."""
-    estimator = model.estimator(seed)
-    return estimator.fit(train_rows.drop(columns=model.target), train_rows[model.target])
+    """The model's estimator, fitted on the training rows.
+
+    Raises:
+        DatasetError: values are missing, and the estimator takes no rows without them.
+    """
+    features = train_rows.drop(columns=model.target)
+    try:
+        return model.estimator(seed).fit(features, train_rows[model.target])
+    except ValueError as error:
+        lacking = ", ".join(map(str, features.columns[features.isna().any()]))
+        if not lacking or "NaN" not in str(error):
+            raise
+        raise dataset.DatasetError(
+            f"values of {lacking} are missing, and the estimator of {model.name} takes no rows without them: put a "
+            "SimpleImputer before it in its Pipeline, or take one that knows missing values, such as "
+            "HistGradientBoostingClassifier"
+        ) from error
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
@@ -221,6 +235,7 @@ def train(
     tags = {**provenance.tags(), "dataset_sha256": dataset.fingerprint(frame), "seed": str(seed), "cause": cause}
     run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, counts, tags)
     fitted = FittedModel.of(definition, estimator, train_rows, example=frame.head(1).drop(columns=definition.target))
+    fitted = replace(fitted, nullable=dataset.nullable_features(definition, frame))
     version = register_version(definition, fitted, held_out, comparison, run_id, tags)
     decision = None
     if promote:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from app.api.errors import Location, Refusal, invalid
 from app.api.row_decoder import FLOAT32_MAX, MAX_TEXT, RANGES, Rows
 from app.api.served_model import ServedModel
 from app.contract import InferRequest, InputTensor
+from app.registry.reference import is_missing
 from app.vocabulary import INTEGER, Feature
 
 MAX_BINARY_ROWS = 100_000  # of one request
@@ -108,13 +110,18 @@ def _texts(part: bytes, location: Location) -> np.ndarray:
 
 
 def as_array(values: list[Any] | np.ndarray) -> np.ndarray:
-    """Values of JSON as an array; of objects where they are not all numbers, or all true and false."""
+    """Values of JSON as an array; of objects where they are not all numbers, or all true and false.
+
+    null among numbers is NaN.
+    """
     if isinstance(values, np.ndarray):
         return values
     kinds = {type(value) for value in values}
     if kinds == {bool} or kinds <= {int, float}:
         with contextlib.suppress(OverflowError):
             return np.array(values)
+    if kinds <= {float, type(None)}:
+        return np.array(values, dtype=np.float64)
     return np.array(values, dtype=object)
 
 
@@ -151,6 +158,8 @@ def rows_of_columns(served: ServedModel, columns: list[np.ndarray], places: list
 
 def _fits(feature: Feature, column: np.ndarray) -> np.ndarray:
     """Which values the feature may have, shape (n_rows,)."""
+    if feature.nullable:
+        return _missing(column) | _fits(replace(feature, nullable=False), column)
     kind = column.dtype.kind
     if feature.dtype == "string":
         return np.array([isinstance(value, str) and len(value) <= MAX_TEXT for value in column])
@@ -163,7 +172,20 @@ def _fits(feature: Feature, column: np.ndarray) -> np.ndarray:
     return np.abs(column.astype(np.float64)) <= FLOAT32_MAX  # NaN is not
 
 
+def _missing(column: np.ndarray) -> np.ndarray:
+    """Which values are NaN or None, shape (n_rows,)."""
+    if column.dtype.kind == "f":
+        return np.isnan(column)
+    if column.dtype.kind != "O":
+        return np.zeros(len(column), dtype=bool)
+    return np.array([is_missing(value) for value in column], dtype=bool)
+
+
 def _values(feature: Feature, column: np.ndarray) -> list[Any]:
+    if feature.nullable:
+        values = column.astype(object)
+        values[_missing(column)] = None
+        return values.tolist()
     if feature.dtype in INTEGER and column.dtype.kind == "f":
         return [int(value) for value in column.tolist()]
     return column.tolist()

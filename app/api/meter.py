@@ -10,7 +10,7 @@ import numpy as np
 
 from app.api.row_decoder import Row, Rows
 from app.registry.bundle import Bundle
-from app.registry.reference import bucket_counts
+from app.registry.reference import bucket_counts, bucket_shares
 from app.vocabulary import ColumnReference, Label
 
 # Rows wait to be counted together, which is cheaper by far; when Prometheus asks, or so many wait, they are counted.
@@ -36,7 +36,7 @@ class Meter:
         if bundle:
             self.references = [(f.name, bundle.reference.features[f.name]) for f in bundle.features]
             self.references.append(("", bundle.reference.prediction))
-        self._counts = [np.zeros(len(reference.shares), dtype=np.int64) for _, reference in self.references]
+        self._counts = [np.zeros(len(bucket_shares(reference)), dtype=np.int64) for _, reference in self.references]
         self._lock = threading.Lock()
         self._waiting: list[tuple[list[Row], Sequence[Label]]] = []
         self._rows = self._bytes = 0

@@ -30,7 +30,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 from app.api.meter import Meter
 from app.api.request_counts import DURATION_BUCKETS, Counts, RequestCounts
 from app.registry.bundle import Bundle
-from app.registry.reference import bucket_labels
+from app.registry.reference import bucket_labels, bucket_shares
 
 KEPT_VERSIONS = 5  # per model
 # Counted from 0 on: Prometheus does not see the first request in a series that begins with it.
@@ -203,7 +203,7 @@ class _Families:
                 totals, shares, names = self.buckets, self.bucket_shares, [str(i) for i in range(len(counts))]
             else:
                 totals, shares, names = self.predictions, self.prediction_shares, bucket_labels(reference)
-            for name, count, share in zip(names, counts, reference.shares, strict=True):
+            for name, count, share in zip(names, counts, bucket_shares(reference), strict=True):
                 bucket = [*labels, feature, name] if feature else [*labels, name]
                 totals.add_metric(bucket, count)
                 shares.add_metric(bucket, share)

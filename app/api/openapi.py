@@ -131,7 +131,7 @@ def _predict(path: str, served: ServedModel) -> Json:
                 {
                     "name": feature.name,
                     "in": "query",
-                    "required": True,
+                    "required": not feature.nullable,
                     "description": KINDS[feature.dtype],
                     "schema": row["properties"][feature.name],
                     "example": example.get(feature.name),

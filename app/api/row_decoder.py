@@ -30,6 +30,11 @@ NOT_TAKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # what d
 
 
 def _type_of(feature: Feature) -> Any:
+    kind = _type_of_values(feature)
+    return kind | None if feature.nullable else kind
+
+
+def _type_of_values(feature: Feature) -> Any:
     if feature.dtype in INTEGER:
         low, high = RANGES[feature.dtype]
         return Annotated[int, Meta(ge=low, le=high)]
@@ -46,7 +51,8 @@ def _list_decoder(kind: Any) -> Callable[[bytes | msgspec.Raw], list[Any]]:
 
 
 class RowDecoder:
-    """Decoders for the rows of one model; each gives values in the order of the signature, or None.
+    """Decoders for the rows of one model; each gives values in the order of the signature, or None for what it does not
+    read. A missing value is None, too.
 
     Args:
         features: the model's signature.
@@ -56,8 +62,14 @@ class RowDecoder:
         self.features = [feature.name for feature in features]
         types = [_type_of(feature) for feature in features]
         fields = {f"f{i}": name for i, name in enumerate(self.features)}
+        defaults: list[tuple[None] | tuple[()]] = [(None,) if feature.nullable else () for feature in features]
         row: Any = msgspec.defstruct(
-            "Row", list(zip(fields, types, strict=True)), rename=fields, forbid_unknown_fields=True, gc=False
+            "Row",
+            [(field, kind, *default) for field, kind, default in zip(fields, types, defaults, strict=True)],
+            rename=fields,
+            forbid_unknown_fields=True,
+            gc=False,
+            kw_only=True,  # or those with a default would have to be last
         )
         values: Any = GenericAlias(tuple, tuple(types))
         rows = Annotated[list[row], Meta(min_length=1, max_length=MAX_ROWS)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 from urllib.parse import parse_qsl
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -31,18 +31,25 @@ def _whole(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
+def expected(feature: Feature) -> str:
+    """What to send for a feature, in words."""
+    return f"{KINDS[feature.dtype]} ({feature.dtype}){' or null' if feature.nullable else ''}"
+
+
 def _type_of(feature: Feature, strict: bool) -> Any:
-    description = f"{KINDS[feature.dtype]} ({feature.dtype})"
+    kind, described = _type_of_values(feature, strict), Field(description=expected(feature))
+    return NotRequired[Annotated[kind | None, described]] if feature.nullable else Annotated[kind, described]
+
+
+def _type_of_values(feature: Feature, strict: bool) -> Any:
     if feature.dtype in INTEGER:
         low, high = RANGES[feature.dtype]
-        number = Field(strict=strict, ge=low, le=high, description=description)
-        return Annotated[int, number, BeforeValidator(_whole)]
+        return Annotated[int, Field(strict=strict, ge=low, le=high), BeforeValidator(_whole)]
     if feature.dtype == "boolean":
-        return Annotated[bool, Field(strict=strict, description=description)]
+        return Annotated[bool, Field(strict=strict)]
     if feature.dtype == "string":
-        return Annotated[str, Field(strict=strict, max_length=MAX_TEXT, description=description)]
-    bounds = Field(strict=strict, ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False, description=description)
-    return Annotated[float, bounds]
+        return Annotated[str, Field(strict=strict, max_length=MAX_TEXT)]
+    return Annotated[float, Field(strict=strict, ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False)]
 
 
 def _row_type(model: str, features: Sequence[Feature], strict: bool) -> Any:
@@ -56,6 +63,7 @@ class RowSchema:
     """Reads rows of one model's features; each row comes out as its values in the order of the signature.
 
     JSON is read strictly: text is no number, and neither is true. Query strings and CSV are text, so they are parsed.
+    Of a nullable feature the value may be null in JSON, empty in text, or not be there at all; it is None then.
     What `decoder` can read of a body is read by it, ten times as fast.
     """
 
@@ -68,6 +76,7 @@ class RowSchema:
         self._row: TypeAdapter[dict[str, Any]] = TypeAdapter(strict)
         self._rows: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(many)
         self._text_row: TypeAdapter[dict[str, Any]] = TypeAdapter(lax)
+        self._nullable = frozenset(feature.name for feature in features if feature.nullable)
         self._read_one = self._row.validator.validate_json
         self._read_many = self._rows.validator.validate_json
         self._read_text: Callable[[Any], dict[str, Any]] = self._text_row.validator.validate_strings
@@ -99,7 +108,7 @@ class RowSchema:
             Invalid: naming the field.
         """
         try:
-            return tuple(self._read_one(body).values())
+            return self._values(self._read_one(body))
         except ValidationError as error:
             raise Invalid(self._errors(error, ("body",))) from None
 
@@ -110,7 +119,7 @@ class RowSchema:
             Invalid: naming row and field.
         """
         try:
-            return [tuple(row.values()) for row in self._read_many(body)]
+            return list(map(self._values, self._read_many(body)))
         except ValidationError as error:
             raise Invalid(self._errors(error, ("body",))) from None
 
@@ -135,7 +144,7 @@ class RowSchema:
             names = repeated(name for name, _ in pairs)
             raise Invalid([field_error(("query", name), message, "duplicate") for name in names])
         try:
-            return tuple(self._read_text(values).values())
+            return self._values(self._read_text(self._without_empty(values)))
         except ValidationError as error:
             raise Invalid(self._errors(error, ("query",))) from None
 
@@ -146,7 +155,7 @@ class RowSchema:
             Invalid: naming row and field below `location`.
         """
         try:
-            return [tuple(row.values()) for row in self._rows.validator.validate_python(rows)]
+            return list(map(self._values, self._rows.validator.validate_python(rows)))
         except ValidationError as error:
             raise Invalid(self._errors(error, location)) from None
 
@@ -157,7 +166,7 @@ class RowSchema:
             Invalid: naming the field below `location`.
         """
         try:
-            return tuple(self._row.validator.validate_python(row).values())
+            return self._values(self._row.validator.validate_python(row))
         except ValidationError as error:
             raise Invalid(self._errors(error, location)) from None
 
@@ -170,10 +179,19 @@ class RowSchema:
         read: list[Row] = []
         for number, row in enumerate(rows):
             try:
-                read.append(tuple(self._read_text(row).values()))
+                read.append(self._values(self._read_text(self._without_empty(row))))
             except ValidationError as error:
                 raise Invalid(self._errors(error, (*location, number))) from None
         return read
+
+    def _values(self, row: dict[str, Any]) -> Row:
+        return tuple(map(row.get, self.features)) if self._nullable else tuple(row.values())
+
+    def _without_empty(self, row: dict[str, str]) -> dict[str, str]:
+        """A row of text without the empty values of features that may be missing."""
+        if not self._nullable:
+            return row
+        return {name: value for name, value in row.items() if value != "" or name not in self._nullable}
 
     def _errors(self, error: ValidationError, location: Location) -> list[FieldError]:
         """Pydantic's errors in words that say what to send."""
@@ -185,22 +203,22 @@ class RowSchema:
     def _message(self, error: Any) -> str:
         kind, name = error["type"], error["loc"][-1] if error["loc"] else ""
         feature = self.features.get(name) if isinstance(name, str) else None
-        expected = f"{KINDS[feature.dtype]} ({feature.dtype})" if feature else ""
+        wanted = expected(feature) if feature else ""
         if kind == "missing":
-            return f"{name} is missing: send {expected}"
+            return f"{name} is missing: send {wanted}"
         if kind == "extra_forbidden":
             return f"{name} is not a feature of {self.model}; its features are: {', '.join(self.features)}"
         if kind == "json_invalid":
             return json_message(error["ctx"]["error"])
-        if kind in ("less_than_equal", "greater_than_equal") and expected:
+        if kind in ("less_than_equal", "greater_than_equal") and wanted:
             bound = error["ctx"]["le" if kind == "less_than_equal" else "ge"]
-            return f"{name} is out of range: send {expected} {'up to' if bound > 0 else 'from'} {bound}"
+            return f"{name} is out of range: send {wanted} {'up to' if bound > 0 else 'from'} {bound}"
         if kind == "finite_number":
-            return f"{name} should be {expected}, and finite"
+            return f"{name} should be {wanted}, and finite"
         if kind == "string_too_long":
             return f"{name} should be text of at most {MAX_TEXT} characters"
-        if kind.endswith(("_type", "_parsing")) and expected:
-            return f"{name} should be {expected}"
+        if kind.endswith(("_type", "_parsing")) and wanted:
+            return f"{name} should be {wanted}"
         if kind in ("dict_type", "mapping_type"):
             return f"send an object with the features: {', '.join(self.features)}"
         return str(error["msg"])

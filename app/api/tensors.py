@@ -126,11 +126,12 @@ def rows_of_tensors(served: ServedModel, request: InferRequest, arrays: dict[int
         raise invalid(
             ("body", "inputs", by_name[extra[0]][0]), f"{extra[0]} is no input; send {expected}", "input_name"
         )
-    missing = [name for name in features if name not in by_name]
+    missing = [name for name, feature in features.items() if name not in by_name and not feature.nullable]
     if missing:
         raise Invalid([field_error(("body", "inputs"), f"the input {name} is missing", "missing") for name in missing])
     columns: dict[str, list[Any] | np.ndarray] = {}
-    for name, feature in features.items():
+    given = {name: feature for name, feature in features.items() if name in by_name}
+    for name, feature in given.items():
         i, tensor = by_name[name]
         location: Location = ("body", "inputs", i)
         _check_datatype(tensor, {feature.dtype}, location)
@@ -143,8 +144,9 @@ def rows_of_tensors(served: ServedModel, request: InferRequest, arrays: dict[int
     if len(lengths) > 1:
         raise invalid(("body", "inputs"), f"inputs have different lengths: {sorted(lengths)}", "shape")
     if arrays:
-        places: list[Location] = [("body", "inputs", by_name[name][0], "data") for name in features]
-        return rows_of_columns(served, list(map(as_array, columns.values())), places)
+        nothing = np.full(lengths.pop(), np.nan)
+        places: list[Location] = [("body", "inputs", by_name.get(name, (0,))[0], "data") for name in features]
+        return rows_of_columns(served, [as_array(columns.get(name, nothing)) for name in features], places)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     try:
         return served.schema.from_python(rows, ())

@@ -12,6 +12,7 @@ import pandas as pd
 from app.cli.errors import CommandError
 from app.clients.model_api import ModelApiClient
 from app.contract import Prediction, TokenFeedback
+from app.registry.predictor import plain_rows
 from flows.model import Model
 
 BATCH = 100  # rows of one request
@@ -88,6 +89,5 @@ def _summary(predictions: Sequence[Prediction], labels: Sequence[Any], model: Mo
 
 
 def _as_json(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of Python's own types, as JSON has them."""
-    columns = {str(name): frame[name].tolist() for name in frame.columns}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    """Rows of Python's own types, as JSON has them; None for missing values."""
+    return [dict(zip(map(str, frame.columns), row, strict=True)) for row in plain_rows(frame)]

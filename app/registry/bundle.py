@@ -165,7 +165,9 @@ def _read_verified(folder: Path, digest: str) -> Bundle:
         mlmodel = yaml.safe_load(_text(folder, name := "MLmodel"))
         inputs = json.loads(mlmodel["signature"]["inputs"])
         metadata = mlmodel["metadata"]
-        features = _FEATURES.validate_python(tuple(Feature(item["name"], item["type"]) for item in inputs))
+        features = _FEATURES.validate_python(
+            tuple(Feature(item["name"], item["type"], item.get("required") is False) for item in inputs)
+        )
         bundle = Bundle(
             path=folder,
             sha256=digest,

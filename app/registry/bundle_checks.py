@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from app.registry.reference import bucket_shares
 from app.vocabulary import NUMERIC, ColumnReference, GoldenRows, NumericReference
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def _reference(bundle: Bundle) -> str:
         problem = _column(column)
         if problem:
             return f"reference.json: {name!r} {problem}"
+    for feature in bundle.features:
+        if (reference.features[feature.name].missing is not None) != feature.nullable:
+            return f"reference.json and MLmodel differ in whether {feature.name!r} may be missing"
     return ""
 
 
@@ -70,7 +74,7 @@ def _column(column: ColumnReference) -> str:
         return f"has {buckets} buckets and {len(column.shares)} shares"
     if buckets > MAX_BUCKETS:
         return f"has {buckets} buckets, {MAX_BUCKETS} are the most"
-    if not all(0 <= share <= 1 for share in column.shares):
+    if not all(0 <= share <= 1 for share in bucket_shares(column)):
         return "has a share that is not between 0 and 1"
     return ""
 
@@ -81,6 +85,9 @@ def _golden(bundle: Bundle, golden: GoldenRows) -> str:
         return f"golden.json has {rows} rows, 1 to {MAX_GOLDEN_ROWS} are compared"
     if not all(len(row) == width and _are_values(row) for row in golden.rows):
         return f"golden.json has a row that is not {width} values"
+    for place, feature in enumerate(bundle.features):
+        if not feature.nullable and any(row[place] is None for row in golden.rows):
+            return f"golden.json has a row without {feature.name!r}, which may not be missing"
     if len(golden.outputs) != rows:
         return f"golden.json has {rows} rows and {len(golden.outputs)} outputs"
     if bundle.task == "regression" and not all(isinstance(output, int | float) for output in golden.outputs):

@@ -83,10 +83,15 @@ def signature_differences(candidate: Bundle, production: Bundle) -> list[str]:
     """What is different between the features of two versions, in the words of the check `signature`."""
     new = {feature.name: feature.dtype for feature in candidate.features}
     old = {feature.name: feature.dtype for feature in production.features}
+    needed = {feature.name for feature in candidate.features if not feature.nullable}
     return [
         f"{name} is {new.get(name, 'missing')} here and {old.get(name, 'missing')} there"
         for name in sorted(new.keys() | old.keys())
         if new.get(name) != old.get(name)
+    ] + [
+        f"{feature.name} may be without a value there and not here (nullable in the model file)"
+        for feature in production.features
+        if feature.nullable and feature.name in needed
     ]
 
 

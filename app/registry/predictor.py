@@ -152,6 +152,7 @@ class SkopsPredictor:
             ) from error
         self._pd = pd
         self._names = [feature.name for feature in features]
+        self._nullable = any(feature.nullable for feature in features)
         self._dtypes = {
             f.name: "int64" if f.dtype in INTEGER else "bool" if f.dtype == "boolean" else "float64"
             for f in features
@@ -160,7 +161,10 @@ class SkopsPredictor:
 
     def predict(self, rows: Rows) -> Predictions:
         """The predictions for rows of shape (n_rows, n_features), values in the order of the bundle's features."""
-        frame = self._pd.DataFrame(np.asarray(rows, dtype=object), columns=self._names).astype(self._dtypes)
+        values = np.asarray(rows, dtype=object)
+        if self._nullable:
+            values = np.where(self._pd.isna(values), np.nan, values)  # scikit-learn's imputers know no None
+        frame = self._pd.DataFrame(values, columns=self._names).astype(self._dtypes)
         return estimator_predictions(self._estimator, frame)
 
 
@@ -176,8 +180,10 @@ def estimator_predictions(estimator: Any, frame: pd.DataFrame) -> Predictions:
 
 
 def plain_rows(frame: pd.DataFrame) -> list[list[Any]]:
-    """The rows of a frame as Python values, as a request holds them."""
-    return frame.astype(object).to_numpy().tolist()
+    """The rows of a frame as Python values, as a request holds them; None for missing ones."""
+    values = frame.astype(object).to_numpy(copy=True)
+    values[frame.isna().to_numpy()] = None
+    return values.tolist()
 
 
 class GoldenMismatch(BundleError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,26 @@ from app.vocabulary import CategoricalReference, ColumnReference, Dtype, Numeric
 
 BUCKETS = 10
 CATEGORIES = 20
-OTHER = "(other)"
+OTHER, MISSING = "(other)", "(missing)"
 # A bucket that is empty on one side would make the index infinite.
 SHARE_FLOOR = 1e-4
 
 
-def numeric_reference(values: Sequence[float] | np.ndarray, dtype: Dtype) -> NumericReference:
+def numeric_reference(
+    values: Sequence[float | None] | np.ndarray, dtype: Dtype, nullable: bool = False
+) -> NumericReference:
     """Buckets by deciles of one numeric feature.
 
     Args:
-        values: finite numbers, shape (n_rows,), n_rows >= 1.
+        values: numbers, shape (n_rows,), one of them finite at least; None and NaN are missing ones.
         dtype: the signature's name of the type, such as "double".
+        nullable: whether values may be missing.
 
     Returns:
         the reference, with at most 9 edges.
     """
-    column = np.asarray(values, dtype=np.float64)
+    all_values = np.asarray(values, dtype=np.float64)
+    column = all_values[~np.isnan(all_values)]
     edges = np.unique(np.quantile(column, np.linspace(0, 1, BUCKETS + 1)[1:-1]))
     edges = edges[edges < column.max()]
     counts = np.bincount(np.searchsorted(edges, column, side="left"), minlength=len(edges) + 1)
@@ -37,43 +42,68 @@ def numeric_reference(values: Sequence[float] | np.ndarray, dtype: Dtype) -> Num
         max=float(column.max()),
         median=float(np.median(column)),
         edges=edges.tolist(),
-        shares=(counts / len(column)).tolist(),
+        shares=(counts / len(all_values)).tolist(),
+        missing=1 - len(column) / len(all_values) if nullable else None,
     )
 
 
-def categorical_reference(values: Sequence[Any] | np.ndarray, dtype: Dtype) -> CategoricalReference:
+def categorical_reference(
+    values: Sequence[Any] | np.ndarray, dtype: Dtype, nullable: bool = False
+) -> CategoricalReference:
     """The commonest categories of one feature (or of the labels) and their shares.
+
+    Args:
+        values: shape (n_rows,), one of them a value at least; None and NaN are missing ones.
+        nullable: whether values may be missing.
 
     Returns:
         the reference, with up to 20 categories, commonest first, and then "(other)".
     """
-    names, counts = np.unique(np.asarray([str(value) for value in values]), return_counts=True)
+    texts = [str(value) for value in values if not is_missing(value)]
+    names, counts = np.unique(np.asarray(texts), return_counts=True)
     order = np.lexsort((names, -counts))[:CATEGORIES]
-    kept = counts[order] / counts.sum()
+    kept = counts[order] / len(values)
     return CategoricalReference(
         dtype=dtype,
         categories=[*names[order].tolist(), OTHER],
-        shares=[*kept.tolist(), float(max(0.0, 1.0 - kept.sum()))],
+        shares=[*kept.tolist(), float(max(0.0, len(texts) / len(values) - kept.sum()))],
+        missing=1 - len(texts) / len(values) if nullable else None,
     )
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value is None or NaN."""
+    return value is None or value != value
+
+
+def bucket_shares(reference: ColumnReference) -> list[float]:
+    """The share of the training rows in each bucket; the last one is of missing values, where there may be some."""
+    return reference.shares if reference.missing is None else [*reference.shares, reference.missing]
+
+
 def bucket_labels(reference: ColumnReference) -> list[str]:
-    """A readable name for each bucket, in order: "<= 5.1", ..., "> 6.9", or the categories."""
+    """A readable name for each bucket, in order: "<= 5.1", ..., "> 6.9", or the categories; "(missing)" at the end."""
+    missing = [] if reference.missing is None else [MISSING]
     if isinstance(reference, CategoricalReference):
-        return list(reference.categories)
+        return [*reference.categories, *missing]
     for digits in range(6, 18):  # 17 tell any two floats apart
         edges = [f"{edge:.{digits}g}" for edge in reference.edges]
         if len(set(edges)) == len(edges):
             break
-    return [*(f"<= {edge}" for edge in edges), f"> {edges[-1]}" if edges else "all"]
+    return [*(f"<= {edge}" for edge in edges), f"> {edges[-1]}" if edges else "all", *missing]
 
 
 def bucket_counts(reference: ColumnReference, values: Sequence[Any] | np.ndarray) -> np.ndarray:
     """How many values of one column fall into each bucket; text that no bucket has falls into "(other)".
 
+    Args:
+        values: shape (n_rows,); None and NaN are missing ones, where the column may have some.
+
     Returns:
         whole numbers, shape (n_buckets,).
     """
+    if reference.missing is not None:
+        return _counts_with_missing(reference, values)
     size = len(reference.shares)
     if isinstance(reference, CategoricalReference):
         places = {name: place for place, name in enumerate(reference.categories)}
@@ -83,6 +113,16 @@ def bucket_counts(reference: ColumnReference, values: Sequence[Any] | np.ndarray
         return counts
     column = np.asarray(values, dtype=np.float64)
     return np.bincount(np.searchsorted(reference.edges, column, side="left"), minlength=size)
+
+
+def _counts_with_missing(reference: ColumnReference, values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    there: Sequence[Any] | np.ndarray
+    if isinstance(reference, CategoricalReference):
+        there = [value for value in values if not is_missing(value)]
+    else:
+        column = np.asarray(values, dtype=np.float64)
+        there = column[~np.isnan(column)]
+    return np.append(bucket_counts(replace(reference, missing=None), there), len(values) - len(there))
 
 
 def psi(expected: Sequence[float], actual: Sequence[float]) -> float:

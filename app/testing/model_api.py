@@ -69,6 +69,23 @@ def mixed_rows() -> tuple[pd.DataFrame, pd.Series]:
     return frame, pd.Series((frame["doors"] > 3) ^ (frame["colour"] == "red"), name="expensive")
 
 
+def patients() -> tuple[pd.DataFrame, pd.Series]:
+    """Numbers and text of which some are missing; the label is yes or no. Rows: 200."""
+    random = np.random.default_rng(1)
+    n = 200
+    frame = pd.DataFrame(
+        {
+            "age": random.integers(20, 80, n).astype(float),
+            "ward": pd.Series(random.choice(["north", "south"], n), dtype="str"),
+            "pressure": random.normal(120, 15, n).round(1),
+        }
+    )
+    sick = pd.Series(np.where(frame["age"] + frame["pressure"] > 170, "yes", "no"), name="sick")
+    for name in frame:
+        frame.loc[random.random(n) < 0.2, name] = np.nan
+    return frame, sick
+
+
 def cache_bundle(cache: Path, name: str, bundle: Path, version: str = "1") -> Path:
     """Put a bundle where the API looks when it starts."""
     digest = read_bundle(bundle).sha256

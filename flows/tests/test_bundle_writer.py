@@ -9,7 +9,13 @@ import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -17,6 +23,7 @@ from sklearn.svm import LinearSVC
 
 from app.registry.bundle import Bundle, read_bundle
 from app.registry.predictor import load_predictor, plain_rows
+from app.testing.model_api import patients
 from app.vocabulary import Gate, Task
 from flows.bundle_writer import FittedModel, RegistrationError, build_bundle
 
@@ -104,3 +111,46 @@ class Homemade(ClassifierMixin, BaseEstimator):
 def test_an_estimator_that_cannot_be_served_is_not_registered(tmp_path: Path, frame: pd.DataFrame) -> None:
     with pytest.raises(RegistrationError, match=r"holds the type .*Homemade, which serving does not load"):
         _bundle(tmp_path / "b", Homemade(), frame[["size"]], frame["colour"], "classification")
+
+
+NUMBERS = ["age", "pressure"]
+
+
+def _imputed(estimator: Any) -> Any:
+    text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler())
+    return make_pipeline(make_column_transformer((numbers, NUMBERS), (text, ["ward"])), estimator)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "columns"),
+    [
+        (_imputed(LogisticRegression()), [*NUMBERS, "ward"]),
+        (make_pipeline(SimpleImputer(), LogisticRegression()), NUMBERS),
+        (RandomForestClassifier(10, random_state=0), NUMBERS),
+        (HistGradientBoostingClassifier(max_iter=10, random_state=0), NUMBERS),
+    ],
+    ids=["numbers and text", "imputer", "forest", "hist gradient boosting"],
+)
+def test_missing_values_are_answered_as_the_estimator_answers_them(
+    tmp_path: Path, estimator: Any, columns: list[str]
+) -> None:
+    rows, sick = patients()
+    bundle = _bundle(tmp_path, estimator, rows[columns], sick, "classification")
+    assert all(feature.nullable for feature in bundle.features)
+    assert any(value is None for row in bundle.golden.rows for value in row)
+    _check(bundle, estimator, rows[columns])
+    inputs = {item["name"]: item["required"] for item in mlflow.models.Model.load(tmp_path).signature.inputs.to_dict()}
+    assert inputs == dict.fromkeys(columns, False)
+
+
+def test_a_feature_may_be_nullable_though_no_training_row_lacks_it(frame: pd.DataFrame, tmp_path: Path) -> None:
+    features, labels = frame[["size"]], frame["new"]
+    estimator = make_pipeline(SimpleImputer(), LogisticRegression()).fit(features, labels)
+    fitted = FittedModel(estimator, features, labels, "classification", "new", GATE, nullable=("size",))
+    build_bundle(tmp_path, fitted)
+    bundle = read_bundle(tmp_path)
+    assert bundle.features[0].nullable
+    assert bundle.reference.features["size"].missing == 0
+    nothing = pd.DataFrame({"size": [np.nan]})
+    assert load_predictor(bundle).predict([[None]]).labels == estimator.predict(nothing).tolist()

@@ -64,6 +64,65 @@ def test_all_bad_columns_are_named_at_once(frame: pd.DataFrame) -> None:
         dataset.validate(iris, frame.drop(columns="petal_width").assign(sepal_length="x"))
 
 
+def _gappy(frame: pd.DataFrame) -> pd.DataFrame:
+    return _with(frame, "sepal_width", np.nan)
+
+
+def test_values_may_be_missing_where_the_models_own_data_lacks_some(frame: pd.DataFrame) -> None:
+    gappy = replace(iris, load=lambda: _gappy(frame))
+    assert dataset.nullable_features(gappy, gappy.load()) == ("sepal_width",)
+    other = _with(_gappy(frame), "species", "setosa")
+    pd.testing.assert_frame_equal(dataset.validate(gappy, other), other)
+    with pytest.raises(
+        DatasetError, match=r"'petal_width' has 1 empty values.*nullable=\('petal_width',\) in the model"
+    ):
+        dataset.validate(gappy, _with(other, "petal_width", np.nan))
+
+
+def test_values_may_be_missing_where_the_model_file_says_so(frame: pd.DataFrame) -> None:
+    lenient = replace(iris, nullable=("sepal_width",))
+    validated = dataset.validate(lenient, _gappy(frame))
+    assert validated["sepal_width"].isna().sum() == 1
+    assert dataset.nullable_features(lenient, frame) == ("sepal_width",)
+
+
+def test_the_target_is_never_missing(frame: pd.DataFrame) -> None:
+    gappy = replace(iris, load=lambda: _with(frame, "species", None))
+    with pytest.raises(DatasetError, match="'species' has 1 empty values"):
+        dataset.validate(gappy, gappy.load())
+
+
+def test_whole_numbers_that_lack_values_are_fractions(frame: pd.DataFrame) -> None:
+    whole = frame["sepal_length"].round().astype("Int64")
+    whole[2] = None
+    gappy = replace(iris, load=lambda: frame.assign(sepal_length=whole))
+    assert dataset.validate(gappy, gappy.load())["sepal_length"].dtype == "float64"
+    with pytest.raises(DatasetError, match="'sepal_length' may be without a value, so it cannot be int64"):
+        dataset.validate(
+            replace(gappy, nullable=("sepal_length",), load=lambda: frame.assign(sepal_length=1)), gappy.load()
+        )
+
+
+@pytest.mark.parametrize(
+    ("nullable", "reason"), [(("colour",), "names 'colour', which is no feature"), (("species",), "is no feature")]
+)
+def test_only_features_are_nullable(frame: pd.DataFrame, nullable: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(DatasetError, match=reason):
+        dataset.validate(replace(iris, nullable=nullable), frame)
+
+
+def test_a_column_without_any_value_is_refused(frame: pd.DataFrame) -> None:
+    empty = frame.assign(sepal_width=np.nan)
+    with pytest.raises(DatasetError, match="'sepal_width' has no value in any row"):
+        dataset.validate(replace(iris, nullable=("sepal_width",)), empty)
+
+
+def test_true_and_false_that_lack_values_are_refused_with_the_cure(frame: pd.DataFrame) -> None:
+    odd = frame.assign(ripe=pd.Series([True, None] * (len(frame) // 2), dtype=object))
+    with pytest.raises(DatasetError, match=r'"ripe"\]\.astype\("float64"\)'):
+        dataset.validate(replace(iris, load=lambda: odd), odd)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_csv_and_parquet_are_read(frame: pd.DataFrame, tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"more.{kind}"

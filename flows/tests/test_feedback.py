@@ -51,6 +51,17 @@ def _many(number: int, client: str = "app", start: int = 0, **values: Any) -> li
     return [_flower(client=client, sepal_length=100.0 + start + i, **values) for i in range(number)]
 
 
+def test_feedback_without_a_value_is_used_where_the_feature_may_lack_it() -> None:
+    lenient = replace(iris, nullable=("petal_width",))
+    absent = _flower(petal_width=None)
+    del absent["features"]["petal_width"]
+    used = _used(_select(lenient, [_flower(petal_width=None, sepal_width=9.0), absent]))
+    assert used["petal_width"].isna().tolist() == [True, True]
+    assert used["petal_width"].dtype == "float64"
+    refused = _select(iris, [_flower(petal_width=None)])
+    assert refused.left_out == {"petal_width should be double": 1}
+
+
 @pytest.mark.parametrize(
     ("model", "row"),
     [(iris, _flower()), (iris, _flower(petal_width=1)), (iris, _flower(colour="red")), (homes, _home()),

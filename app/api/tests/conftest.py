@@ -12,19 +12,31 @@ from fastapi.testclient import TestClient
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
-from sklearn.pipeline import Pipeline
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from app.api.main import create_app
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.runtime.processes import Server
 from app.testing.api_server import api_server
-from app.testing.model_api import Example, absent_mlflow, bundle_of, cache_bundle, mixed_rows, settings
+from app.testing.model_api import (
+    Example,
+    absent_mlflow,
+    bundle_of,
+    cache_bundle,
+    mixed_rows,
+    patients,
+    settings,
+)
 
 
 @pytest.fixture(scope="session")
 def examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[str, Example]:
-    """iris (ONNX, one tensor), diabetes (a regression), cars (ONNX, one tensor per feature), slow (skops)."""
+    """iris (ONNX, one tensor), diabetes (a regression), cars (ONNX, one tensor per feature), slow (skops), patients
+    (values may be missing).
+    """
     folder = tmp_path_factory.mktemp("bundles")
     train = iris_rows[0]
     features, species = train.drop(columns="species"), train["species"]
@@ -50,7 +62,15 @@ def examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[s
             folder / "slow", HistGradientBoostingClassifier(max_iter=5, random_state=0), features, species,
             "classification",
         ),
+        "patients": bundle_of(folder / "patients", with_imputers(), *patients(), "classification"),
     }  # fmt: skip
+
+
+def with_imputers() -> Pipeline:
+    """A model of `patients`."""
+    text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    columns = ColumnTransformer([("numbers", SimpleImputer(), ["age", "pressure"]), ("text", text, ["ward"])])
+    return make_pipeline(columns, LogisticRegression())
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +85,7 @@ def permuted(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Examp
 
 @pytest.fixture(scope="session")
 def full_cache(examples: dict[str, Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder with all four models."""
+    """A cache folder with all models."""
     cache = tmp_path_factory.mktemp("cache")
     for name, example in examples.items():
         cache_bundle(cache, name, example.bundle)
@@ -74,7 +94,7 @@ def full_cache(examples: dict[str, Example], tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def client(full_cache: Path) -> Iterator[TestClient]:
-    """All four models, iris by default, MLflow away."""
+    """All models, iris by default, MLflow away."""
     with TestClient(create_app(settings(full_cache, default_model="iris"), absent_mlflow())) as client:
         yield client
 

@@ -163,7 +163,7 @@ class Requests:
 
 @pytest.fixture
 def app(full_cache: Path) -> Router:
-    """All four models, iris by default, MLflow away."""
+    """All models, iris by default, MLflow away."""
     return create_app(settings(full_cache, default_model="iris"), absent_mlflow())
 
 

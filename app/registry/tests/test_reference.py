@@ -8,6 +8,7 @@ from app.registry.reference import (
     OTHER,
     bucket_counts,
     bucket_labels,
+    bucket_shares,
     categorical_reference,
     numeric_reference,
     psi,
@@ -71,3 +72,22 @@ def test_a_constant_feature_has_one_bucket() -> None:
     assert reference.edges == []
     assert reference.shares == [1.0]
     assert bucket_labels(reference) == ["all"]
+
+
+def test_missing_numbers_are_the_last_bucket() -> None:
+    reference = numeric_reference([1.0, 2.0, None, float("nan")], "double", nullable=True)
+    assert (reference.min, reference.max, reference.missing) == (1.0, 2.0, 0.5)
+    assert sum(bucket_shares(reference)) == pytest.approx(1)
+    assert bucket_labels(reference)[-1] == "(missing)"
+    counts = bucket_counts(reference, [1.0, None, float("nan"), 5.0])
+    assert counts.tolist()[-1] == 2
+    assert counts.sum() == 4
+    assert bucket_counts(reference, []).sum() == 0
+
+
+def test_missing_text_is_the_last_bucket() -> None:
+    reference = categorical_reference(["a", None, "b", float("nan"), "a"], "string", nullable=True)
+    assert reference.categories == ["a", "b", "(other)"]
+    assert bucket_shares(reference) == pytest.approx([0.4, 0.2, 0, 0.4])
+    assert bucket_labels(reference) == ["a", "b", "(other)", "(missing)"]
+    assert bucket_counts(reference, ["b", None, "new"]).tolist() == [0, 1, 1, 1]

@@ -99,7 +99,7 @@ def _ask(api: ModelApiClient, info: ModelInfo) -> None:
     row = ask_for_row(info)
     if row is None:
         return
-    empty = [name for name, value in row.items() if value is None]
+    empty = [feature.name for feature in info.features if row[feature.name] is None and feature.missing is None]
     try:
         if empty:
             raise ServiceError(f"Without a value: {', '.join(empty)}.", "Fill in every feature.")

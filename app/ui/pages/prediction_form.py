@@ -14,6 +14,7 @@ from app.ui.formatting import escape_label
 from app.vocabulary import INTEGER, NUMERIC
 
 MAX_WHOLE = 2**53 - 1  # what a browser's number can hold
+MAY_BE_EMPTY = " It may be left empty."
 
 
 def ask_for_row(info: ModelInfo) -> dict[str, Any] | None:
@@ -38,6 +39,8 @@ def ask_for_row(info: ModelInfo) -> dict[str, Any] | None:
 
 def warn_of_unseen(feature: FeatureInfo, value: Any) -> str:
     """A warning about a value that was not in the training data; "" for one that may have been."""
+    if value is None:
+        return "" if feature.missing else f"{feature.name} is empty, which it never was in the training data"
     if feature.min is not None and feature.max is not None and not isinstance(value, str):
         # the field shows the range rounded, so what it shows must count as inside
         slack = 0.0 if feature.dtype in INTEGER else 0.5 * 10.0 ** -decimals(feature.min, feature.max)
@@ -71,8 +74,13 @@ def _text_field(feature: FeatureInfo, key: str) -> str | None:
     label = escape_label(feature.name)
     categories = [name for name in feature.categories or [] if name != OTHER]
     if not categories:
-        return st.text_input(label, key=key, help="Text")
+        return st.text_input(label, key=key, help="Text") or (None if feature.missing is not None else "")
     about = "Text. These were in the training data, the commonest first; others may be typed."
+    if feature.missing is not None:
+        about += MAY_BE_EMPTY
+        return st.selectbox(
+            label, categories, index=None, placeholder="missing", key=key, help=about, accept_new_options=True
+        )
     return st.selectbox(label, categories, key=key, help=about, accept_new_options=True)
 
 
@@ -88,5 +96,7 @@ def _number_field(feature: FeatureInfo, key: str) -> float | None:
     if whole:
         value = max(-MAX_WHOLE, min(MAX_WHOLE, round(start)))
         return st.number_input(label, value=value, step=1, key=key, help=about)
+    if feature.missing is not None:
+        about += f".{MAY_BE_EMPTY}"
     step = 10.0 ** (1 - places)
     return st.number_input(label, value=round(start, places), step=step, format=f"%.{places}f", key=key, help=about)
