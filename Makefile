@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-LOCKS := api api-skops ui mlflow flows
+LOCKS := api ui mlflow flows
 ALONE := dev checkov pip-audit bench-bentoml bench-kserve bench-litserve bench-mlserver
 
 # Imports are compiled once and kept: without bytecode each server starts some ten seconds later.
@@ -55,7 +55,7 @@ CLUSTER := $(PYTHON) -B -m images.offline
 cluster:  ## a kind cluster (OFFLINE=auto|0|1, TOOL_CACHE=DIR, KIND_CONFIG=kind-config-multinode.yaml)
 	@$(CLUSTER) up --config $(KIND_CONFIG)
 
-images:  ## the platform's images (IMAGES=api-skops: that one); where the kind cluster runs, what uses them restarts
+images:  ## the platform's images (IMAGES=ui: that one); where the kind cluster runs, what uses them restarts
 	@$(TOOLS) $(PYTHON) -B -m images.build build --cluster $(IMAGES)
 
 sbom:  ## sbom/<image>.cdx.json: what is in each image that is built here, with hashes and licences (CycloneDX)
@@ -65,7 +65,7 @@ audit: $(READY)  ## known vulnerabilities of the locks and of the Go programs; e
 	@$(BIN)/python -B -m images.audit $(ARGS)
 
 push:  ## push the images: REGISTRY=registry.example.com/team (MIRROR=1: third-party ones, too; WITHOUT=grafana: but not that)
-	@$(PYTHON) -B -m images.push $(REGISTRY) $(if $(MIRROR),--mirror) $(WITHOUT:%=--without=%) $(IMAGES:%=--image=%)
+	@$(PYTHON) -B -m images.push $(REGISTRY) $(if $(MIRROR),--mirror) $(WITHOUT:%=--without=%)
 
 down:  ## remove the cluster (ALL=1: images and programs too)
 	@$(CLUSTER) down --config $(KIND_CONFIG) $(if $(ALL),--all)

@@ -43,7 +43,7 @@ def unreachable(osv: str, go: str) -> Iterator[str]:
 
 def locks() -> list[str]:
     """The locks that images are installed from, and that of the tests."""
-    images = build.with_parents([*build.names(), *build.VARIANTS])
+    images = build.with_parents(build.names())
     sources = {source for image in images for source in build.sources(image)}
     return sorted({"requirements/dev.txt", *(source for source in sources if source.startswith("requirements/"))})
 

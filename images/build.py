@@ -28,8 +28,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 # What the others stand on, or are built with: nobody runs these.
 PARENTS = ("python", "install", "common", "tracking")
-# Built when asked for, from another's Dockerfile with other arguments.
-VARIANTS = {"api-skops": ("api", {"LOCK": "api-skops", "PARENT": "common"})}
 
 
 def names() -> list[str]:
@@ -48,14 +46,13 @@ def tag(name: str) -> str:
 
 
 def dockerfile(name: str) -> Path:
-    """The file an image is built from: its own folder's, or that of the image it is a variant of."""
-    return ROOT / "images" / VARIANTS.get(name, (name,))[0] / "Dockerfile"
+    """The file an image is built from."""
+    return ROOT / "images" / name / "Dockerfile"
 
 
 def arguments(name: str) -> dict[str, str]:
     """The build's arguments, without those of the caller's environment."""
-    given = {"MLOPS_GIT_SHA": commit(name)} if name == "flows" else {}
-    return VARIANTS[name][1] if name in VARIANTS else given
+    return {"MLOPS_GIT_SHA": commit(name)} if name == "flows" else {}
 
 
 def instructions(name: str) -> str:
@@ -63,7 +60,7 @@ def instructions(name: str) -> str:
     lines = dockerfile(name).read_text().splitlines()
     text = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     declared = " ".join(re.findall(r"^ARG (.+)$", text, re.MULTILINE))
-    values = dict(re.findall(r"(\w+)=(\S+)", declared)) | VARIANTS.get(name, ("", {}))[1]
+    values = dict(re.findall(r"(\w+)=(\S+)", declared))
     return re.sub(r"\$(\w+)", lambda match: values.get(match[1], match[0]), text)
 
 
@@ -280,14 +277,8 @@ def sizes() -> str:
     """The table of the README, MB of 10^6 bytes, unpacked; the sum counts each layer once."""
     entries = list(own_bytes(names()))
     rows = [f"| `{reference}` | {whole / 1e6:.0f} MB | {own / 1e6:.0f} MB |" for reference, whole, own in entries]
-    extra = [f"| `{tag(name)}`, on demand | {size(tag(name)) / 1e6:.0f} MB | |" for name in VARIANTS if has(tag(name))]
     total = f"| all, each layer once | | {sum(own for *_, own in entries) / 1e6:.0f} MB |"
-    return "\n".join(["| image | size | of it its own |", "|---|---|---|", *rows, total, *extra])
-
-
-def has(reference: str) -> bool:
-    """Whether the engine has an image of this name."""
-    return bool(run(["docker", "image", "ls", "-q", reference]))
+    return "\n".join(["| image | size | of it its own |", "|---|---|---|", *rows, total])
 
 
 def main() -> None:
@@ -300,7 +291,7 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true", help="push them to the kind cluster's registry")
     parser.add_argument("--tag", action="append", default=[], help="build: a further tag, as skaffold asks for")
     options = parser.parse_intermixed_args()
-    known = [*names(), *VARIANTS, *PARENTS]
+    known = [*names(), *PARENTS]
     unknown = set(options.names) - set(known) if options.command == "build" else set()
     if unknown:
         parser.error(f"there is no image {', '.join(sorted(unknown))}; known are: {', '.join(known)}")

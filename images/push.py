@@ -41,18 +41,13 @@ class Part:
         return f"{to}/{self.repository}:{self.tag}"
 
 
-def parts(variants: Iterable[str] = (), mirror: bool = False, without: Iterable[str] = ()) -> list[Part]:
-    """What is pushed: our images, and with `mirror` the third-party ones of all charts but those `without`.
-
-    variants: images of build.VARIANTS, each in place of the one that it is a variant of.
-    """
-    instead = {build.VARIANTS[variant][0]: variant for variant in variants}
+def parts(mirror: bool = False, without: Iterable[str] = ()) -> list[Part]:
+    """What is pushed: our images, and with `mirror` the third-party ones of all charts but those `without`."""
     found = []
     for place, image in chart.images().items():
         if not image.registry:
-            folder = image.repository.removeprefix("mlops/")
-            name = instead.get(folder, folder)
-            found.append(Part(place, build.tag(name), f"mlops/{name}", build.content_tag(name), name))
+            name = image.repository.removeprefix("mlops/")
+            found.append(Part(place, build.tag(name), image.repository, build.content_tag(name), name))
         elif mirror and place[0] not in without:
             found.append(Part(place, image.reference, image.repository, image.tag))
     return found
@@ -131,7 +126,6 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--without", action="append", default=[], help="a chart that you do not install: not its images"
     )
-    parser.add_argument("--image", action="append", default=[], help="a variant in place of the usual image: api-skops")
     given = parser.parse_args(words)
     given.registry = given.registry.rstrip("/")
     if not REGISTRY.fullmatch(given.registry):
@@ -140,10 +134,8 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
             "make push REGISTRY=registry.example.com/team"
         )
     charts = sorted({place[0] for place, image in chart.images().items() if image.registry})
-    for option, known in (("without", charts), ("image", list(build.VARIANTS))):
-        if unknown := set(getattr(given, option)) - set(known):
-            make = "WITHOUT" if option == "without" else "IMAGES"
-            parser.error(f"{make}={' '.join(sorted(unknown))} is not one of: {', '.join(known)}")
+    if unknown := set(given.without) - set(charts):
+        parser.error(f"WITHOUT={' '.join(sorted(unknown))} is not one of: {', '.join(charts)}")
     return given
 
 
@@ -152,7 +144,7 @@ def main() -> None:
     given = options()
     stop_on_signals()
     try:
-        chosen = parts(given.image, given.mirror, given.without)
+        chosen = parts(given.mirror, given.without)
         found = push(given.registry, chosen)
     except Failure as error:
         sys.exit(str(error))

@@ -102,7 +102,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m images.sbom", description="A CycloneDX file for each image.")
     parser.add_argument("names", nargs="*", help="images, by default all")
-    names, known = parser.parse_args().names, [*build.names(), *build.VARIANTS]
+    names, known = parser.parse_args().names, build.names()
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"there is no image {', '.join(unknown)}; known are: {', '.join(known)}")
     try:

@@ -17,7 +17,7 @@ from app.registry.skops_file import SkopsFileError, read_estimator
 from app.vocabulary import INTEGER, NUMERIC, Feature, Label, Task
 
 if TYPE_CHECKING:
-    import pandas as pd  # the model API has none
+    import pandas as pd
 
 # Served values may differ from the estimator's by float32 rounding, and by no more.
 RTOL, ATOL = 1e-4, 1e-5
@@ -141,15 +141,9 @@ class SkopsPredictor:
     """A scikit-learn estimator read by skops, which runs no code of the file. Slower: for what ONNX cannot express."""
 
     def __init__(self, path: Path, features: Sequence[Feature]) -> None:
-        try:
-            import pandas as pd  # imported here, as the API has none where all its models are in ONNX
+        import pandas as pd  # with scikit-learn some 80 MB, which an API needs only for such a model
 
-            self._estimator = read_estimator(path)
-        except ModuleNotFoundError as error:
-            raise BundleError(
-                f"the version is served by scikit-learn itself, and this image has no {error.name}: "
-                "install with --set model-api.image.repository=mlops/api-skops"
-            ) from error
+        self._estimator = read_estimator(path)
         self._pd = pd
         self._names = [feature.name for feature in features]
         self._nullable = any(feature.nullable for feature in features)

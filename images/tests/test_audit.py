@@ -138,6 +138,6 @@ def test_where_a_database_cannot_be_reached_it_says_so_with_a_code_of_its_own(
 def test_every_lock_of_an_image_is_looked_at_and_every_go_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit.environments, "program", Path)
     looked_at = [what for what, _ in audit.commands(audit.OSV, audit.GO)]
-    for name in ("api", "api-skops", "common", "tracking", "ui", "mlflow", "flows", "dev"):
+    for name in ("api", "common", "tracking", "ui", "mlflow", "flows", "dev"):
         assert f"requirements/{name}.txt" in looked_at
     assert set(tools.load()) <= set(looked_at)

@@ -24,7 +24,7 @@ def test_one_version_for_package_charts_and_images() -> None:
         assert versions == {"version": version, "appVersion": version}, chart
 
 
-@pytest.mark.parametrize("name", [*build.names(), *build.VARIANTS, "common", "tracking"])
+@pytest.mark.parametrize("name", [*build.names(), "common", "tracking"])
 def test_an_image_is_built_from_a_hashed_lock_and_runs_as_nobody(name: str) -> None:
     text = build.dockerfile(name).read_text()
     assert text.rfind("USER 10001:10001") > text.rfind("USER 0:0") or name in CODE_ALONE

@@ -56,10 +56,10 @@ def make_executable(path: str) -> Callable[[Path], None]:
 
 
 def tags() -> dict[str, str]:
-    return {name: build.content_tag(name) for name in [*build.names(), *build.VARIANTS]}
+    return {name: build.content_tag(name) for name in build.names()}
 
 
-EVERY = {"api", "api-skops", "flows", "mlflow", "prefect", "retrainer", "ui"}
+EVERY = {"api", "flows", "mlflow", "prefect", "retrainer", "ui"}
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ EVERY = {"api", "api-skops", "flows", "mlflow", "prefect", "retrainer", "ui"}
         (append("app/cli/main.py"), {"flows"}),
         (make_executable("app/cli/main.py"), {"flows"}),
         (append("app/retrainer/decision.py"), {"retrainer", "flows"}),
-        (append("app/api/predict.py"), {"api", "api-skops"}),
+        (append("app/api/predict.py"), {"api"}),
         (append("app/ui/main.py"), {"ui"}),
-        (append("app/registry/gate.py"), {"api", "api-skops", "ui", "retrainer", "flows"}),
+        (append("app/registry/gate.py"), {"api", "ui", "retrainer", "flows"}),
         (append("requirements/flows.txt"), {"prefect", "retrainer", "flows"}),
-        (append("requirements/api-skops.txt"), {"api-skops"}),
+        (append("requirements/api.txt"), {"api"}),
         (append("requirements/tracking.txt"), {"mlflow", "prefect", "retrainer", "flows"}),
         (append("images/mlflow/prepare.py"), {"mlflow"}),
         (append("images/mlflow/account_rules.py"), {"mlflow"}),
@@ -130,12 +130,11 @@ def test_without_git_there_is_no_commit(checkout: Path) -> None:
 
 
 def test_what_dockerfiles_name_is_there_and_all_that_is_copied_counts() -> None:
-    for name in build.with_parents([*build.names(), *build.VARIANTS]):
+    for name in build.with_parents(build.names()):
         for source in build.sources(name):
             assert (build.ROOT / source).exists(), f"images/{name}: {source}"
             assert "$" not in source, f"images/{name}: {source}"
     assert {"app/api/main.py", "requirements/api.txt", "app/contract.py"} <= set(build.inputs("api"))
-    assert "requirements/api-skops.txt" in build.inputs("api-skops")
     assert not [path for path in build.inputs("flows") if "/tests/" in path or "__pycache__" in path]
 
 

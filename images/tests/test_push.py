@@ -124,13 +124,6 @@ def test_charts_that_are_not_installed_are_left_out(engine: Engine, monkeypatch:
     assert not [target for target in engine.pushed if "grafana" in target or "postgres" in target]
 
 
-def test_a_variant_goes_in_place_of_the_usual_image(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = run(monkeypatch, TO, "--image=api-skops")
-    assert values["model-api"]["image"]["repository"] == "mlops/api-skops"
-    assert values["model-api"]["image"]["tag"] == build.content_tag("api-skops")
-    assert "api" not in engine.built
-
-
 def test_a_registry_that_tells_no_digest_gets_tags_alone(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,7 +156,6 @@ def test_an_image_that_cannot_be_pulled_is_named_with_what_to_do(
         ([], "make push REGISTRY=registry.example.com/team"),
         (["https://registry.example.com"], "REGISTRY=https://registry.example.com is no registry"),
         ([TO, "--mirror", "--without=grafna"], "WITHOUT=grafna is not one of: grafana, monitoring, postgres, traefik"),
-        ([TO, "--image=api"], "IMAGES=api is not one of: api-skops"),
     ],
 )
 def test_a_wrong_option_is_refused_by_name(words: list[str], message: str) -> None:

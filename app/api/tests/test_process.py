@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -186,3 +188,9 @@ def test_a_wrong_setting_ends_it_in_words(process: Process, name: str, value: st
     with pytest.raises(RuntimeError, match="the API cannot start") as error:
         process(**{"MLOPS_FEEDBACK_KEY": "", name: value})
     assert "Traceback" not in str(error.value)
+
+
+def test_scikit_learn_and_pandas_are_imported_with_the_first_model_that_needs_them() -> None:
+    code = "import sys, app.api.__main__; print(sorted({'pandas', 'scipy', 'sklearn', 'skops'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
