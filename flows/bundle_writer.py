@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
-from mlflow.types.schema import ColSpec, Schema
+from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from skops import io as skops
 
 from app.registry.bundle import FEEDBACK, HELD_OUT, read_bundle, write_sums
@@ -115,7 +115,9 @@ def _signature(fitted: FittedModel) -> ModelSignature:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whole numbers cannot hold NaN: it is refused anyway
         inferred = infer_signature(fitted.features, np.asarray(fitted.estimator.predict(fitted.features.head(5))))
-    columns = [ColSpec(spec.type, spec.name, required=not fitted.may_lack(spec.name)) for spec in inferred.inputs]
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec(spec.type, spec.name, required=not fitted.may_lack(spec.name)) for spec in inferred.inputs
+    ]
     return ModelSignature(Schema(columns), inferred.outputs)
 
 

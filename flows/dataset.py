@@ -103,7 +103,7 @@ def nullable_features(model: Model, like: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _has_booleans(column: pd.Series) -> bool:
-    return column.dtype == object and column.dropna().map(lambda value: isinstance(value, bool)).any()
+    return column.dtype == object and any(isinstance(value, bool) for value in column)
 
 
 def schema(model: Model, like: pd.DataFrame) -> pa.DataFrameSchema:
@@ -155,12 +155,15 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+_MASKED = (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)
+
+
 def _plain_types(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with pandas' own numbers (Int64, boolean) as numpy's, and as fractions where values are missing."""
     plain = frame.copy(deep=False)
     for name, dtype in frame.dtypes.items():
-        if isinstance(dtype, pd.core.arrays.masked.BaseMaskedDtype):
-            plain[name] = frame[name].astype("float64" if frame[name].isna().any() else dtype.numpy_dtype)
+        if isinstance(frame[name].array, _MASKED):
+            plain[name] = frame[name].astype("float64" if frame[name].isna().any() else dtype.type)
     return plain
 
 

@@ -183,7 +183,7 @@ def _fit(
     nullable: Collection[str],
 ) -> dict[str, Any]:
     """The values that the model wants, in its types; None for missing ones."""
-    fitted = {}
+    fitted: dict[str, Any] = {}
     for name, kind in kinds.items():
         if name not in values:
             raise _DoesNotFit(f"it has no {name}")

@@ -281,6 +281,11 @@ def sizes() -> str:
     return "\n".join(["| image | size | of it its own |", "|---|---|---|", *rows, total])
 
 
+def has(reference: str) -> bool:
+    """Whether the engine has an image of this name."""
+    return bool(run(["docker", "image", "ls", "-q", reference]))
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(

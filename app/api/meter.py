@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,8 @@ class Meter:
     def _count_waiting(self) -> None:
         if not self._waiting:
             return
-        columns = [*zip(*(row for rows, _ in self._waiting for row in rows), strict=True)]
-        columns.append(tuple(label for _, labels in self._waiting for label in labels))
+        columns = [*zip(*chain.from_iterable(rows for rows, _ in self._waiting), strict=True)]
+        columns.append(tuple(chain.from_iterable(labels for _, labels in self._waiting)))
         self._count_columns(columns)
         self._waiting, self._rows, self._bytes = [], 0, 0
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from pydantic_core import to_json
@@ -30,7 +32,7 @@ class PredictionWriter:
 
     def __init__(self, model: str, version: str, run_id: str, classes: tuple[Label, ...]) -> None:
         self._labels = {label: _json(label) for label in classes}
-        names = ",".join(f"{_escaped(class_name(label))}:%r" for label in classes)
+        names = ",".join(f"{_escaped(class_name(label))}:%s" for label in classes)
         origin = f'"model":{_escaped(model)},"version":{_escaped(version)},"run_id":{_escaped(run_id)}'
         end = f',{origin},"prediction_id":"%s"'
         self._plain = f'{{"prediction":%s{end}'
@@ -48,13 +50,19 @@ class PredictionWriter:
             answers = [self._plain % pair for pair in zip(labels, ids, strict=True)]
         else:
             template = self._probable
-            answers = [
-                template % (label, *row, prediction_id)
-                for label, row, prediction_id in zip(labels, predictions.probabilities, ids, strict=True)
-            ]
+            columns = [_numbers(predictions.probabilities)] * len(predictions.probabilities[0])
+            answers = [template % row for row in zip(labels, *columns, ids, strict=True)]
         if tokens:
             answers = [f'{answer},"feedback_token":"{token}"' for answer, token in zip(answers, tokens, strict=True)]
         return (f"[{'},'.join(answers)}}}]" if as_list else f"{answers[0]}}}").encode()
+
+
+def _numbers(rows: list[list[float]]) -> Iterator[str]:
+    """The numbers of all rows as JSON, one after another."""
+    if len(rows) == 1:
+        return map(repr, rows[0])
+    # at once is three times as fast as one by one
+    return iter(to_json([*chain.from_iterable(rows)])[1:-1].decode().split(","))
 
 
 def _escaped(text: str) -> str:

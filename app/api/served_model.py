@@ -36,7 +36,8 @@ class ServedModel:
     """A version in service. A request takes one of these and uses it from begin to end.
 
     incarnation: tells apart registered models of one name; one that was deleted and made anew counts from version 1.
-    classes: each label to the bundle's own, which has the right type; empty for a regression.
+    classes: each label to the bundle's own, which has the right type; empty for a regression, and where all are text
+        and need it not.
     in_thread: whether it takes milliseconds, which the event loop cannot wait for.
     inline_rows: how many rows of one request are not too many for the event loop or for a batch with others.
     """
@@ -88,7 +89,8 @@ class ServedModel:
             raise NoPrediction(f"{type(error).__name__}: {text[0][:300] if text else ''}") from error
         if self.is_classifier:
             classes = self.classes
-            labels = [classes.get(label, label) for label in labels]
+            if classes:
+                labels = [classes.get(label, label) for label in labels]
             if probabilities is not None and not math.isfinite(sum(map(sum, probabilities))):
                 raise NoPrediction("a probability is not a finite number; a value is far out of the model's range")
             return Predictions(labels, probabilities)
@@ -130,7 +132,7 @@ def load_served_model(
         schema=RowSchema(name, bundle.features),
         loaded_at=loaded_at,
         incarnation=incarnation,
-        classes={label: label for label in bundle.classes},
+        classes={} if all(type(label) is str for label in bundle.classes) else {one: one for one in bundle.classes},
         in_thread=in_thread,
         inline_rows=MAX_BATCH if in_thread else max(1, min(MAX_BATCH, int(rows * SLOW_SECONDS / seconds))),
     )

@@ -73,11 +73,13 @@ def test_a_package_is_shared_when_version_marker_and_hashes_are_the_same() -> No
     assert "b==2" not in locks.shared([one, one.replace("sha256:3", "sha256:4")])
 
 
-def test_the_api_image_leaves_out_what_only_the_slow_path_needs() -> None:
+def test_the_api_image_has_what_every_model_needs_and_nothing_of_trainings() -> None:
     lock = (ROOT / "requirements" / "api.txt").read_text()
-    for package in ("scikit-learn", "pandas", "scipy", "mlflow", "prefect"):
+    for package in ("onnxruntime", "scikit-learn", "pandas", "skops"):
+        assert re.search(rf"^{package}==", lock, re.MULTILINE), package
+    for package in ("mlflow", "prefect", "skl2onnx"):
         assert not re.search(rf"^{package}==", lock, re.MULTILINE), package
-    assert build.with_parents(["api"]) == ["python", "install", "api"]
+    assert build.with_parents(["api"]) == ["python", "install", "common", "api"]
 
 
 def test_every_dependency_group_has_a_lock() -> None:

@@ -13,7 +13,6 @@ from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -70,7 +69,7 @@ def with_imputers() -> Pipeline:
     """A model of `patients`."""
     text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     columns = ColumnTransformer([("numbers", SimpleImputer(), ["age", "pressure"]), ("text", text, ["ward"])])
-    return make_pipeline(columns, LogisticRegression())
+    return make_pipeline(columns, RandomForestClassifier(n_estimators=20, random_state=0))
 
 
 @pytest.fixture(scope="session")
