@@ -13,6 +13,11 @@ import pandas as pd
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from app.api.router import Router
 from app.api.settings import ApiSettings
@@ -84,6 +89,13 @@ def patients() -> tuple[pd.DataFrame, pd.Series]:
     for name in frame:
         frame.loc[random.random(n) < 0.2, name] = np.nan
     return frame, sick
+
+
+def with_imputers() -> Pipeline:
+    """An unfitted model of `patients`."""
+    text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    columns = ColumnTransformer([("numbers", SimpleImputer(), ["age", "pressure"]), ("text", text, ["ward"])])
+    return make_pipeline(columns, RandomForestClassifier(n_estimators=20, random_state=0))
 
 
 def cache_bundle(cache: Path, name: str, bundle: Path, version: str = "1") -> Path:

@@ -138,6 +138,48 @@ def test_a_third_model_is_one_file(platform: MlflowClient, tmp_path: Path, monke
     assert "wine" in [deployment.name for deployment in deployments(load_models()[0])]
 
 
+GAPPY = """
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from app.testing.model_api import patients
+from flows.model import Gate, Model
+
+
+def load():
+    rows, sick = patients()
+    return rows.drop(columns="ward").assign(sick=sick)
+
+
+def estimator(seed):
+    return {estimator}
+
+
+model = Model("classification", "sick", load, estimator, Gate("accuracy", threshold=0.6))
+"""
+
+
+def test_a_table_with_missing_values_is_trained_on(
+    platform: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    (tmp_path / "gappy.py").write_text(GAPPY.format(estimator="HistGradientBoostingClassifier(random_state=seed)"))
+    result = train("gappy")
+    assert result["decision"]["outcome"] == "promoted", result["decision"]
+    bundle = fetch_bundle(platform, platform.version("gappy", result["version"]), tmp_path / "cache")
+    assert [feature.nullable for feature in bundle.features] == [True, True]
+    assert len(load_predictor(bundle).predict([[None, None]]).labels) == 1
+
+
+def test_an_estimator_that_takes_no_missing_values_is_named_with_the_cure(
+    platform: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    (tmp_path / "gappy.py").write_text(GAPPY.format(estimator="LogisticRegression()"))
+    with pytest.raises(DatasetError, match=r"values of age, pressure are missing, .*put a SimpleImputer before it"):
+        train("gappy")
+
+
 def test_mlflow_killed_during_registrations_loses_no_version(
     mlflow_server: Server, platform: MlflowClient, iris_rows: Any, iris_fitted: Any
 ) -> None:

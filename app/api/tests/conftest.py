@@ -12,8 +12,7 @@ from fastapi.testclient import TestClient
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from app.api.main import create_app
@@ -28,6 +27,7 @@ from app.testing.model_api import (
     mixed_rows,
     patients,
     settings,
+    with_imputers,
 )
 
 
@@ -63,13 +63,6 @@ def examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[s
         ),
         "patients": bundle_of(folder / "patients", with_imputers(), *patients(), "classification"),
     }  # fmt: skip
-
-
-def with_imputers() -> Pipeline:
-    """A model of `patients`."""
-    text = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
-    columns = ColumnTransformer([("numbers", SimpleImputer(), ["age", "pressure"]), ("text", text, ["ward"])])
-    return make_pipeline(columns, RandomForestClassifier(n_estimators=20, random_state=0))
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,8 @@ def _number_field(feature: FeatureInfo, key: str) -> float | None:
     if whole:
         value = max(-MAX_WHOLE, min(MAX_WHOLE, round(start)))
         return st.number_input(label, value=value, step=1, key=key, help=about)
-    if feature.missing is not None:
+    step, form = 10.0 ** (1 - places), f"%.{places}f"
+    if feature.missing is not None:  # it starts empty, as a field that starts with a value cannot be emptied
         about += f".{MAY_BE_EMPTY}"
-    step = 10.0 ** (1 - places)
-    return st.number_input(label, value=round(start, places), step=step, format=f"%.{places}f", key=key, help=about)
+        return st.number_input(label, value=None, step=step, format=form, key=key, help=about, placeholder="missing")
+    return st.number_input(label, value=round(start, places), step=step, format=form, key=key, help=about)

@@ -1,4 +1,6 @@
-"""A real API in a process of its own, over three models of a real MLflow: flowers, a regression, and mixed features."""
+"""A real API in a process of its own, over models of a real MLflow: flowers, a regression, mixed features, and patients
+of whom not everything is known.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,14 @@ from app.clients.model_api import WITH_TOKENS
 from app.runtime.processes import Server, free_port
 from app.runtime.waiting import wait_until
 from app.testing.api_server import api_server
-from app.testing.model_api import Example, bundle_of, cache_bundle, mixed_rows, publish
+from app.testing.model_api import Example, bundle_of, cache_bundle, mixed_rows, patients, publish, with_imputers
 
 TREES = {"n_estimators": 20, "random_state": 0}
 
 
 @dataclass
 class Served:
-    """The API's address, and by kind (iris, sugar, cars) the name of the model there and its example."""
+    """The API's address, and by kind (iris, sugar, cars, patients) the name of the model there and its example."""
 
     url: str
     names: dict[str, str]
@@ -72,6 +74,7 @@ def page_examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> d
         ),
         "sugar": bundle_of(folder / "sugar", RandomForestRegressor(**TREES), age, sugar, "regression"),
         "cars": bundle_of(folder / "cars", cars_model, cars, price, "classification"),
+        "patients": bundle_of(folder / "patients", with_imputers(), *patients(), "classification"),
     }
 
 
@@ -94,7 +97,7 @@ def page_api(
 
 @pytest.fixture
 def served(registry: MlflowClient, page_api: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
-    """The API with its three models in production; the environment names it."""
+    """The API with its models in production; the environment names it."""
     for name in page_api.names.values():
         if registry.version_by_alias(name) is None:  # another test took it away
             registry.set_alias(name, PRODUCTION, "1")

@@ -60,6 +60,20 @@ def test_every_type_has_its_field(served: Any) -> None:
     assert read(app.title).endswith(served.predict("cars", row)["prediction"])
 
 
+def test_a_field_may_be_left_empty_where_a_value_may_be_missing(served: Any) -> None:
+    app = open_page("predict", served.names["patients"])
+    age, pressure = app.number_input
+    ward = next(box for box in app.selectbox if box.label == "ward")
+    assert age.value is pressure.value is ward.value is None
+    assert "It may be left empty." in age.help
+    pressure.set_value(150.0)
+    click(app, "Predict")
+    assert not app.error
+    row = {"age": None, "ward": None, "pressure": 150.0}
+    assert read(app.title).endswith(served.predict("patients", row)["prediction"])
+    assert not app.warning
+
+
 def test_the_answer_names_model_version_and_run(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOPS_MLFLOW_PUBLIC_URL", "https://mlflow.example/")
     app = open_answer(served)
