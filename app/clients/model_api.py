@@ -49,10 +49,14 @@ class ModelApiClient(ServiceClient):
         """The answer for one row (values by the feature's name), with a feedback token."""
         return self._json("POST", f"/models/{name}/predict", Prediction, json=dict(row), headers=WITH_TOKENS)
 
-    def predict_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> list[Prediction]:
-        """The answers for 1 to `app.contract.MAX_ROWS` rows, in their order, each with a feedback token."""
-        body = [dict(row) for row in rows]
-        return self._json("POST", f"/models/{name}/predict", list[Prediction], json=body, headers=WITH_TOKENS)
+    def predict_rows(self, name: str, rows: Sequence[Mapping[str, Any]], with_tokens: bool = True) -> list[Prediction]:
+        """The answers for 1 to `app.contract.MAX_ROWS` rows, in their order.
+
+        Args:
+            with_tokens: whether each has a feedback token.
+        """
+        body, headers = [dict(row) for row in rows], WITH_TOKENS if with_tokens else {}
+        return self._json("POST", f"/models/{name}/predict", list[Prediction], json=body, headers=headers)
 
     def predict_text(self, name: str, values: Sequence[tuple[str, str]]) -> Prediction:
         """The answer for one row of values that somebody typed: pairs of a feature's name and its value.

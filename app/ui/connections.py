@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
 from app.clients.model_api import ModelApiClient
 from app.clients.prometheus import PrometheusClient
@@ -55,3 +56,11 @@ def _registry(uri: str, username: str, password: str, timeout: float) -> MlflowC
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _prometheus_source(url: str, timeout: float) -> PrometheusSource:
     return PrometheusSource(PrometheusClient(url, timeout))
+
+
+def default_model() -> str | None:
+    """The model that the API answers with by default; None where there is none, or the API does not answer."""
+    try:
+        return model_api().models().default
+    except ServiceError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -38,16 +38,19 @@ def heading(title: str, description: str, choices: int = 1) -> list[DeltaGenerat
     return places
 
 
-def choose_model(names: Sequence[str], default: str | None = None) -> str:
+def choose_model(names: Sequence[str], default: Callable[[], str | None]) -> str:
     """A selector of the model; what is chosen on one page is chosen on the others.
 
     Args:
         names: at least one.
-        default: what is chosen at first, where it is one of the names.
+        default: tells what is chosen at first, where it is one of the names.
     """
     options = list(names)
-    candidates = (st.session_state.get(CHOICE), default)
-    start = next((name for name in candidates if name in options), options[0])
+    start = st.session_state.get(CHOICE)
+    if start not in options:
+        start = default()
+    if start not in options:
+        start = options[0]
     chosen: str = st.selectbox("Model", options, index=options.index(start), key=f"model of {options}")
     st.session_state[CHOICE] = chosen
     return chosen

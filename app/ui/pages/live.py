@@ -108,7 +108,7 @@ def _choose_version(snapshot: Snapshot, places: list[DeltaGenerator]) -> tuple[s
     """The model and the version that the visitor chooses."""
     left, right = places
     with left:
-        name = choose_model(sorted(snapshot.models))
+        name = choose_model(sorted(snapshot.models), connections.default_model)
     serving = snapshot.models[name]
     versions = snapshot.versions(name) or [serving]
     with right:

@@ -43,7 +43,7 @@ def page() -> None:
         st.info("No model is registered yet. Train one with `mlops train MODEL`.", icon=":material/info:")
         return
     with place:
-        name = choose_model(sorted(models))
+        name = choose_model(sorted(models), connections.default_model)
     # what comes and goes has a place of its own: elements that move are drawn twice for a moment
     with st.container():
         overview = read_model(registry, models[name])

@@ -15,6 +15,7 @@ from app.ui import connections
 from app.ui.elements import BLUE, GRAY, choose_model, heading, show_error
 from app.ui.formatting import escape_markdown, format_number
 from app.ui.links import run_link
+from app.ui.pages.prediction_file import ask_for_file
 from app.ui.pages.prediction_form import ask_for_row, warn_of_unseen
 from app.vocabulary import Label
 
@@ -45,7 +46,7 @@ def page() -> None:
             _no_model(in_service.registry.error)
             return
         with place:
-            name = choose_model([model.name for model in in_service.models], in_service.default)
+            name = choose_model([model.name for model in in_service.models], lambda: in_service.default)
         info = api.model(name)
     except ServiceError as error:
         show_error(error)
@@ -55,6 +56,7 @@ def page() -> None:
     with left:
         st.subheader("Features", anchor=False)
         _ask(api, info)
+        ask_for_file(api, info)
     with right:
         st.subheader("Answer", anchor=False)
         _show_answer(api, info)

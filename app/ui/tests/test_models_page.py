@@ -42,6 +42,15 @@ def decide(app: Any, button: str, who: str = "grace", why: str = "") -> Any:
     return click(app, f"Yes, {button.lower()}")
 
 
+def test_a_visitor_sees_the_default_model_first(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    up = {"ok": True, "error": "", "checked_at": ""}
+    default = {"default": served.names["sugar"], "models": [], "registry": up}
+    with serving(FaultyProxy(answers={"/models": (200, default)})) as peer:
+        monkeypatch.setenv("MLOPS_API_URL", peer.url)
+        (chosen,) = [box.value for box in open_page("models").selectbox if box.label == "Model"]
+    assert chosen == served.names["sugar"]
+
+
 def test_versions_metrics_and_history(registry: MlflowClient, model: str) -> None:
     app = open_page("models", model)
     assert not app.error
