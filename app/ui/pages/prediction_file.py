@@ -47,7 +47,7 @@ def ask_for_file(api: ModelApiClient, info: ModelInfo) -> None:
 def with_predictions(
     api: ModelApiClient, info: ModelInfo, content: bytes, progress: Callable[[float], Any] = lambda share: None
 ) -> bytes:
-    """The CSV with further columns: the prediction, the version, and the probability of each class where there are some.
+    """The CSV with further columns: the prediction, the version, and the probability of each class.
 
     Args:
         content: in UTF-8, with a header line that has every feature.

@@ -90,7 +90,7 @@ def test_the_file_is_dropped_on_the_page(served: Any) -> None:
     ran(app)
     assert not app.error, read(app.error)
     (button,) = app.get("download_button")
-    assert button.proto.label == "Download with predictions"  # type: ignore[union-attr]
+    assert button.proto.label == "Download with predictions"
 
 
 def test_a_wrong_file_is_answered_on_the_page(served: Any) -> None:
