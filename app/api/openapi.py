@@ -23,7 +23,7 @@ from app.runtime.api_keys import Scope
 
 Json = dict[str, Any]
 _KEY = "A key of this API: mlops_ and 43 characters. Whoever runs it makes one with `mlops keys create`."
-_OPEN = ("/livez", "/readyz", "/health/live", "/ready")  # ends of the paths that never need one
+_OPEN = ("/livez", "/readyz", "/ping", "/health", "/version", "/health/live", "/ready")  # ends of paths that need none
 _REFERENCE = "#/components/schemas/{model}"
 _TOKEN: Json = {
     "name": "Feedback-Token",
@@ -190,7 +190,10 @@ def _invocations(served: ServedModel) -> Json:
         "operationId": "post_invocations",
         "parameters": [_TOKEN],
         "requestBody": content,
-        "responses": {"200": _json("The predictions.", _shape(contract.Scores)), **_failures(400, 413, 422, 500, 503)},
+        "responses": {
+            "200": _json("The predictions.", _shape(contract.Scores)),
+            **_failures(400, 413, 415, 422, 500, 503),
+        },
     }
 
 
