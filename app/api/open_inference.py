@@ -43,7 +43,10 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     **{status: {**response, "model": InferRefused} for status, response in NOT_SERVED.items()},
     422: INVALID,
 }
-NEVER: dict[int | str, dict[str, Any]] = {400: {"model": InferRefused, "description": "It cannot be done here."}}
+NEVER: dict[int | str, dict[str, Any]] = {
+    400: {"model": InferRefused, "description": "It cannot be done here."},
+    422: INVALID,
+}
 
 
 # Parameters of outputs, of Triton's extensions: what they ask for is not what would be answered.
@@ -232,10 +235,18 @@ async def ready(shared: Shared, response: Response) -> ServerReady:
 
 
 @router.get("/models/{name}", responses=REFUSED, dependencies=[NEEDS_KEY])
-@router.get("/models/{name}/versions/{version}", responses=REFUSED, dependencies=[NEEDS_KEY])
-async def metadata(shared: Shared, name: str, version: str | None = None) -> ModelMetadata:
+async def metadata(shared: Shared, name: str) -> ModelMetadata:
     """Inputs and outputs of a model."""
-    served = find_version(shared.models, name, version)
+    return _metadata(find_version(shared.models, name))
+
+
+@router.get("/models/{name}/versions/{version}", responses=REFUSED, dependencies=[NEEDS_KEY])
+async def version_metadata(shared: Shared, name: str, version: str) -> ModelMetadata:
+    """Inputs and outputs of a model, if this is the version in service."""
+    return _metadata(find_version(shared.models, name, version))
+
+
+def _metadata(served: ServedModel) -> ModelMetadata:
     return ModelMetadata(
         name=served.name,
         versions=[served.version],
@@ -265,11 +276,15 @@ def _output_metadata(served: ServedModel) -> list[TensorMetadata]:
 
 
 @router.get("/models/{name}/ready", responses=REFUSED)
-@router.get("/models/{name}/versions/{version}/ready", responses=REFUSED)
-async def model_ready(shared: Shared, name: str, version: str | None = None) -> ModelReady:
+async def model_ready(shared: Shared, name: str) -> ModelReady:
     """200 when the model is loaded."""
-    served = find_version(shared.models, name, version)
-    return ModelReady(name=served.name, ready=True)
+    return ModelReady(name=find_version(shared.models, name).name, ready=True)
+
+
+@router.get("/models/{name}/versions/{version}/ready", responses=REFUSED)
+async def version_ready(shared: Shared, name: str, version: str) -> ModelReady:
+    """200 when this version of the model is in service."""
+    return ModelReady(name=find_version(shared.models, name, version).name, ready=True)
 
 
 @router.post(
