@@ -21,6 +21,7 @@ from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
 from app.api.tensors import DATATYPES
 from app.runtime.api_keys import Scope
+from app.vocabulary import Label
 
 Json = dict[str, Any]
 _KEY = "A key of this API: mlops_ and 43 characters. Whoever runs it makes one with `mlops keys create`."
@@ -164,11 +165,19 @@ def _answer(served: ServedModel) -> Json:
     schema = _SCHEMAS["Prediction"]
     properties = dict(schema["properties"])
     if served.is_classifier:
-        properties["prediction"] = {"enum": list(served.bundle.classes)}
+        properties["prediction"] = _labels(list(served.bundle.classes))
     else:
         properties["prediction"] = {"type": "number"}
         del properties["probabilities"]
     return {**schema, "title": f"{served.name} prediction", "properties": properties}
+
+
+def _labels(classes: list[Label]) -> Json:
+    """What a class may be: generators of clients know enumerations of text and of whole numbers alone."""
+    kinds = {type(label) for label in classes}
+    if kinds == {bool}:
+        return {"type": "boolean"}
+    return {"type": "number"} if kinds == {float} else {"enum": classes}
 
 
 def _invocations(served: ServedModel) -> Json:

@@ -1,9 +1,12 @@
-"""Clients that others wrote, against the API as users run it: Triton's, and MLflow's own."""
+"""Clients that others wrote, against the API as users run it: Triton's, MLflow's own, and one that is generated."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +26,7 @@ from app.runtime.processes import Server
 from app.runtime.waiting import wait_until
 from app.testing.api_server import api_server
 from app.testing.model_api import Example, publish
+from images import environments
 
 CSV = {"Content-Type": "text/csv"}
 
@@ -342,3 +346,71 @@ def test_what_mlflows_own_server_refuses_is_refused(
     theirs, ours = mlflows_server.post("/invocations", **request), httpx.post(f"{api.uri}/invocations", **request)
     assert 400 <= theirs.status_code < 500
     assert ours.status_code == (415 if theirs.status_code == 415 else 422), (theirs.text, ours.text)
+
+
+# -- a client made of /openapi.json ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def generated(api: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """What openapi-python-client makes of /openapi.json, with a client of this API as `ours`."""
+    folder = tmp_path_factory.mktemp("generated")
+    document, config, package = folder / "openapi.json", folder / "config.yaml", folder / "generated_client"
+    document.write_bytes(httpx.get(f"{api.uri}/openapi.json").content)
+    config.write_text("post_hooks: []\n")
+    options: list[str | Path] = ["--meta", "none", "--path", document, "--config", config, "--output-path", package]
+    program = environments.program("openapi-python-client")
+    made = subprocess.run([program, "generate", *options], capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+    warnings = [line for line in (made.stdout + made.stderr).splitlines() if line.startswith("WARNING")]
+    assert warnings == ["WARNING parsing POST /invocations within mlflow."]  # of its CSV; JSON is there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        client: Any = import_module("generated_client")
+        client.ours = client.Client(base_url=api.uri)
+        yield client
+
+
+def call(generated: Any, operation: str, **arguments: Any) -> Any:
+    """What a function of the generated client returns. operation: such as "predict.get_predict"."""
+    return import_module(f"{generated.__name__}.api.{operation}").sync(client=generated.ours, **arguments)
+
+
+def test_a_generated_client_predicts(generated: Any, api: Server, examples: dict[str, Example]) -> None:
+    shapes, rows = import_module(f"{generated.__name__}.models"), examples["iris"].rows(3)
+    body = [shapes.IrisRow(**row) for row in rows]
+    expected = predictions(api, "iris", rows)
+    one = call(generated, "predict.get_predict", **rows[0])
+    several = call(generated, "predict.post_models_iris_predict", body=body)
+    answers = [one, call(generated, "predict.post_predict", body=body[0]), *several]
+    assert [type(answer) for answer in answers] == [shapes.IrisPrediction] * 5
+    for answer, by_hand in zip(answers, [expected[0], expected[0], *expected], strict=True):
+        assert answer.prediction == by_hand["prediction"]
+        assert answer.probabilities.to_dict() == by_hand["probabilities"]
+
+
+def test_a_generated_client_sends_labels(generated: Any, examples: dict[str, Example]) -> None:
+    shapes, row = import_module(f"{generated.__name__}.models"), examples["iris"].rows(1)[0]
+    asks = shapes.PostPredictFeedbackToken.TRUE
+    answer = call(generated, "predict.post_predict", body=shapes.IrisRow(**row), feedback_token=asks)
+    label = shapes.TokenFeedback(feedback_token=answer.feedback_token, label=answer.prediction.value)
+    stored = call(generated, "feedback.post_feedback", body=label)
+    assert (stored.stored, stored.correct) == (True, True)
+
+
+def test_a_generated_client_speaks_the_protocols(
+    generated: Any, examples: dict[str, Example], versions: dict[str, str]
+) -> None:
+    shapes, rows = import_module(f"{generated.__name__}.models"), examples["iris"].rows(3)
+    data = [list(row.values()) for row in rows]
+    tensor = shapes.InputTensor(name="x", shape=[3, 4], datatype="FP64", data=data)
+    answer = call(generated, "v2.infer_iris", body=shapes.InferRequest(inputs=[tensor]))
+    assert answer.outputs[0].data == examples["iris"].expected(rows)
+    tensor.shape = [3, 5]
+    refused = call(generated, "v2.infer_iris", body=shapes.InferRequest(inputs=[tensor]))
+    assert isinstance(refused, shapes.InferInvalid)
+    assert "send [n, 4]" in refused.error
+    index = call(generated, "v2.repository_index_v2_repository_index_post")
+    assert {entry.name: entry.version for entry in index} == versions
+    records = shapes.PostInvocationsJsonBodyType1(dataframe_records=[shapes.IrisRow(**row) for row in rows])
+    assert call(generated, "mlflow.post_invocations", body=records).predictions == examples["iris"].expected(rows)

@@ -224,10 +224,8 @@ def test_what_is_not_compressed_is_told_what_is_wrong(client: TestClient, header
     assert "not valid JSON" in client.post(PATH, content=b"x", headers=headers).json()["error"]
 
 
-def test_the_repository_has_what_is_in_service(client: TestClient) -> None:
-    ready = [
-        {"name": name, "version": "1", "state": "READY", "reason": ""} for name in ("cars", "diabetes", "iris", "slow")
-    ]
+def test_the_repository_has_what_is_in_service(client: TestClient, examples: dict[str, Example]) -> None:
+    ready = [{"name": name, "version": "1", "state": "READY", "reason": ""} for name in sorted(examples)]
     for body in (b"", b"{}", b'{"ready": true}', b'{"ready": false}', b'{"repository_name": "x"}'):
         assert client.post("/v2/repository/index", content=body).json() == ready
     models = state_of(client).models
