@@ -300,6 +300,21 @@ class InferAnswer(BaseModel):
     outputs: list[OutputTensor]
 
 
+class RepositoryQuery(_Strict):
+    """The request of /v2/repository/index. ready: whether to leave out what is not in service."""
+
+    ready: bool = False
+
+
+class RepositoryEntry(BaseModel):
+    """A version in the answer of /v2/repository/index. reason: why it is unavailable, else empty."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
+
+
 class ServerMetadata(BaseModel):
     """The answer of /v2."""
 

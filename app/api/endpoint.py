@@ -110,7 +110,8 @@ class PredictionEndpoint(Generic[Request]):
             content = await read_body(scope, receive) if scope["method"] == "POST" else b""
             body, headers = await self._reply(served, scope, content)
             return Answer(200, body, headers, name, version)
-        except Refusal as refusal:
+        except Refusal as refused:
+            refusal = _compressed(scope) or refused if refused.status in (400, 422) else refused
             return Answer(refusal.status, self.refusal_body(refusal), refusal.headers, name, version)
         except Exception as error:  # out of memory, a model that is broken: no fault of the request
             log.exception("a prediction at %s failed", scope["path"])
@@ -154,6 +155,15 @@ class PredictionEndpoint(Generic[Request]):
                 for name, row, label in zip(ids, plain, predictions.labels, strict=True)
             ]
         return self.write(served, asked.request, PredictedRows(predictions, ids, tokens))
+
+
+def _compressed(scope: Scope) -> Refusal | None:
+    """The refusal of a compressed body. It is asked for where a body cannot be read: others are spared the look."""
+    coding = header(scope, b"content-encoding").lower()
+    if coding in (b"", b"identity"):
+        return None
+    shown = coding.decode("latin-1")[:20]
+    return Refusal(400, f"the header Content-Encoding is {shown!r}: send the body uncompressed, and leave it out")
 
 
 def wants_tokens(scope: Scope) -> bool:

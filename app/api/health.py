@@ -1,12 +1,17 @@
-"""/livez and /readyz, for Kubernetes' probes."""
+"""/livez and /readyz, for Kubernetes' probes; /ping, /health and /version, which MLflow's scoring server has."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
+from starlette.responses import PlainTextResponse
 
 from app.api.errors import RETRY_AFTER, Refusal
 from app.api.state import NOT_SERVED, Shared
 from app.contract import Alive, Ready
+
+# Of the MLflow whose scoring protocol /invocations speaks. MLflow's own server answers the MLflow that it is; there is
+# none here, and what its clients ask for is which requests it takes.
+SCORING_VERSION = "3.17.2"
 
 router = APIRouter(tags=["health"])
 
@@ -17,6 +22,8 @@ async def livez() -> Alive:
     return Alive(status="alive")
 
 
+@router.get("/ping", tags=["mlflow"], responses={503: NOT_SERVED[503]})
+@router.get("/health", tags=["mlflow"], responses={503: NOT_SERVED[503]})
 @router.get("/readyz", responses={503: NOT_SERVED[503]})
 async def readyz(shared: Shared) -> Ready:
     """200 when the default model (any, where there is no default) is loaded."""
@@ -24,3 +31,9 @@ async def readyz(shared: Shared) -> Ready:
     if not models.ready:
         raise Refusal(503, models.why_unavailable(models.default_model), RETRY_AFTER)
     return Ready(status="ready", models={name: served.version for name, served in sorted(models.current.items())})
+
+
+@router.get("/version", tags=["mlflow"], response_class=PlainTextResponse)
+async def version() -> str:
+    """The version of MLflow whose scoring protocol is spoken here."""
+    return SCORING_VERSION

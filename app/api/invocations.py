@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from app.api.asgi import header
 from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint, Reply
-from app.api.errors import Location, invalid
+from app.api.errors import Location, Refusal, invalid
 from app.api.router import Route
 from app.api.row_decoder import Row
 from app.api.row_schema import read_json, repeated
@@ -25,9 +25,8 @@ class Invocations(PredictionEndpoint[None]):
     """Answers `contract.Scores`."""
 
     def read(self, served: ServedModel, scope: Scope, body: bytes) -> Asked[None]:
-        """As `PredictionEndpoint.read`: the body is JSON, or CSV where its content type is text/csv."""
-        content_type = header(scope, b"content-type").split(b";")[0].strip().lower()
-        if content_type == b"text/csv":
+        """As `PredictionEndpoint.read`: the body is JSON, or CSV where its content type says so."""
+        if is_csv(header(scope, b"content-type")):
             return Asked(rows_of_csv(served, body), None)
         return Asked(served.schema.decoder.table(body) or rows_of_json(served, body), None)
 
@@ -43,6 +42,26 @@ class Invocations(PredictionEndpoint[None]):
         if predicted.tokens:
             scores["feedback_tokens"] = predicted.tokens
         return Reply(to_json(scores))
+
+
+def is_csv(content_type: bytes) -> bool:
+    """Whether a body is CSV; all others are read as JSON, whatever else they are said to be.
+
+    Raises:
+        Refusal: 415 it is of a kind, or in an encoding, that MLflow has (or had) and that is not read here.
+    """
+    if content_type in (b"application/json", b""):
+        return False
+    kind, *parameters = [part.strip() for part in content_type.decode("latin-1").lower().split(";")]
+    values = {name: value.strip('"') for name, _, value in (parameter.partition("=") for parameter in parameters)}
+    if values.get("charset", "utf-8") not in ("utf-8", "utf8", "us-ascii"):
+        raise Refusal(415, f"the content type has the charset {values['charset'][:20]!r}: send UTF-8")
+    if "format" in values:  # MLflow 1: pandas-split, pandas-records
+        known = f'{{"dataframe_split": ...}} or another of {", ".join(FORMATS)}'
+        raise Refusal(415, f"the content type has the format {values['format'][:20]!r}, of MLflow 1: send {known}")
+    if kind == "application/vnd.apache.parquet":
+        raise Refusal(415, "Parquet is not read here: send application/json or text/csv, or use /v2 for many rows")
+    return kind == "text/csv"
 
 
 def rows_of_json(served: ServedModel, body: bytes) -> list[Row]:
@@ -65,6 +84,8 @@ def rows_of_json(served: ServedModel, body: bytes) -> list[Row]:
         data = _rows_of_columns(data, location)
     if not isinstance(data, list):
         raise invalid(location, f"{name} should be an array of rows", "list_type")
+    if name != "dataframe_records" and len(served.schema.features) == 1:
+        data = [row if isinstance(row, list | dict) else [row] for row in data]  # a column of values
     if name != "dataframe_records" and data and all(isinstance(row, list) for row in data):
         data = _name_values(served, list(served.schema.features), data, location)
     return served.schema.from_python(data, location)
@@ -73,6 +94,9 @@ def rows_of_json(served: ServedModel, body: bytes) -> list[Row]:
 def _split(served: ServedModel, data: Any, location: Location) -> list[Row]:
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
         raise invalid(location, 'send {"columns": [...], "data": [[...], ...]}', "dict_type")
+    extra = [key for key in data if key not in ("columns", "data", "index")]
+    if extra:
+        raise invalid((*location, extra[0]), "send columns and data, and index or not", "format")
     columns = data.get("columns", list(served.schema.features))
     if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
         raise invalid((*location, "columns"), "columns should be an array of names", "list_type")
@@ -122,6 +146,8 @@ def rows_of_csv(served: ServedModel, body: bytes) -> list[Row]:
     if not lines:
         raise invalid(("body",), "the body is empty: send a header line with the features, then rows", "csv")
     columns, rows = lines[0], lines[1:]
+    if columns[0] == "" and "" not in served.schema.features:  # the index, which pandas writes if not told otherwise
+        columns, rows = columns[1:], [row[1:] for row in rows]
     _check_columns(columns, ("body", 0))
     if not 1 <= len(rows) <= MAX_ROWS:
         raise invalid(("body",), f"send 1 to {MAX_ROWS} rows after the header, not {len(rows)}", "length")

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from app.api import feedback, health, invocations, model_info, open_inference, openapi, predict
@@ -73,6 +74,7 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
     telemetry: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
     app = FastAPIOffline(redoc_url=None, title="Model API", version="1", lifespan=lifespan, telemetry=telemetry)
     app.add_exception_handler(Refusal, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_route)
     app.state.shared = State(models, follower, metrics, keys)
     # in one flat list, not in included routers, which the instrumentator would search anew for each request
     for router in (model_info.router, open_inference.router, health.router):
@@ -92,5 +94,18 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
 async def _refuse(request: Request, error: Exception) -> Response:
     """The answer of FastAPI's routes to a request that they refuse."""
     assert isinstance(error, Refusal)
-    body = open_inference.infer_refusal_body(error) if f"{request.url.path}/".startswith("/v2/") else error.body()
+    body = open_inference.infer_refusal_body(error) if _is_v2(request) else error.body()
     return Response(body, error.status, error.headers, "application/json")
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    """The answer where there is no such path, or not by this method: as all refusals, so that clients can read it."""
+    assert isinstance(error, HTTPException)
+    message = error.detail
+    if error.status_code == 404 and _is_v2(request):
+        message = f"there is no {request.method} {request.url.path[:200]} here: /docs has what there is"
+    return await _refuse(request, Refusal(error.status_code, message, dict(error.headers or {})))
+
+
+def _is_v2(request: Request) -> bool:
+    return f"{request.url.path}/".startswith("/v2/")

@@ -6,13 +6,13 @@ import json
 import uuid
 from typing import Any, NamedTuple
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.api.asgi import BINARY, header
+from app.api.asgi import BINARY, LENGTH_HEADER, header, read_body
 from app.api.binary_tensors import encode_answer, read_tensors, split_body, without_data
 from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint, Reply
 from app.api.errors import Invalid, Refusal, field_error, invalid
@@ -22,11 +22,14 @@ from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
 from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
 from app.api.tensors import DATATYPES, MATRIX, NUMBERS, decode_request, rows_of_tensors
+from app.clients.mlflow import PRODUCTION
 from app.contract import (
     InferRefused,
     InferRequest,
     ModelMetadata,
     ModelReady,
+    RepositoryEntry,
+    RepositoryQuery,
     RequestedOutput,
     ServerLive,
     ServerMetadata,
@@ -40,6 +43,14 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     **{status: {**response, "model": InferRefused} for status, response in NOT_SERVED.items()},
     422: INVALID,
 }
+NEVER: dict[int | str, dict[str, Any]] = {
+    400: {"model": InferRefused, "description": "It cannot be done here."},
+    422: INVALID,
+}
+
+
+# Parameters of outputs, of Triton's extensions: what they ask for is not what would be answered.
+NOT_SPOKEN = frozenset({"classification", "shared_memory_region"})
 
 
 class InferAsked(NamedTuple):
@@ -81,7 +92,7 @@ class Infer(PredictionEndpoint[InferAsked]):
             return Asked(rows, InferAsked(request.id, request.outputs, request.parameters))
         decoded = decode_request(served, body)
         if decoded is not None:
-            return Asked(decoded[0], InferAsked(decoded[1], [], {}))
+            return Asked(decoded[0], InferAsked(decoded[1], [], decoded[2]))
         request = read_request(body)
         return Asked(rows_of_tensors(served, request), InferAsked(request.id, request.outputs, request.parameters))
 
@@ -126,12 +137,21 @@ def _invalid_request(error: ValidationError) -> Invalid:
         [
             field_error(
                 ("body", *item["loc"]),
-                json_message(item["ctx"]["error"]) if item["type"] == "json_invalid" else item["msg"],
+                _message(item),
                 item["type"],
             )
             for item in error.errors(include_url=False, include_input=False)
         ]
     )
+
+
+def _message(item: Any) -> str:
+    """What to tell the sender, of one of pydantic's errors."""
+    if item["type"] == "json_invalid":
+        return json_message(item["ctx"]["error"])
+    if item["type"] == "missing" and item["loc"][-1] == "data":
+        return f"the tensor has no values: send data, or binary_data_size and the header {LENGTH_HEADER}"
+    return item["msg"]
 
 
 def _outputs(served: ServedModel, predicted: PredictedRows) -> list[dict[str, Any]]:
@@ -153,13 +173,16 @@ def requested_outputs(outputs: list[dict[str, Any]], requested: list[RequestedOu
     """The outputs that a request names, in its order.
 
     Raises:
-        Invalid: there is none of a name.
+        Invalid: there is none of a name, or it is asked for in a way that is not spoken here.
     """
     by_name = {output["name"]: output for output in outputs}
     for i, output in enumerate(requested):
         if output.name not in by_name:
             message = f"there is no output {output.name!r}; the outputs are: {', '.join(by_name)}"
             raise invalid(("body", "outputs", i, "name"), message, "output_name")
+        for extension in NOT_SPOKEN & output.parameters.keys():
+            message = f"{extension} is not spoken here: leave it out, and {output.name} is answered as it is"
+            raise invalid(("body", "outputs", i, "parameters", extension), message, "extension")
     return [by_name[output.name] for output in requested]
 
 
@@ -194,7 +217,7 @@ def infer_refusal_body(refusal: Refusal) -> bytes:
 @router.get("", dependencies=[NEEDS_KEY])
 async def server() -> ServerMetadata:
     """The server's metadata."""
-    return ServerMetadata(name="mlops-model-api", version="1", extensions=["binary_tensor_data"])
+    return ServerMetadata(name="mlops-model-api", version="1", extensions=["binary_tensor_data", "model_repository"])
 
 
 @router.get("/health/live")
@@ -212,10 +235,18 @@ async def ready(shared: Shared, response: Response) -> ServerReady:
 
 
 @router.get("/models/{name}", responses=REFUSED, dependencies=[NEEDS_KEY])
-@router.get("/models/{name}/versions/{version}", responses=REFUSED, dependencies=[NEEDS_KEY])
-async def metadata(shared: Shared, name: str, version: str | None = None) -> ModelMetadata:
+async def metadata(shared: Shared, name: str) -> ModelMetadata:
     """Inputs and outputs of a model."""
-    served = find_version(shared.models, name, version)
+    return _metadata(find_version(shared.models, name))
+
+
+@router.get("/models/{name}/versions/{version}", responses=REFUSED, dependencies=[NEEDS_KEY])
+async def version_metadata(shared: Shared, name: str, version: str) -> ModelMetadata:
+    """Inputs and outputs of a model, if this is the version in service."""
+    return _metadata(find_version(shared.models, name, version))
+
+
+def _metadata(served: ServedModel) -> ModelMetadata:
     return ModelMetadata(
         name=served.name,
         versions=[served.version],
@@ -230,7 +261,7 @@ def _input_metadata(served: ServedModel) -> list[TensorMetadata]:
     features = served.bundle.features
     if all(feature.dtype in NUMBERS for feature in features):
         datatype = "INT64" if all(feature.dtype in INTEGER for feature in features) else "FP64"
-        return [TensorMetadata(name=MATRIX[0], datatype=datatype, shape=[-1, len(features)])]
+        return [TensorMetadata(name=MATRIX, datatype=datatype, shape=[-1, len(features)])]
     return [TensorMetadata(name=f.name, datatype=DATATYPES[f.dtype], shape=[-1]) for f in features]
 
 
@@ -245,11 +276,56 @@ def _output_metadata(served: ServedModel) -> list[TensorMetadata]:
 
 
 @router.get("/models/{name}/ready", responses=REFUSED)
-@router.get("/models/{name}/versions/{version}/ready", responses=REFUSED)
-async def model_ready(shared: Shared, name: str, version: str | None = None) -> ModelReady:
+async def model_ready(shared: Shared, name: str) -> ModelReady:
     """200 when the model is loaded."""
-    served = find_version(shared.models, name, version)
-    return ModelReady(name=served.name, ready=True)
+    return ModelReady(name=find_version(shared.models, name).name, ready=True)
+
+
+@router.get("/models/{name}/versions/{version}/ready", responses=REFUSED)
+async def version_ready(shared: Shared, name: str, version: str) -> ModelReady:
+    """200 when this version of the model is in service."""
+    return ModelReady(name=find_version(shared.models, name, version).name, ready=True)
+
+
+@router.post(
+    "/repository/index",
+    responses={413: REFUSED[503] | {"description": "The body is too large."}, 422: INVALID},
+    dependencies=[NEEDS_KEY],
+    openapi_extra={"requestBody": {"content": {"application/json": {"schema": RepositoryQuery.model_json_schema()}}}},
+)
+async def repository_index(request: Request, shared: Shared) -> list[RepositoryEntry]:
+    """The versions in service, and those in production that could not be loaded, unless only ready ones are asked for.
+
+    The body may be empty, which is how Triton's client asks.
+    """
+    query = _repository_query(await read_body(request.scope, request.receive))
+    models = shared.models
+    entries = [
+        RepositoryEntry(name=name, version=served.version, state="READY", reason="")
+        for name, served in sorted(models.current.items())
+    ]
+    if not query.ready:
+        entries += [
+            RepositoryEntry(name=name, version=failure.version, state="UNAVAILABLE", reason=failure.reason)
+            for name, failure in sorted(models.failures.items())
+        ]
+    return entries
+
+
+def _repository_query(body: bytes) -> RepositoryQuery:
+    """What a body asks for; Invalid as in `read_request`."""
+    try:
+        return RepositoryQuery.model_validate_json(body) if body else RepositoryQuery()
+    except ValidationError as error:
+        raise _invalid_request(error) from None
+
+
+@router.post("/repository/models/{name}/load", responses=NEVER, status_code=400, dependencies=[NEEDS_KEY])
+@router.post("/repository/models/{name}/unload", responses=NEVER, status_code=400, dependencies=[NEEDS_KEY])
+async def load_or_unload(name: str) -> InferRefused:
+    """Always refused, as by a Triton that follows its repository by itself: this API follows MLflow."""
+    why = f"models are loaded and unloaded as the alias {PRODUCTION} in MLflow says"
+    raise Refusal(400, f"{why}: run `mlops promote {name[:100]}`")
 
 
 def routes(endpoint: Infer) -> list[Route]:

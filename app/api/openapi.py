@@ -6,6 +6,7 @@ FastAPI describes its own routes. The routes that are plain ASGI are described h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -20,10 +21,11 @@ from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
 from app.api.tensors import DATATYPES
 from app.runtime.api_keys import Scope
+from app.vocabulary import Label
 
 Json = dict[str, Any]
 _KEY = "A key of this API: mlops_ and 43 characters. Whoever runs it makes one with `mlops keys create`."
-_OPEN = ("/livez", "/readyz", "/health/live", "/ready")  # ends of the paths that never need one
+_OPEN = ("/livez", "/readyz", "/ping", "/health", "/version", "/health/live", "/ready")  # ends of paths that need none
 _REFERENCE = "#/components/schemas/{model}"
 _TOKEN: Json = {
     "name": "Feedback-Token",
@@ -81,6 +83,7 @@ def build(app: FastAPI, models: ServedModels) -> Json:
         routes=app.routes,
     )
     paths: Json = {}
+    own: Json = {}
     default = models.default
     if default:
         paths["/predict"] = _predict("/predict", default)
@@ -89,10 +92,11 @@ def build(app: FastAPI, models: ServedModels) -> Json:
         path = f"/models/{name}/predict"
         paths[path] = _predict(path, served)
         paths[f"/v2/models/{name}/infer"] = {"post": _infer(served)}
+        own |= {_name(served, "row"): served.schema.json_schema(), _name(served, "prediction"): _answer(served)}
     paths["/feedback"] = {"post": _feedback()}
     document["paths"] = {**paths, **document["paths"]}
     components = document.setdefault("components", {})
-    components["schemas"] = {**_SCHEMAS, **components.get("schemas", {})}
+    components["schemas"] = {**own, **_SCHEMAS, **components.get("schemas", {})}
     components["responses"] = {
         "Invalid": _json("What is wrong with the request, and where.", _shape(contract.InvalidRequest)),
         "Refused": _json("Why the request is not answered.", _shape(contract.Refused)),
@@ -119,7 +123,8 @@ def with_keys(document: Json, required: Collection[Scope]) -> Json:
 
 
 def _predict(path: str, served: ServedModel) -> Json:
-    row, answer, example = served.schema.json_schema(), _answer(served), served.bundle.example
+    fields, example = served.schema.json_schema()["properties"], served.bundle.example
+    row, answer = _own(served, "row"), _own(served, "prediction")
     name = path.strip("/").replace("/", "_")
     common = {"tags": ["predict"], "description": f"Version {served.version} of {served.name}: {served.bundle.target}."}
     return {
@@ -133,7 +138,7 @@ def _predict(path: str, served: ServedModel) -> Json:
                     "in": "query",
                     "required": not feature.nullable,
                     "description": KINDS[feature.dtype],
-                    "schema": row["properties"][feature.name],
+                    "schema": fields[feature.name],
                     "example": example.get(feature.name),
                 }
                 for feature in served.bundle.features
@@ -160,16 +165,24 @@ def _answer(served: ServedModel) -> Json:
     schema = _SCHEMAS["Prediction"]
     properties = dict(schema["properties"])
     if served.is_classifier:
-        properties["prediction"] = {"enum": list(served.bundle.classes)}
+        properties["prediction"] = _labels(list(served.bundle.classes))
     else:
         properties["prediction"] = {"type": "number"}
         del properties["probabilities"]
     return {**schema, "title": f"{served.name} prediction", "properties": properties}
 
 
+def _labels(classes: list[Label]) -> Json:
+    """What a class may be: generators of clients know enumerations of text and of whole numbers alone."""
+    kinds = {type(label) for label in classes}
+    if kinds == {bool}:
+        return {"type": "boolean"}
+    return {"type": "number"} if kinds == {float} else {"enum": classes}
+
+
 def _invocations(served: ServedModel) -> Json:
     columns = list(served.schema.features)
-    rows = _many(served.schema.json_schema())
+    rows = _many(_own(served, "row"))
     split = _SCHEMAS["DataframeSplit"]
     named = {"type": "array", "items": {"enum": columns}}
     formats = dict.fromkeys(FORMATS, rows)
@@ -190,7 +203,10 @@ def _invocations(served: ServedModel) -> Json:
         "operationId": "post_invocations",
         "parameters": [_TOKEN],
         "requestBody": content,
-        "responses": {"200": _json("The predictions.", _shape(contract.Scores)), **_failures(400, 413, 422, 500, 503)},
+        "responses": {
+            "200": _json("The predictions.", _shape(contract.Scores)),
+            **_failures(400, 413, 415, 422, 500, 503),
+        },
     }
 
 
@@ -230,6 +246,16 @@ def _feedback() -> Json:
 
 def _shape(shape: type) -> Json:
     return {"$ref": _REFERENCE.format(model=shape.__name__)}
+
+
+def _name(served: ServedModel, kind: str) -> str:
+    """What the document calls a shape of a model's own. It has a name, because generators of clients want one."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", lambda other: f"_{ord(other[0]):x}_", served.name)
+    return f"{name}_{kind}"
+
+
+def _own(served: ServedModel, kind: str) -> Json:
+    return {"$ref": _REFERENCE.format(model=_name(served, kind))}
 
 
 def _many(schema: Json) -> Json:

@@ -24,10 +24,11 @@ DATATYPES = {
     "boolean": "BOOL",
     "string": "BYTES",
 }
-FLOATS = frozenset({"FP16", "FP32", "FP64"})
-INTS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+NUMBER_DATATYPES = frozenset(
+    {"FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
+)
 NUMBERS = NUMERIC - {"boolean"}
-MATRIX = ("features", "predict")  # names of the one tensor that holds all features
+MATRIX = "features"  # what metadata calls the one tensor that holds all features; requests may call it anything
 
 
 class _Tensor(msgspec.Struct, forbid_unknown_fields=True):  # of what is unknown msgspec would not check the UTF-8
@@ -48,8 +49,11 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(_Request).decode
 
 
-def decode_request(served: ServedModel, body: bytes) -> tuple[list[Row], str | None] | None:
-    """The rows and the id of a request in its usual form; None for any other, which `rows_of_tensors` reads."""
+def decode_request(served: ServedModel, body: bytes) -> tuple[list[Row], str | None, dict[str, Any]] | None:
+    """The rows, the id and the parameters of a request in its usual form.
+
+    None for any other, which `rows_of_tensors` reads.
+    """
     try:
         request = _decode(body)
     except NOT_TAKEN:
@@ -58,8 +62,8 @@ def decode_request(served: ServedModel, body: bytes) -> tuple[list[Row], str | N
     if request.outputs or not inputs or len(inputs) > len(features):
         return None
     first = inputs[0]
-    if len(inputs) == 1 and first.name in MATRIX and first.name not in features:
-        if first.datatype not in FLOATS | INTS or len(first.shape) != 2 or first.shape[1] != len(features):
+    if len(inputs) == 1 and (len(features) > 1 or first.name not in features):
+        if first.datatype not in NUMBER_DATATYPES or len(first.shape) != 2 or first.shape[1] != len(features):
             return None
         if not {feature.dtype for feature in features.values()} <= NUMBERS:
             return None
@@ -74,12 +78,12 @@ def decode_request(served: ServedModel, body: bytes) -> tuple[list[Row], str | N
             if tensor.shape not in ([n], [n, 1]) or tensor.datatype not in _datatypes(feature.dtype):
                 return None
         rows = decoder.columns([tensor.data for tensor in tensors], n)
-    return None if rows is None else (rows, request.id)
+    return None if rows is None else (rows, request.id, request.parameters)
 
 
 def _datatypes(dtype: str) -> Collection[str]:
     """The protocol's types that a feature's values may come in."""
-    return FLOATS | INTS if dtype in NUMBERS else ("BOOL",) if dtype == "boolean" else ("BYTES",)
+    return NUMBER_DATATYPES if dtype in NUMBERS else ("BOOL",) if dtype == "boolean" else ("BYTES",)
 
 
 def _flat(data: list[Any], location: Location) -> list[Any]:
@@ -118,11 +122,11 @@ def rows_of_tensors(served: ServedModel, request: InferRequest, arrays: dict[int
     by_name = {tensor.name: (i, tensor) for i, tensor in enumerate(request.inputs)}
     if len(by_name) < len(request.inputs):
         raise invalid(("body", "inputs"), "two inputs have the same name", "duplicate")
-    if len(by_name) == 1 and next(iter(by_name)) in MATRIX and next(iter(by_name)) not in features:
+    if len(by_name) == 1 and _has_all_features(request.inputs[0], features):
         return _rows_of_matrix(served, request.inputs[0], arrays.get(0))
     extra = [name for name in by_name if name not in features]
     if extra:
-        expected = f"either one input {MATRIX[0]!r}, or one for each of: {', '.join(features)}"
+        expected = f"either one input of all features, or one for each of: {', '.join(features)}"
         raise invalid(
             ("body", "inputs", by_name[extra[0]][0]), f"{extra[0]} is no input; send {expected}", "input_name"
         )
@@ -164,17 +168,28 @@ def _location_in_tensors(loc: list[str | int], positions: dict[str, int]) -> lis
     return ["body", "inputs", *loc]
 
 
+def _has_all_features(only: InputTensor, features: Collection[str]) -> bool:
+    """Whether a request's only input has all features, whatever it is called; else it is the feature of its name."""
+    is_matrix = len(features) > 1 and len(only.shape) == 2 and only.shape[1] == len(features)
+    return is_matrix or only.name not in features
+
+
 def _rows_of_matrix(served: ServedModel, tensor: InputTensor, array: np.ndarray | None) -> Rows:
     features = served.schema.features
     location: Location = ("body", "inputs", 0)
-    _check_datatype(tensor, {feature.dtype for feature in features.values()}, location)
+    dtypes: set[str] = {feature.dtype for feature in features.values()}
+    if not set.intersection(*(set(_datatypes(dtype)) for dtype in dtypes)):
+        message = f"{tensor.name} cannot have all features, as their types differ: send one input for each of"
+        raise invalid(location, f"{message}: {', '.join(features)}", "input_name")
+    _check_datatype(tensor, dtypes, location)
     width = len(features)
     data = _flat(tensor.data, (*location, "data")) if array is None else array
     n = tensor.shape[0]
-    if tensor.shape != [n, width] or math.prod(tensor.shape) != len(data):
+    is_column = width == 1 and tensor.shape == [n]
+    if not (is_column or tensor.shape == [n, width]) or math.prod(tensor.shape) != len(data):
         message = (
             f"{tensor.name} has the shape {tensor.shape} and {len(data)} values: send [n, {width}] and n * {width} "
-            f"values, row by row in the order {', '.join(features)}"
+            f"values, row by row in the order {', '.join(features)}; or one input of shape [n] for each of these"
         )
         raise invalid((*location, "shape"), message, "shape")
     if array is not None:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from app import contract
 from app.api.endpoint import no_answer
 from app.api.errors import Refusal
-from app.api.invocations import rows_of_csv, rows_of_json
+from app.api.invocations import is_csv, rows_of_csv, rows_of_json
 from app.api.open_inference import infer_refusal_body, label_datatype, read_request, requested_outputs
 from app.api.row_decoder import Row
 from app.api.served_model import NoPrediction, ServedModel
@@ -69,8 +69,8 @@ def plain_app(models: ServedModels, predicted: list[tuple[str, list[Row], Predic
     @app.post("/invocations")
     async def invocations(request: Request) -> Response:
         served, body = models.get(), await request.body()
-        is_csv = request.headers.get("content-type", "").startswith("text/csv")
-        rows = rows_of_csv(served, body) if is_csv else rows_of_json(served, body)
+        csv = is_csv(request.headers.get("content-type", "").encode("latin-1"))
+        rows = rows_of_csv(served, body) if csv else rows_of_json(served, body)
         scores = contract.Scores(
             predictions=predict(served, rows).labels,
             model=served.name,

@@ -66,6 +66,15 @@ def examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[s
 
 
 @pytest.fixture(scope="session")
+def narrow(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> Example:
+    """Iris by the length of the petals alone: a model of a single feature."""
+    train = iris_rows[0]
+    forest = RandomForestClassifier(n_estimators=20, random_state=0)
+    folder = tmp_path_factory.mktemp("narrow") / "bundle"
+    return bundle_of(folder, forest, train[["petal_length"]], train["species"], "classification")
+
+
+@pytest.fixture(scope="session")
 def permuted(tmp_path_factory: pytest.TempPathFactory, examples: dict[str, Example], iris_rows: Any) -> Example:
     """Iris, but setosa is called virginica and so on: its answers cannot be mistaken for the other's."""
     names = {"setosa": "virginica", "virginica": "versicolor", "versicolor": "setosa"}

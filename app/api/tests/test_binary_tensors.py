@@ -44,7 +44,7 @@ def labels(response: httpx.Response) -> list[Any]:
 
 
 def test_it_is_announced(client: TestClient) -> None:
-    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
+    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data", "model_repository"]
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "INT8", "INT64", "UINT16"])

@@ -58,6 +58,8 @@ def test_the_answers_of_the_open_inference_protocol(
     assert_fits(client.get("/v2").json(), contract.ServerMetadata)
     assert_fits(client.get("/v2/health/live").json(), contract.ServerLive)
     assert_fits(client.get("/v2/health/ready").json(), contract.ServerReady)
+    for entry in client.post("/v2/repository/index").json():
+        assert_fits(entry, contract.RepositoryEntry)
 
 
 def test_models_in_service(client: TestClient, examples: dict[str, Example]) -> None:

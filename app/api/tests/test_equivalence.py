@@ -22,7 +22,7 @@ from app.api.state import State
 from app.api.tensors import DATATYPES
 from app.registry.predictor import Predictions
 from app.registry.reference import bucket_counts
-from app.testing.model_api import Example, absent_mlflow, settings
+from app.testing.model_api import Example, absent_mlflow, cache_bundle, settings
 from app.testing.plain_api import plain_app
 
 AT_ONCE = 24  # requests, so that there are batches
@@ -37,6 +37,11 @@ ODD = (
 EXTRA = (
     "", '"id": "a", ', '"id": null, ', '"parameters": {"a": 1}, ', '"parameters": null, ', '"id": 5, ',
     '"outputs": [{"name": "x"}], ', '"outputs": [{"name": "prediction_id"}], ', '"outputs": 5, ', '"more": 1, ',
+)  # fmt: skip
+# The first four are read as JSON.
+CONTENT_TYPES = (
+    "application/json", "application/json; charset=UTF-8", "text/plain", "", "application/json; charset=utf-16",
+    "application/json; format=pandas-split", "application/vnd.apache.parquet", "text/csv",
 )  # fmt: skip
 
 
@@ -79,8 +84,12 @@ class Requests:
         if self.random.random() < 0.2:
             self.random.shuffle(columns)
         if form == "csv":
-            text = "\n".join([",".join(columns), *(value.strip("[]") for value in lists)])
-            return Sent("/invocations", text.encode("utf-8", "surrogatepass"), name, "text/csv")
+            lines = [",".join(columns), *(value.strip("[]") for value in lists)]
+            if self.random.random() < 0.2:  # the index, which pandas writes
+                lines = [f"{i or ''},{line}" for i, line in enumerate(lines)]
+            text = "\n".join(lines)
+            kind = self.pick(["text/csv", "text/csv; charset=utf-8", *CONTENT_TYPES], 0.1)
+            return Sent("/invocations", text.encode("utf-8", "surrogatepass"), name, kind)
         content = {
             "records": f'{{"dataframe_records": {self.array(rows)}}}',
             "split": f'{{"dataframe_split": {{"columns": {json.dumps(columns)}, "data": {self.array(lists)}}}}}',
@@ -89,15 +98,17 @@ class Requests:
             "columns": json.dumps({"inputs": {key: [row[key] for row in self.rows[name][:3]] for key in columns}}),
             "two": f'{{"inputs": {self.array(lists)}, "instances": {self.array(lists)}}}',
         }[form]
-        return Sent("/invocations", content.encode("utf-8", "surrogatepass"), name)
+        kind = self.pick(list(CONTENT_TYPES), 0.1)
+        return Sent("/invocations", content.encode("utf-8", "surrogatepass"), name, kind)
 
     def infer(self, name: str) -> Sent:
         rows = self.random.sample(self.rows[name], self.random.choice([1, 1, 2, 7]))
         features, n = self.models[name].bundle.features, len(rows)
         if self.random.random() < 0.5:
-            matrix = self.pick(["features", "predict", "x"], 0.3)
+            matrix = self.pick(["features", "predict", "x", features[0].name], 0.3)
+            shape = self.random.choice([[n, len(features)], [n]]) if len(features) == 1 else [n, len(features)]
             data = [row[feature.name] for row in rows for feature in features]
-            inputs = [self.tensor(matrix, [n, len(features)], "FP64", data)]
+            inputs = [self.tensor(matrix, shape, "FP64", data)]
         else:
             shape = self.random.choice([[n], [n, 1]])
             inputs = [self.tensor(f.name, shape, DATATYPES[f.dtype], [row[f.name] for row in rows]) for f in features]
@@ -162,9 +173,17 @@ class Requests:
 
 
 @pytest.fixture
-def app(full_cache: Path) -> Router:
-    """All models, iris by default, MLflow away."""
-    return create_app(settings(full_cache, default_model="iris"), absent_mlflow())
+def models(examples: dict[str, Example], narrow: Example) -> dict[str, Example]:
+    """The models of all tests, and one of a single feature."""
+    return {**examples, "narrow": narrow}
+
+
+@pytest.fixture
+def app(models: dict[str, Example], tmp_path: Path) -> Router:
+    """All these models, iris by default, MLflow away."""
+    for name, model in models.items():
+        cache_bundle(tmp_path, name, model.bundle)
+    return create_app(settings(tmp_path, default_model="iris"), absent_mlflow())
 
 
 def state_of(app: Router) -> State:
@@ -211,11 +230,11 @@ def without_ids(body: bytes) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_thousands_of_requests_are_answered_alike(app: Router, examples: dict[str, Example], seed: int) -> None:
+def test_thousands_of_requests_are_answered_alike(app: Router, models: dict[str, Example], seed: int) -> None:
     statuses: Counter[tuple[str, int]] = Counter()
 
     async def compare(fast: httpx.AsyncClient, plain: httpx.AsyncClient) -> None:
-        made = Requests(examples, models_of(app), seed)
+        made = Requests(models, models_of(app), seed)
         for _ in range(50):
             some = [made.make() for _ in range(AT_ONCE)]
             got = await asyncio.gather(*(send(fast, sent) for sent in some))

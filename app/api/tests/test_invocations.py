@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
-from app.testing.model_api import SETOSA, VIRGINICA
+from app.api.main import create_app
+from app.testing.model_api import SETOSA, VIRGINICA, Example, absent_mlflow, cache_bundle, settings
 
 COLUMNS, ROWS = list(SETOSA), [list(SETOSA.values()), list(VIRGINICA.values())]
 CSV = {"content-type": "text/csv; charset=utf-8"}
@@ -24,6 +28,8 @@ HEADER = ",".join(COLUMNS)
         {"inputs": {name: [SETOSA[name], VIRGINICA[name]] for name in COLUMNS}},
         {"inputs": ROWS},
         {"inputs": [SETOSA, VIRGINICA], "params": {}},
+        {"inputs": [SETOSA, VIRGINICA], "params": {"temperature": 0.5}},
+        {"dataframe_split": {"columns": COLUMNS, "data": ROWS}, "params": None},
     ],
 )
 def test_mlflows_formats_are_read(client: TestClient, body: Any) -> None:
@@ -37,6 +43,48 @@ def test_mlflows_formats_are_read(client: TestClient, body: Any) -> None:
 
 def test_one_row_as_an_object_of_values(client: TestClient) -> None:
     assert client.post("/invocations", json={"inputs": SETOSA}).json()["predictions"] == ["setosa"]
+
+
+@pytest.mark.parametrize("name", ["inputs", "instances"])
+@pytest.mark.parametrize("values", [[1, 5.5], [[1], [5.5]], {"petal_length": [1, 5.5]}])
+def test_the_values_of_a_single_feature(tmp_path: Path, narrow: Example, name: str, values: Any) -> None:
+    cache_bundle(tmp_path, "narrow", narrow.bundle)
+    with TestClient(create_app(settings(tmp_path), absent_mlflow())) as client:
+        response = client.post("/invocations", json={name: values})
+        assert response.json()["predictions"] == narrow.expected([{"petal_length": 1.0}, {"petal_length": 5.5}])
+        refused = client.post("/invocations", json={name: [1, "x"]})
+        assert refused.json()["detail"][0]["loc"] == ["body", name, 1, "petal_length"]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON;Charset=\"UTF-8\"",
+                     "application/json; charset=us-ascii", "text/plain", "application/x-www-form-urlencoded", ""]
+)  # fmt: skip
+def test_json_is_read_whatever_it_is_said_to_be(client: TestClient, content_type: str) -> None:
+    body = json.dumps({"instances": ROWS})
+    response = client.post("/invocations", content=body, headers={"content-type": content_type})
+    assert response.json()["predictions"] == ["setosa", "virginica"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "why"),
+    [
+        ("application/json; format=pandas-split", "the format 'pandas-split', of MLflow 1: send {\"dataframe_split\""),
+        ("application/json; format=pandas-records", "the format 'pandas-records', of MLflow 1"),
+        ("application/json; charset=utf-16", "the charset 'utf-16': send UTF-8"),
+        ("text/csv; header=present; charset=latin-1", "the charset 'latin-1': send UTF-8"),
+        ("application/vnd.apache.parquet", "Parquet is not read here: send application/json or text/csv"),
+    ],
+)
+def test_a_content_type_that_is_not_read_is_415(client: TestClient, content_type: str, why: str) -> None:
+    response = client.post("/invocations", content=b"{}", headers={"content-type": content_type})
+    assert response.status_code == 415
+    assert why in response.json()["detail"]
+
+
+def test_the_index_that_pandas_writes_is_left_out(client: TestClient) -> None:
+    text = pd.DataFrame([SETOSA, VIRGINICA], index=["a", "b"]).to_csv()
+    assert client.post("/invocations", content=text, headers=CSV).json()["predictions"] == ["setosa", "virginica"]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -62,6 +110,8 @@ def test_csv_is_read(client: TestClient, newline: str, start: str) -> None:
         ({"dataframe_split": 5}, ["body", "dataframe_split"]),
         ({"dataframe_split": {"columns": COLUMNS}}, ["body", "dataframe_split"]),
         ({"dataframe_split": {"columns": 5, "data": ROWS}}, ["body", "dataframe_split", "columns"]),
+        ({"dataframe_split": {"colums": COLUMNS, "data": ROWS}}, ["body", "dataframe_split", "colums"]),
+        ({"inputs": [1, 2, 3, 4]}, ["body", "inputs", 0]),
         ({"dataframe_split": {"columns": [5], "data": ROWS}}, ["body", "dataframe_split", "columns"]),
         ({"dataframe_split": {"columns": [*COLUMNS[:3], "sepal_length"], "data": ROWS}},
          ["body", "dataframe_split", "columns"]),

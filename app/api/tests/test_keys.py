@@ -41,6 +41,7 @@ PREDICT: list[tuple[str, str, Any]] = [
     ("POST", "/v2/models/iris/infer", INFER),
     ("GET", "/v2", None),
     ("GET", "/v2/models/iris", None),
+    ("POST", "/v2/repository/index", {}),
     ("GET", "/model", None),
     ("GET", "/models", None),
     ("GET", "/models/iris", None),
@@ -48,6 +49,9 @@ PREDICT: list[tuple[str, str, Any]] = [
 OPEN = [
     "/livez",
     "/readyz",
+    "/ping",
+    "/health",
+    "/version",
     "/metrics",
     "/docs",
     "/openapi.json",

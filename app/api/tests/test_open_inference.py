@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from app.testing.model_api import SETOSA, VIRGINICA, Example
+from app.api.asgi import LENGTH_HEADER
+from app.api.main import create_app
+from app.contract import LoadFailure
+from app.testing.model_api import SETOSA, VIRGINICA, Example, absent_mlflow, cache_bundle, settings, state_of
 
 ROWS = [list(SETOSA.values()), list(VIRGINICA.values())]
 FLAT = [*ROWS[0], *ROWS[1]]
@@ -28,7 +35,7 @@ def outputs(response: Any) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("data", [FLAT, ROWS])
-@pytest.mark.parametrize("name", ["features", "predict"])
+@pytest.mark.parametrize("name", ["features", "predict", "input-0", "", "sepal_length"])
 @pytest.mark.parametrize("datatype", ["FP32", "FP64"])
 def test_one_tensor_of_all_features(client: TestClient, data: list[Any], name: str, datatype: str) -> None:
     response = client.post(PATH, json=matrix(data=data, name=name, datatype=datatype) | {"id": "a request"})
@@ -80,7 +87,9 @@ def test_only_the_requested_outputs_are_answered(client: TestClient) -> None:
         ({"data": [*ROWS[0], *ROWS[1][:3], 1e300]}, ["body", "inputs", 0, "data", 1, "petal_width"]),
         ({"data": [*ROWS[0], *ROWS[1][:3], 10**400]}, ["body", "inputs", 0, "data", 1, "petal_width"]),
         ({"data": [*ROWS[0], *ROWS[1][:3], True]}, ["body", "inputs", 0, "data", 1, "petal_width"]),
-        ({"name": "x"}, ["body", "inputs", 0]),
+        ({"name": "x", "shape": [8]}, ["body", "inputs", 0, "shape"]),
+        ({"name": "sepal_length", "shape": [8]}, ["body", "inputs"]),
+        ({"name": "sepal_length", "shape": [8, 1]}, ["body", "inputs"]),
     ],
 )
 def test_what_is_wrong_with_a_tensor_is_named(client: TestClient, change: dict[str, Any], where: list[Any]) -> None:
@@ -141,3 +150,119 @@ def test_health(client: TestClient, empty_client: TestClient) -> None:
     assert empty_client.get("/v2/health/ready").status_code == 503
     assert empty_client.get("/v2/models/iris/ready").status_code == 503
     assert client.get("/v2/models/tulips/ready").status_code == 404
+
+
+@pytest.fixture
+def narrow_client(narrow: Example, tmp_path: Path) -> Iterator[TestClient]:
+    """A model of a single feature, petal_length."""
+    cache_bundle(tmp_path, "narrow", narrow.bundle)
+    with TestClient(create_app(settings(tmp_path), absent_mlflow())) as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", ["petal_length", "features", "x"])
+@pytest.mark.parametrize("shape", [[3], [3, 1]])
+@pytest.mark.parametrize("datatype", ["FP32", "FP64", "INT64"])
+@pytest.mark.parametrize("data", [[1, 5, 2], [[1], [5], [2]]])
+def test_a_single_feature_under_any_name(
+    narrow_client: TestClient, narrow: Example, name: str, shape: list[int], datatype: str, data: list[Any]
+) -> None:
+    tensor = {"name": name, "shape": shape, "datatype": datatype, "data": data}
+    tensors = outputs(narrow_client.post("/v2/models/narrow/infer", json={"inputs": [tensor]}))
+    assert tensors["label"]["data"] == narrow.expected([{"petal_length": float(value)} for value in (1, 5, 2)])
+
+
+@pytest.mark.parametrize("shape", [[2], [3, 2], [1, 3], [3, 1, 1], []])
+@pytest.mark.parametrize("name", ["petal_length", "x"])
+def test_a_single_feature_of_another_shape_is_422(narrow_client: TestClient, name: str, shape: list[int]) -> None:
+    tensor = {"name": name, "shape": shape, "datatype": "FP64", "data": [1, 5, 2]}
+    response = narrow_client.post("/v2/models/narrow/infer", json={"inputs": [tensor]})
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["body", "inputs", 0, "shape"]
+
+
+def test_one_tensor_of_features_whose_types_differ_is_422(client: TestClient) -> None:
+    tensor = {"name": "x", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}
+    response = client.post("/v2/models/cars/infer", json={"inputs": [tensor]})
+    assert response.status_code == 422
+    assert "send one input for each of: colour, doors, weight" in response.json()["error"]
+
+
+def test_a_json_request_may_ask_for_all_outputs_in_binary(client: TestClient) -> None:
+    response = client.post(PATH, json=matrix() | {"parameters": {"binary_data_output": True}})
+    answer = json.loads(response.content[: int(response.headers[LENGTH_HEADER])])
+    assert [output["parameters"]["binary_data_size"] > 0 for output in answer["outputs"]] == [True] * 3
+
+
+def test_a_tensor_without_values_is_422(client: TestClient) -> None:
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP64", "parameters": {"shared_memory_region": "a"}}
+    response = client.post(PATH, json={"inputs": [tensor]})
+    assert response.status_code == 422
+    assert "the tensor has no values: send data" in response.json()["error"]
+
+
+@pytest.mark.parametrize("parameter", ["classification", "shared_memory_region"])
+def test_outputs_in_a_form_that_is_not_spoken_are_422(client: TestClient, parameter: str) -> None:
+    output = {"name": "label", "parameters": {parameter: 1}}
+    response = client.post(PATH, json=matrix() | {"outputs": [output]})
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["body", "outputs", 0, "parameters", parameter]
+
+
+@pytest.mark.parametrize("path", [PATH, "/predict", "/invocations"])
+@pytest.mark.parametrize("coding", ["deflate", "GZIP", "br"])
+def test_a_compressed_body_is_400(client: TestClient, path: str, coding: str) -> None:
+    body = zlib.compress(json.dumps(matrix()).encode())
+    response = client.post(path, content=body, headers={"Content-Encoding": coding})
+    assert response.status_code == 400
+    assert f"Content-Encoding is '{coding.lower()}': send the body uncompressed" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "identity"}])
+def test_what_is_not_compressed_is_told_what_is_wrong(client: TestClient, headers: dict[str, str]) -> None:
+    assert client.post(PATH, json=matrix(), headers=headers).status_code == 200
+    assert "not valid JSON" in client.post(PATH, content=b"x", headers=headers).json()["error"]
+
+
+def test_the_repository_has_what_is_in_service(client: TestClient, examples: dict[str, Example]) -> None:
+    ready = [{"name": name, "version": "1", "state": "READY", "reason": ""} for name in sorted(examples)]
+    for body in (b"", b"{}", b'{"ready": true}', b'{"ready": false}', b'{"repository_name": "x"}'):
+        assert client.post("/v2/repository/index", content=body).json() == ready
+    models = state_of(client).models
+    before = models.failures
+    models.failures = {"iris": LoadFailure(version="2", reason="golden: row 3", at="")}
+    try:
+        broken = {"name": "iris", "version": "2", "state": "UNAVAILABLE", "reason": "golden: row 3"}
+        assert client.post("/v2/repository/index").json() == [*ready, broken]
+        assert client.post("/v2/repository/index", json={"ready": True}).json() == ready
+    finally:
+        models.failures = before
+
+
+@pytest.mark.parametrize("body", [b"x", b"5", b"[]", b'{"ready": "yes"}', b'{"ready": null}'])
+def test_what_is_wrong_with_a_look_at_the_repository_is_named(client: TestClient, body: bytes) -> None:
+    response = client.post("/v2/repository/index", content=body)
+    assert response.status_code == 422
+    assert response.json()["error"]
+
+
+def test_a_look_at_the_repository_may_not_be_large(client: TestClient) -> None:
+    assert client.post("/v2/repository/index", content=b" " * (2**20 + 1)).status_code == 413
+
+
+def test_nothing_is_loaded_by_request(client: TestClient) -> None:
+    for action in ("load", "unload"):
+        response = client.post(f"/v2/repository/models/iris/{action}")
+        assert response.status_code == 400
+        assert "run `mlops promote iris`" in response.json()["error"]
+
+
+def test_what_is_not_there_is_named(client: TestClient) -> None:
+    for path in ("/v2/models/iris/config", "/v2/models/iris/versions/1/stats", "/v2/systemsharedmemory/status"):
+        response = client.get(path)
+        assert response.status_code == 404
+        assert response.json()["error"].startswith(f"there is no GET {path} here")
+    wrong_method = client.delete("/v2/models/iris")
+    assert (wrong_method.status_code, wrong_method.json()["error"]) == (405, "Method Not Allowed")
+    assert "GET" in wrong_method.headers["Allow"]
+    assert client.get("/nothing").json() == {"detail": "Not Found"}

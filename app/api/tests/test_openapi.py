@@ -42,12 +42,15 @@ def or_503(context: Any, response: Any, case: Any) -> None:
 
 
 def test_the_models_own_fields_are_described(client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
+    document = client.get("/openapi.json").json()
+    paths = document["paths"]
     query = paths["/predict"]["get"]["parameters"]
     assert [parameter["name"] for parameter in query if parameter["in"] == "query"] == list(SETOSA)
     assert {parameter["schema"]["type"] for parameter in query if parameter["in"] == "query"} == {"number"}
     cars = paths["/models/cars/predict"]["post"]["requestBody"]["content"]["application/json"]
-    kinds = {name: item["type"] for name, item in cars["schema"]["anyOf"][0]["properties"].items()}
+    assert cars["schema"]["anyOf"][0] == {"$ref": "#/components/schemas/cars_row"}
+    row = document["components"]["schemas"]["cars_row"]
+    kinds = {name: item["type"] for name, item in row["properties"].items()}
     assert kinds == {"colour": "string", "doors": "integer", "weight": "number"}
     assert client.post("/models/cars/predict", json=cars["example"]).status_code == 200
 
