@@ -220,7 +220,7 @@ ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]])
         (lambda c, _: c.get_model_config("iris"), "404", "there is no GET /v2/models/iris/config here"),
         (lambda c, _: c.load_model("iris"), "400", "the alias production in MLflow says: run `mlops promote iris`"),
         (lambda c, _: c.unload_model("iris"), "400", "the alias production in MLflow says"),
-        (lambda c, _: c.get_inference_statistics(), "404", "there is no GET /v2/models/stats here"),
+        (lambda c, _: c.get_inference_statistics(), "404", "there is no model 'stats'"),
     ],
 )  # fmt: skip
 def test_triton_is_told_what_was_wrong(
