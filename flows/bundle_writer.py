@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
+from sklearn.pipeline import Pipeline
 from skops import io as skops
 
 from app.registry.bundle import FEEDBACK, HELD_OUT, read_bundle, write_sums
@@ -26,6 +28,7 @@ from flows.onnx_export import export
 GOLDEN_ROWS = 32
 PARITY_ROWS = 10_000
 REQUIREMENTS = [f"{name}=={version(name)}" for name in ("onnx", "onnxruntime", "numpy", "pandas")]
+FOR_SEVERAL_TARGETS = (ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain)
 
 
 class RegistrationError(Exception):
@@ -98,8 +101,19 @@ def build_bundle(
 
 
 def served_estimator(estimator: Any) -> Any:
-    """What is kept of a fitted estimator: of a search the best one that it found, which alone predicts."""
-    return getattr(estimator, "best_estimator_", estimator)
+    """What is kept of a fitted estimator: what alone predicts.
+
+    That is of a search the best one that it found, and of estimators for several targets, if there is one target, its
+    own.
+    """
+    if isinstance(estimator, Pipeline):
+        last = served_estimator(estimator[-1])
+        return estimator if last is estimator[-1] else Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], last)])
+    if hasattr(estimator, "best_estimator_"):
+        return served_estimator(estimator.best_estimator_)
+    if isinstance(estimator, FOR_SEVERAL_TARGETS) and len(estimator.estimators_) == 1:
+        return served_estimator(estimator.estimators_[0])
+    return estimator
 
 
 def _signature(fitted: FittedModel) -> ModelSignature:
