@@ -37,11 +37,12 @@ from app.registry.predictor import (
     load_predictor,
     plain_rows,
 )
-from app.vocabulary import Gate, Task
+from app.vocabulary import Feature, Gate, Task
 from bench.report import markdown
-from flows.bundle_writer import FittedModel, build_bundle
+from flows.bundle_writer import FittedModel, build_bundle, served_estimator
 
 TRAINING_ROWS, OTHER_ROWS = 300, 1000
+MISSING_PASS = "nullable" in Feature.__dataclass_fields__  # else golden rows hold no missing values
 ALONE = 16  # rows that are also asked for one by one
 PROBABILITIES = 1e-5  # how far a probability may be off
 Behind = Literal["alone", "scaler", "categories and missing values", "TF-IDF"]
@@ -137,6 +138,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "HistGradientBoostingRegressor": {"max_iter": 20},
     "IsotonicRegression": {"out_of_bounds": "clip"},
     "KernelRidge": {"kernel": "rbf"},
+    "LabelPropagation": {"gamma": 0.5},
+    "LabelSpreading": {"gamma": 0.5},
     "LogisticRegression": {"max_iter": 500},
     "LogisticRegressionCV": {"cv": 3, "use_legacy_attributes": False, "l1_ratios": (0,), "max_iter": 500},
     "MLPClassifier": {"hidden_layer_sizes": (10,), "max_iter": 100},
@@ -148,6 +151,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "OutputCodeClassifier": {"estimator": _logistic(), "code_size": 3},
     "PLSCanonical": {"n_components": 1},
     "PLSRegression": {"n_components": 2},
+    "QuadraticDiscriminantAnalysis": {"reg_param": 0.1},
     "RadiusNeighborsClassifier": {"radius": 5.0, "outlier_label": "most_frequent"},
     "RadiusNeighborsRegressor": {"radius": 5.0},
     "RandomForestClassifier": {"n_estimators": 20},
@@ -167,9 +171,41 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "VotingRegressor": {"estimators": _few},
 }
 # Of text there are thousands of columns with hardly anything in them: only what people use for that.
-OF_TEXT = set(
-    ["BernoulliNB", "CalibratedClassifierCV", "ComplementNB", "DecisionTreeClassifier", "DummyClassifier", "ExtraTreesClassifier", "KNeighborsClassifier", "LinearSVC", "LogisticRegression", "LogisticRegressionCV", "MLPClassifier", "MultinomialNB", "NearestCentroid", "NuSVC", "OneVsOneClassifier", "OneVsRestClassifier", "PassiveAggressiveClassifier", "Perceptron", "RandomForestClassifier", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier", "SVC", "ElasticNet", "KNeighborsRegressor", "Lasso", "LinearRegression", "LinearSVR", "MLPRegressor", "RandomForestRegressor", "Ridge", "SGDRegressor", "SVR"]
-)
+OF_TEXT = {
+    "BernoulliNB",
+    "CalibratedClassifierCV",
+    "ComplementNB",
+    "DecisionTreeClassifier",
+    "DummyClassifier",
+    "ElasticNet",
+    "ExtraTreesClassifier",
+    "KNeighborsClassifier",
+    "KNeighborsRegressor",
+    "Lasso",
+    "LinearRegression",
+    "LinearSVC",
+    "LinearSVR",
+    "LogisticRegression",
+    "LogisticRegressionCV",
+    "MLPClassifier",
+    "MLPRegressor",
+    "MultinomialNB",
+    "NearestCentroid",
+    "NuSVC",
+    "OneVsOneClassifier",
+    "OneVsRestClassifier",
+    "PassiveAggressiveClassifier",
+    "Perceptron",
+    "RandomForestClassifier",
+    "RandomForestRegressor",
+    "Ridge",
+    "RidgeClassifier",
+    "RidgeClassifierCV",
+    "SGDClassifier",
+    "SGDRegressor",
+    "SVC",
+    "SVR",
+}
 TWO_CLASSES = {"FixedThresholdClassifier", "TunedThresholdClassifierCV"}
 TARGET_IN_A_TABLE = ("MultiTask", "MultiOutput", "ClassifierChain", "RegressorChain")  # how these names begin
 NOT_NEGATIVE = {"MultinomialNB", "ComplementNB"}
@@ -386,13 +422,15 @@ def try_pipeline(pipeline: Pipeline) -> Result:
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # of few rounds and of estimators that will go: not what is asked here
         estimator, features, labels = pipeline.fit()
-        whole = features.notna().all(axis=1)  # golden rows hold no missing values
+        whole = features.notna().all(axis=1) | MISSING_PASS
         try:
             build_bundle(Path(folder), _fitted(pipeline, estimator, features[whole], labels[whole]))
             bundle = read_bundle(Path(folder))
             predictor = load_predictor(bundle)
             other = pipeline.features(pipeline.data(OTHER_ROWS, 1))
-            wrong, largest = compare(estimator, predictor, other, pipeline.task)
+            if not MISSING_PASS and pipeline.behind == "alone":
+                other = other.dropna()
+            wrong, largest = compare(served_estimator(estimator), predictor, other, pipeline.task)
         except Exception as error:  # whatever it is, this one is not served
             return found("refused", in_a_few_words(str(error)), str(error), seconds=_seconds(began))
     if wrong or (pipeline.task == "classification" and largest > PROBABILITIES):
@@ -435,20 +473,19 @@ def _first(predictions: Predictions) -> Predictions:
 
 def _differences(expected: Predictions, served: Predictions, task: Task) -> tuple[int, float]:
     if task == "regression":
-        pairs = [(Predictions([a], None), Predictions([b], None)) for a, b in zip(*_labels(expected, served))]
+        pairs = [
+            (Predictions([a], None), Predictions([b], None))
+            for a, b in zip(expected.labels, served.labels, strict=True)
+        ]
         values, others = (np.asarray(side.labels, float) for side in (expected, served))
         shares = np.abs(others - values) / np.maximum(np.abs(values), 1)
         return sum(bool(first_difference(a, b, task)) for a, b in pairs), float(shares.max())
-    wrong = sum(a != b for a, b in zip(*_labels(expected, served)))
+    wrong = sum(a != b for a, b in zip(expected.labels, served.labels, strict=True))
     if expected.probabilities is None:
         return wrong, 0.0
     if served.probabilities is None:
         return len(expected.labels), 1.0
     return wrong, float(np.abs(np.asarray(expected.probabilities) - np.asarray(served.probabilities)).max())
-
-
-def _labels(*sides: Predictions) -> tuple[list[Any], ...]:
-    return tuple(side.labels for side in sides)
 
 
 # A reason as it is told, and what a person would say.

@@ -6,13 +6,17 @@ converter cannot express it refuses with NotImplementedError, and the estimator 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 from skl2onnx import update_registered_converter
 from skl2onnx.algebra.onnx_operator import OnnxSubEstimator
 from skl2onnx.algebra.onnx_ops import (
+    OnnxAbs,
     OnnxAdd,
     OnnxArgMax,
     OnnxArrayFeatureExtractor,
@@ -41,27 +45,23 @@ from skl2onnx.algebra.onnx_ops import (
     OnnxSub,
     OnnxTanh,
 )
-from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, guess_numpy_type
+from skl2onnx.common._registration import get_converter, register_converter
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, guess_numpy_type, guess_proto_type
 from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes
 from skl2onnx.common.utils_classifier import _finalize_converter_classes
-from skl2onnx.operator_converters.support_vector_machines import (
-    convert_sklearn_svm_classifier,
-    convert_sklearn_svm_regressor,
-)
 from skl2onnx.proto import onnx_proto
-from skl2onnx.shape_calculators.support_vector_machines import calculate_sklearn_svm_output_shapes
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.cross_decomposition import CCA, PLSCanonical
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.isotonic import IsotonicRegression
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model._base import LinearClassifierMixin
 from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
-from sklearn.multiclass import OutputCodeClassifier
+from sklearn.multiclass import OneVsOneClassifier, OutputCodeClassifier, _ConstantPredictor
 from sklearn.neighbors import NearestCentroid
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.semi_supervised import LabelPropagation, LabelSpreading, SelfTrainingClassifier
-from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 
 COLUMN = np.array([-1, 1])
 
@@ -128,7 +128,8 @@ class _Graph:
         Both have the shape (rows, classes).
         """
         self.label(self(OnnxArgMax, scores, axis=1, keepdims=0))
-        self.answer(OnnxIdentity, scores if probabilities is None else probabilities, output=1)
+        declared = guess_proto_type(self.operator.outputs[1].type)  # of forests float32, whatever goes in
+        self.answer(OnnxCast, scores if probabilities is None else probabilities, output=1, to=declared)
 
     def other(self, estimator: Any) -> Any:
         """The outputs of another estimator for the same input."""
@@ -138,9 +139,7 @@ class _Graph:
 
 
 def _tensor(values: np.ndarray) -> Any:
-    from onnx.numpy_helper import from_array
-
-    return from_array(values)
+    return onnx.numpy_helper.from_array(values)
 
 
 def _dense(values: Any) -> np.ndarray:
@@ -203,14 +202,71 @@ def _nearest_centroid(graph: _Graph) -> None:
     graph.scores(scores, graph(OnnxSoftmax, discriminant, axis=1))
 
 
+def _decisions(graph: _Graph, estimators: Sequence[Any]) -> Any:
+    """The decisions of linear classifiers of two classes, shape (rows, estimators)."""
+    weights: list[np.ndarray | None] = []
+    offsets: list[float] = []
+    for estimator in estimators:
+        if isinstance(estimator, LinearClassifierMixin):
+            weights.append(np.ravel(estimator.coef_))
+            offsets.append(float(np.ravel(estimator.intercept_)[0]))
+        elif isinstance(estimator, _ConstantPredictor):
+            weights.append(None)
+            offsets.append(float(np.ravel(estimator.y_)[0]))
+        else:
+            raise NotImplementedError("decisions of estimators that are not linear")
+    features = next(len(row) for row in weights if row is not None)
+    rows = np.vstack([np.zeros(features) if row is None else row for row in weights])
+    return graph(OnnxAdd, graph(OnnxMatMul, graph.numbers(), rows.T), np.array(offsets)[None])
+
+
+def _one_vs_one(graph: _Graph) -> None:
+    """Each pair of classes votes; how sure they were decides between equal votes."""
+    estimator = graph.estimator
+    classes = len(estimator.classes_)
+    pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    decisions = _decisions(graph, estimator.estimators_)
+    first, second = (np.eye(classes)[[pair[side] for pair in pairs]] for side in (0, 1))
+    won = graph(OnnxCast, graph(OnnxGreater, decisions, 0.0), to=graph.element)
+    votes = graph(OnnxAdd, graph(OnnxMatMul, won, second - first), first.sum(axis=0)[None])
+    sure = graph(OnnxMatMul, decisions, second - first)
+    third = graph(OnnxMul, graph(OnnxAdd, graph(OnnxAbs, sure), 1.0), 3.0)
+    graph.scores(graph(OnnxAdd, votes, graph(OnnxDiv, sure, third)))
+
+
+def _linear_discriminant(graph: _Graph) -> None:
+    estimator = graph.estimator
+    weights, offsets = estimator.coef_.T, np.ravel(estimator.intercept_)[None]
+    scores = graph(OnnxAdd, graph(OnnxMatMul, graph.numbers(), weights), offsets)
+    if len(estimator.classes_) > 2:
+        graph.scores(scores, graph(OnnxSoftmax, scores, axis=1))
+        return
+    one = graph(OnnxSigmoid, scores)
+    graph.scores(
+        graph(OnnxConcat, graph(OnnxMul, scores, -1.0), scores, axis=1),
+        graph(OnnxConcat, graph(OnnxSub, 1.0, one), one, axis=1),
+    )
+
+
+def _quadratic_discriminant(graph: _Graph) -> None:
+    """Hastie et al., The Elements of Statistical Learning, equation 4.12."""
+    estimator = graph.estimator
+    scores = []
+    for mean, rotation, scaling, prior in zip(
+        estimator.means_, estimator.rotations_, estimator.scalings_, estimator.priors_, strict=True
+    ):
+        rotated = graph(OnnxMatMul, graph(OnnxSub, graph.numbers(), mean[None]), rotation / np.sqrt(scaling))
+        squares = graph(OnnxReduceSumSquare, rotated, np.array([1]), keepdims=1)
+        offset = float(np.log(prior) - 0.5 * np.log(scaling).sum())
+        scores.append(graph(OnnxAdd, graph(OnnxMul, squares, -0.5), offset))
+    together = graph(OnnxConcat, *scores, axis=1)
+    graph.scores(together, graph(OnnxSoftmax, together, axis=1))
+
+
 def _output_code(graph: _Graph) -> None:
     estimator = graph.estimator
-    if not all(isinstance(part, LinearClassifierMixin) for part in estimator.estimators_):
-        raise NotImplementedError("codes of estimators that are not linear")
-    weights = np.vstack([part.coef_ for part in estimator.estimators_])
-    offsets = np.hstack([np.ravel(part.intercept_) * np.ones(1) for part in estimator.estimators_])
     codes = estimator.code_book_
-    bits = graph(OnnxAdd, graph(OnnxMatMul, graph.numbers(), weights.T), offsets[None])
+    bits = _decisions(graph, estimator.estimators_)
     products = graph(OnnxMatMul, bits, 2.0 * codes.T)
     graph.scores(graph(OnnxSub, products, (codes**2).sum(axis=1)[None].astype(float)))
 
@@ -333,6 +389,10 @@ def _svc(graph: _Graph) -> None:
     """
     estimator = graph.estimator
     classes = len(estimator.classes_)
+    if estimator.break_ties:
+        raise NotImplementedError("break_ties=True")
+    if estimator.probability and classes > 2:
+        raise NotImplementedError("probabilities of several classes, which are found in steps")
     pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
     coefficients, owners = _dense(estimator._dual_coef_), np.repeat(np.arange(classes), estimator._n_support)
     weights = np.zeros((coefficients.shape[1], len(pairs)))
@@ -351,23 +411,161 @@ def _svc(graph: _Graph) -> None:
     graph.scores(votes, graph(OnnxConcat, one, graph(OnnxSub, 1.0, one), axis=1))
 
 
-def _svc_in_double(scope: Any, operator: Any, container: Any) -> None:
-    """In double where the input is, as onnxruntime's own operator calculates in float32; else that operator."""
-    graph = _Graph(scope, operator, container)
-    raw = container.get_options(graph.estimator, {"raw_scores": False})["raw_scores"]
-    of_many = graph.estimator.probability and len(graph.estimator.classes_) > 2  # found by steps until they are small
-    if graph.dtype == np.float64 and not raw and not of_many and not graph.estimator.break_ties:
-        _svc(graph)
-    else:
-        convert_sklearn_svm_classifier(scope, operator, container)
+# -- trees -----------------------------------------------------------------------------------------------------------
 
 
-def _svr_in_double(scope: Any, operator: Any, container: Any) -> None:
-    graph = _Graph(scope, operator, container)
-    if graph.dtype == np.float64:
-        _svr(graph)
-    else:
-        convert_sklearn_svm_regressor(scope, operator, container)
+@dataclass(frozen=True)
+class _Tree:
+    """The nodes of a tree: arrays of the shape (nodes,); leaves have the child -1.
+
+    values: what a leaf adds to each output, shape (nodes, outputs); missing_left: whether a missing value goes left.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    missing_left: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, tree: Any, values: np.ndarray) -> _Tree:
+        """One of scikit-learn's trees, which compare float32."""
+        missing = tree.missing_go_to_left.astype(bool)
+        return cls(tree.children_left, tree.children_right, tree.feature, tree.threshold, missing, values)
+
+    @classmethod
+    def of_histograms(cls, predictor: Any, output: int, outputs: int) -> _Tree:
+        """One of a histogram gradient boosting, which compare double; it adds to one output."""
+        nodes = predictor.nodes
+        if nodes["is_categorical"].any():
+            raise NotImplementedError("a tree that splits by category")
+        leaf = nodes["is_leaf"].astype(bool)
+        children = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
+        values = np.zeros((len(nodes), outputs))
+        values[:, output] = nodes["value"]
+        missing = nodes["missing_go_to_left"].astype(bool)
+        return cls(*children, nodes["feature_idx"].astype(np.int64), nodes["num_threshold"], missing, values)
+
+
+def _sums(graph: _Graph, trees: Sequence[_Tree], base: np.ndarray, rounds: bool = True) -> Any:
+    """What all trees add up to, and the base, shape (rows, outputs).
+
+    Args:
+        base: shape (outputs,).
+        rounds: whether the trees compare float32.
+    """
+    sizes = [len(tree.left) for tree in trees]
+    tree_of_node = np.repeat(np.arange(len(trees)), sizes)
+    node = np.concatenate([np.arange(size) for size in sizes])
+    left, right, feature, threshold, missing = (
+        np.concatenate([getattr(tree, name) for tree in trees])
+        for name in ("left", "right", "feature", "threshold", "missing_left")
+    )
+    leaf = left == -1
+    values = np.vstack([tree.values for tree in trees])
+    outputs = values.shape[1]
+    targets = np.tile(np.arange(outputs), leaf.sum())
+    made = graph.scope.get_unique_variable_name("sums")
+    numbers = graph.numbers()
+    if rounds:
+        single = graph(OnnxCast, numbers, to=onnx_proto.TensorProto.FLOAT)
+        numbers = graph(OnnxCast, single, to=onnx_proto.TensorProto.DOUBLE)
+    given = graph.scope.get_unique_variable_name("compared")
+    graph(OnnxIdentity, numbers, output_names=[given]).add_to(graph.scope, graph.container)
+    graph.container.add_node(
+        "TreeEnsembleRegressor",
+        [given],
+        [made],
+        op_domain="ai.onnx.ml",
+        op_version=3,
+        name=graph.scope.get_unique_operator_name("TreeEnsembleRegressor"),
+        nodes_treeids=tree_of_node.tolist(),
+        nodes_nodeids=node.tolist(),
+        nodes_featureids=np.where(leaf, 0, feature).tolist(),
+        nodes_modes=np.where(leaf, "LEAF", "BRANCH_LEQ").tolist(),
+        nodes_values_as_tensor=_tensor(np.where(leaf, 0.0, threshold)),
+        nodes_truenodeids=np.where(leaf, 0, left).tolist(),
+        nodes_falsenodeids=np.where(leaf, 0, right).tolist(),
+        nodes_missing_value_tracks_true=(missing & ~leaf).astype(int).tolist(),
+        target_treeids=np.repeat(tree_of_node[leaf], outputs).tolist(),
+        target_nodeids=np.repeat(node[leaf], outputs).tolist(),
+        target_ids=targets.tolist(),
+        target_weights_as_tensor=_tensor(values[leaf].ravel().astype(float)),
+        base_values_as_tensor=_tensor(np.asarray(base, float)),
+        n_targets=outputs,
+        post_transform="NONE",
+    )
+    return graph(OnnxCast, made, to=graph.element)
+
+
+def _own_trees(estimator: Any) -> list[Any]:
+    return [part.tree_ for part in getattr(estimator, "estimators_", [estimator])]
+
+
+def _forest(graph: _Graph) -> Any:
+    """The mean of what the trees of a forest say; a tree alone is a forest of one."""
+    trees = _own_trees(graph.estimator)
+    if graph.estimator.n_outputs_ != 1:
+        raise NotImplementedError("a forest for several targets")
+    means = [_Tree.of(tree, tree.value[:, 0, :] / len(trees)) for tree in trees]
+    return _sums(graph, means, np.zeros(means[0].values.shape[1]))
+
+
+def _forest_classifier(graph: _Graph) -> None:
+    probabilities = _forest(graph)
+    graph.scores(probabilities, probabilities)
+
+
+def _forest_regressor(graph: _Graph) -> None:
+    graph.answer(OnnxIdentity, _forest(graph))
+
+
+def _boosted(graph: _Graph) -> Any:
+    """The raw scores of a gradient boosting, shape (rows, classes); for two classes and regressions (rows, 1)."""
+    estimator = graph.estimator
+    if hasattr(estimator, "_predictors"):
+        outputs = estimator.n_trees_per_iteration_
+        if estimator._preprocessor is not None:
+            raise NotImplementedError("categories of a histogram gradient boosting")
+        trees = [
+            _Tree.of_histograms(predictor, output, outputs)
+            for stage in estimator._predictors
+            for output, predictor in enumerate(stage)
+        ]
+        return _sums(graph, trees, np.ravel(estimator._baseline_prediction), rounds=False)
+    stages = estimator.estimators_
+    if estimator.init_ != "zero" and not isinstance(estimator.init_, DummyClassifier | DummyRegressor):
+        raise NotImplementedError(f"init={type(estimator.init_).__name__}")
+    base = np.ravel(estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_))))
+    trees = []
+    for stage in stages:
+        for output, part in enumerate(stage):
+            values = np.zeros((part.tree_.node_count, len(base)))
+            values[:, output] = part.tree_.value[:, 0, 0] * estimator.learning_rate
+            trees.append(_Tree.of(part.tree_, values))
+    return _sums(graph, trees, base)
+
+
+def _boosted_classifier(graph: _Graph) -> None:
+    raw = _boosted(graph)
+    loss = type(graph.estimator._loss).__name__
+    if loss == "HalfMultinomialLoss":
+        graph.scores(raw, graph(OnnxSoftmax, raw, axis=1))
+        return
+    if loss not in ("HalfBinomialLoss", "ExponentialLoss"):
+        raise NotImplementedError(f"loss={loss}")
+    one = graph(OnnxSigmoid, raw if loss == "HalfBinomialLoss" else graph(OnnxMul, raw, 2.0))
+    both = graph(OnnxConcat, graph(OnnxSub, 1.0, one), one, axis=1)
+    graph.scores(both, both)
+
+
+def _boosted_regressor(graph: _Graph) -> None:
+    estimator, raw = graph.estimator, _boosted(graph)
+    link = type(estimator._loss.link).__name__ if hasattr(estimator, "_predictors") else "IdentityLink"
+    if link not in ("IdentityLink", "LogLink"):
+        raise NotImplementedError(f"link={link}")
+    graph.answer(OnnxExp if link == "LogLink" else OnnxIdentity, raw)
 
 
 # -- registration ----------------------------------------------------------------------------------------------------
@@ -383,9 +581,11 @@ CLASSIFIERS: dict[type, Callable[[_Graph], None]] = {
     DummyClassifier: _dummy_classifier,
     FixedThresholdClassifier: _threshold,
     LabelPropagation: _label_propagation,
+    LinearDiscriminantAnalysis: _linear_discriminant,
     LabelSpreading: _label_propagation,
     NearestCentroid: _nearest_centroid,
     OutputCodeClassifier: _output_code,
+    QuadraticDiscriminantAnalysis: _quadratic_discriminant,
     SelfTrainingClassifier: _self_training,
     TunedThresholdClassifierCV: _threshold,
 }
@@ -398,6 +598,33 @@ REGRESSORS: dict[type, Callable[[_Graph], None]] = {
     TransformedTargetRegressor: _transformed_target,
 }
 
+# By skl2onnx's name of the converter.
+IN_DOUBLE: dict[str, Callable[[_Graph], None]] = {
+    **dict.fromkeys(
+        (
+            "SklearnDecisionTreeClassifier",
+            "SklearnExtraTreeClassifier",
+            "SklearnRandomForestClassifier",
+            "SklearnExtraTreesClassifier",
+        ),
+        _forest_classifier,
+    ),
+    **dict.fromkeys(
+        (
+            "SklearnDecisionTreeRegressor",
+            "SklearnExtraTreeRegressor",
+            "SklearnRandomForestRegressor",
+            "SklearnExtraTreesRegressor",
+        ),
+        _forest_regressor,
+    ),
+    **dict.fromkeys(
+        ("SklearnGradientBoostingClassifier", "SklearnHistGradientBoostingClassifier"), _boosted_classifier
+    ),
+    **dict.fromkeys(("SklearnGradientBoostingRegressor", "SklearnHistGradientBoostingRegressor"), _boosted_regressor),
+    "SklearnSVC": _svc,
+    "SklearnSVR": _svr,
+}
 OPTIONS = {"zipmap": [True, False, "columns"], "output_class_labels": [False, True], "nocl": [True, False]}
 
 
@@ -413,16 +640,70 @@ def register() -> None:
         )
     for kind, write in REGRESSORS.items():
         update_registered_converter(kind, f"Platform{kind.__name__}", _regressor_shape, _converter(write))
-    for kind in (SVC, NuSVC):
-        update_registered_converter(
-            kind,
-            "SklearnSVC",
-            calculate_sklearn_svm_output_shapes,
-            _svc_in_double,
-            options=OPTIONS | {"raw_scores": [True, False]},
-        )
-    for kind in (SVR, NuSVR):
-        update_registered_converter(kind, "SklearnSVR", calculate_sklearn_svm_output_shapes, _svr_in_double)
+    _register_one_vs_one()
+    for alias, write in IN_DOUBLE.items():
+        _register_in_double(alias, write)
+    for alias, changed in CHANGED.items():
+        _register_changed(alias, changed)
+    linear = get_converter("SklearnLinearSVC")  # the only classifier without this option
+    register_converter("SklearnLinearSVC", linear._fct, overwrite=True, options={**linear._options, **OPTIONS})
+
+
+def _register_one_vs_one() -> None:
+    """skl2onnx's converter is for labels that are numbers, and for any estimators."""
+    usual = get_converter("SklearnOneVsOneClassifier")
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        if all(isinstance(part, LinearClassifierMixin) for part in operator.raw_operator.estimators_):
+            _one_vs_one(_Graph(scope, operator, container))
+        else:
+            usual(scope, operator, container)
+
+    shape = calculate_linear_classifier_output_shapes
+    update_registered_converter(OneVsOneClassifier, "SklearnOneVsOneClassifier", shape, convert, options=OPTIONS)
+
+
+def _register_in_double(alias: str, write: Callable[[_Graph], None]) -> None:
+    """Let the converter be ours where the input is in double, as onnxruntime's own operators are in float32."""
+    usual = get_converter(alias)
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        graph = _Graph(scope, operator, container)
+        options = container.get_options(graph.estimator, fail=False) or {}
+        if graph.dtype == np.float64 and not options.get("raw_scores"):
+            write(graph)
+        else:
+            usual(scope, operator, container)
+
+    register_converter(alias, convert, overwrite=True, options=usual._options)
+
+
+def _register_changed(alias: str, changed: Callable[[Any], Any]) -> None:
+    """Let skl2onnx's converter get a changed copy of the estimator, which predicts the same."""
+    usual = get_converter(alias)
+
+    def convert(scope: Any, operator: Any, container: Any) -> None:
+        operator.raw_operator = changed(copy(operator.raw_operator))
+        usual._fct(scope, operator, container)
+
+    register_converter(alias, convert, overwrite=True, options=usual._options)
+
+
+def _with_dense_rows(estimator: Any) -> Any:
+    estimator._fit_X = _dense(estimator._fit_X)
+    return estimator
+
+
+def _without_flat_transform(estimator: Any) -> Any:
+    estimator.flatten_transform = False  # of `transform`, which nobody calls
+    return estimator
+
+
+CHANGED: dict[str, Callable[[Any], Any]] = {
+    "SklearnKNeighborsClassifier": _with_dense_rows,
+    "SklearnKNeighborsRegressor": _with_dense_rows,
+    "SklearnVotingClassifier": _without_flat_transform,
+}
 
 
 def _converter(write: Callable[[_Graph], None]) -> Callable[[Any, Any, Any], None]:

@@ -127,7 +127,6 @@ def _convert(estimator: Any, inputs: Inputs, task: Task) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         model = to_onnx(estimator, initial_types=inputs, options=options or None, target_opset=OPSET)
     _keep_texts(model.graph)
-    _round_for_trees(model.graph)
     return model
 
 
@@ -157,32 +156,14 @@ def _keep_texts(graph: onnx.GraphProto) -> None:
 TREES = {"TreeEnsembleClassifier", "TreeEnsembleRegressor"}
 
 
-def _round_for_trees(graph: onnx.GraphProto) -> None:
-    """Round what a tree compares as scikit-learn's trees do: to float32, by thresholds that are made for that.
-
-    Trees of histograms compare doubles; their thresholds are those of the estimator, which are no float32.
-    """
-    nodes = []
-    for node in graph.node:
-        thresholds = [onnx.numpy_helper.to_array(a.t) for a in node.attribute if a.name == "nodes_values_as_tensor"]
-        if node.op_type in TREES and thresholds and np.array_equal(thresholds[0].astype(np.float32), thresholds[0]):
-            given, single, double = node.input[0], f"{node.name}__float", f"{node.name}__rounded"
-            nodes.append(onnx.helper.make_node("Cast", [given], [single], to=onnx.TensorProto.FLOAT))
-            nodes.append(onnx.helper.make_node("Cast", [single], [double], to=onnx.TensorProto.DOUBLE))
-            node.input[0] = double
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
 # Operators that only move values.
 MOVES = {"Identity", "Reshape", "Concat", "ArrayFeatureExtractor", "Cast", "Flatten", "Gather", "Slice", "Split"}
 
 
 def _decides_by_rounding(graph: onnx.GraphProto, estimator: Any) -> bool:
-    """Whether rounding to float32 can move a row over the threshold of a tree.
+    """Whether rounding to float32 can move a row over the threshold of a tree, or over the half of two classes.
 
-    It cannot where scikit-learn itself rounds what a tree gets, and that is not computed before.
+    It cannot move it where scikit-learn itself rounds what a tree gets, and that is not computed before.
     """
     histograms = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
     nested = estimator.get_params().values()
@@ -190,11 +171,19 @@ def _decides_by_rounding(graph: onnx.GraphProto, estimator: Any) -> bool:
         return True
     exact = {tensor.name for tensor in [*graph.input, *graph.initializer]}
     for node in graph.node:
-        if node.op_type in TREES and node.input[0] not in exact:
+        if node.op_type in TREES and (node.input[0] not in exact or _may_tie(node)):
             return True
         if node.op_type in MOVES and exact.issuperset(node.input):
             exact.update(node.output)
     return False
+
+
+def _may_tie(node: onnx.NodeProto) -> bool:
+    """Whether a forest for two classes decides: onnxruntime adds up shares of float32 to a half, or just above it."""
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    labels = [attributes[name] for name in ("classlabels_strings", "classlabels_int64s") if name in attributes]
+    two = any(len(label.strings) + len(label.ints) == 2 for label in labels)
+    return two and attributes["post_transform"].s == b"NONE" and len(set(attributes["nodes_treeids"].ints)) > 1
 
 
 # -- the edges -------------------------------------------------------------------------------------------------------
