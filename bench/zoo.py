@@ -491,6 +491,9 @@ def _differences(expected: Predictions, served: Predictions, task: Task) -> tupl
 # A reason as it is told, and what a person would say.
 WORDS_FOR = {
     r"Unable to find a shape calculator for type '<class '[\w.]*\.(\w+)'>'": r"skl2onnx does not know \1",
+    r"Only binary classification is iplemented": "skl2onnx knows it for two classes only",
+    r"invalid literal for int": "skl2onnx knows it for labels that are numbers only",
+    r"INVALID_ARGUMENT|Type Error": "skl2onnx writes a model that does not run",
     r"the ONNX model differs from the estimator: (.*)": r"its ONNX model differs: \1",
     r"the operator '([\w.]+)', which": r"its ONNX model needs the operator \1",
     r"(?s).*holds the (?:type|function) ([\w.]+), which serving does not load.*": r"\1 is not trusted",

@@ -29,6 +29,7 @@ from skl2onnx.algebra.onnx_ops import (
     OnnxGreater,
     OnnxGreaterOrEqual,
     OnnxIdentity,
+    OnnxIsNaN,
     OnnxLog,
     OnnxMatMul,
     OnnxMul,
@@ -44,6 +45,7 @@ from skl2onnx.algebra.onnx_ops import (
     OnnxSqrt,
     OnnxSub,
     OnnxTanh,
+    OnnxWhere,
 )
 from skl2onnx.common._registration import get_converter, register_converter
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, guess_numpy_type, guess_proto_type
@@ -357,6 +359,19 @@ INVERSES: dict[Any, Callable[[_Graph, Any], Any]] = {
     np.square: lambda graph, values: graph(OnnxMul, values, values),
 }
 
+
+def _imputer(graph: _Graph) -> None:
+    """onnxruntime's own operator knows float32 only."""
+    estimator = graph.estimator
+    values = np.asarray(estimator.statistics_, dtype=object)
+    if estimator.add_indicator or any(value is None or value != value for value in values):
+        raise NotImplementedError("add_indicator=True, or a column without a value")
+    if not (isinstance(estimator.missing_values, float) and np.isnan(estimator.missing_values)):
+        raise NotImplementedError(f"missing_values={estimator.missing_values!r}")
+    numbers = graph.numbers()
+    graph.answer(OnnxWhere, graph(OnnxIsNaN, numbers), values.astype(float)[None], numbers)
+
+
 # -- support vector machines -----------------------------------------------------------------------------------------
 
 
@@ -622,6 +637,7 @@ IN_DOUBLE: dict[str, Callable[[_Graph], None]] = {
         ("SklearnGradientBoostingClassifier", "SklearnHistGradientBoostingClassifier"), _boosted_classifier
     ),
     **dict.fromkeys(("SklearnGradientBoostingRegressor", "SklearnHistGradientBoostingRegressor"), _boosted_regressor),
+    "SklearnSimpleImputer": _imputer,
     "SklearnSVC": _svc,
     "SklearnSVR": _svr,
 }

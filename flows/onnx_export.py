@@ -21,6 +21,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import KBinsDiscretizer
 
 from app.registry.onnx_file import check_onnx
 from app.registry.predictor import OnnxPredictor, estimator_predictions, first_difference, plain_rows
@@ -57,10 +58,10 @@ def export(
     classes = np.asarray(estimator.classes_).tolist() if has_probabilities else []
     expected = estimator_predictions(estimator, frame)
     reason = ""
-    rounded: onnx.ModelProto | None = None  # answers these rows, and might decide others by the rounding to float32
+    rounds = False  # a model in float32 answers these rows, and may decide others by its rounding
     for inputs in _possible_inputs(features):
         in_double = any(isinstance(kind, DoubleTensorType) for _, kind in inputs)
-        if rounded and not in_double:
+        if rounds and not in_double:
             continue
         try:
             model = _convert(estimator, inputs, task)
@@ -77,9 +78,10 @@ def export(
         if not difference and not jumps:
             return model, ""
         if not difference:
-            rounded = model
+            rounds = True
+            continue
         reason = f"the ONNX model differs from the estimator: {difference}"
-    return (rounded, "") if rounded else (None, reason)
+    return None, "float32 would decide some rows otherwise, and in double: " + reason if rounds else reason
 
 
 def _possible_inputs(features: Sequence[Feature]) -> list[Inputs]:
@@ -165,9 +167,9 @@ def _decides_by_rounding(graph: onnx.GraphProto, estimator: Any) -> bool:
 
     It cannot move it where scikit-learn itself rounds what a tree gets, and that is not computed before.
     """
-    histograms = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+    in_double = (HistGradientBoostingClassifier, HistGradientBoostingRegressor, KBinsDiscretizer)
     nested = estimator.get_params().values()
-    if any(isinstance(part, histograms) for part in [*_parts(estimator), *nested]):
+    if any(isinstance(part, in_double) for part in [*_parts(estimator), *nested]):
         return True
     exact = {tensor.name for tensor in [*graph.input, *graph.initializer]}
     for node in graph.node:
