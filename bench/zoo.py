@@ -551,7 +551,7 @@ def by_family(results: Sequence[Result]) -> str:
     families = sorted({result.family for result in results})
     rows = [["family (`sklearn.`)", "ONNX", "slower", "differs", "refused"]]
     for family in families:
-        counts = Counter(result.outcome for result in results if result.family == family)
+        counts: Counter[str] = Counter(result.outcome for result in results if result.family == family)
         rows.append([family, *(str(counts[outcome]) for outcome in rows[0][1:])])
     counts = summary(results).counts
     return markdown([*rows, ["**all**", *(f"**{counts[outcome]}**" for outcome in rows[0][1:])]])

@@ -456,11 +456,11 @@ class _Tree:
         if nodes["is_categorical"].any():
             raise NotImplementedError("a tree that splits by category")
         leaf = nodes["is_leaf"].astype(bool)
-        children = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
+        left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
         values = np.zeros((len(nodes), outputs))
         values[:, output] = nodes["value"]
         missing = nodes["missing_go_to_left"].astype(bool)
-        return cls(*children, nodes["feature_idx"].astype(np.int64), nodes["num_threshold"], missing, values)
+        return cls(left, right, nodes["feature_idx"].astype(np.int64), nodes["num_threshold"], missing, values)
 
 
 def _sums(graph: _Graph, trees: Sequence[_Tree], base: np.ndarray, rounds: bool = True) -> Any:

@@ -81,7 +81,9 @@ def export(
             rounds = True
             continue
         reason = f"the ONNX model differs from the estimator: {difference}"
-    return None, "float32 would decide some rows otherwise, and in double: " + reason if rounds else reason
+    if rounds:
+        reason = f"float32 would decide some rows otherwise, and there is no model in double; {reason}".rstrip("; ")
+    return None, reason
 
 
 def _possible_inputs(features: Sequence[Feature]) -> list[Inputs]:

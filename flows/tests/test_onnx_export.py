@@ -53,7 +53,7 @@ def label(rows: pd.DataFrame, classes: int = 3) -> pd.Series:
 
 def served(estimator: Any, rows: pd.DataFrame, task: Task) -> OnnxPredictor:
     """The exported estimator."""
-    features = [Feature(name, "string" if name == "text" else "double") for name in rows]
+    features = [Feature(name, "string" if name == "text" else "double") for name in map(str, rows)]
     model, reason = export(estimator, features, rows, task)
     assert model is not None, reason
     return OnnxPredictor(model.SerializeToString(), features)
@@ -68,7 +68,8 @@ def assert_same(estimator: Any, predictor: OnnxPredictor, rows: pd.DataFrame, ta
     assert answered.labels == expected.labels
     assert (answered.probabilities is None) == (expected.probabilities is None)
     if expected.probabilities is not None:
-        np.testing.assert_allclose(answered.probabilities, expected.probabilities, rtol=0, atol=1e-5)
+        shares, others = (np.asarray(side.probabilities, float) for side in (answered, expected))
+        np.testing.assert_allclose(shares, others, rtol=0, atol=1e-5)
 
 
 LOGISTIC = linear_model.LogisticRegression()
