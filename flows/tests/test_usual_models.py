@@ -15,8 +15,8 @@ from app.vocabulary import Feature, Task
 from flows.bundle_writer import served_estimator
 from flows.onnx_export import export
 
-# Of no model in the zoo: of an MLP for three classes, of KMeans, and of neighbours weighted by distance (which differ for
-# the training rows).
+# Of no model in the zoo: of an MLP for three classes, of KMeans, and of neighbours weighted by distance (which differ
+# for the training rows).
 ELSEWHERE = {("", name) for name in ("ReduceMax", "Gemm", "Reciprocal")}
 
 
