@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import demo, goals, machine, platform, report, scaling, serving, wrk
+from bench import demo, goals, machine, platform, report, scaling, serving, wrk, zoo
 from bench.models import iris, mlflow_in
 from bench.targets import ENVIRONMENTS, TARGETS, Target
 
@@ -37,7 +37,9 @@ def main() -> None:
             platform.measure(add, folder, options.fresh)
         if figures:
             print(report.markdown([("what", "measured", "goal"), *figures]))
-        if options.scaling or not figures:
+        if options.zoo:
+            _zoo(results)
+        elif options.scaling or not figures:
             _servers(options, folder, results)
 
 
@@ -74,6 +76,16 @@ def _servers(options: argparse.Namespace, folder: Path, results: Path) -> None:
             report.chart(measured, description, results / "serving.png")
 
 
+def _zoo(results: Path) -> None:
+    """Try every estimator."""
+    measured = zoo.measure(zoo.pipelines(), _tell)
+    description = machine.describe()
+    text = zoo.as_markdown(measured, description)
+    print(text)
+    report.write_json(results / "zoo.json", zoo.as_json(measured, description))
+    (results / "zoo.md").write_text(text + "\n")
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -81,6 +93,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="short measurements, to see that everything runs")
     parser.add_argument("--only", type=_targets, metavar="NAME,NAME", help="these servers: " + ", ".join(_by_name()))
     parser.add_argument("--scaling", action="store_true", help="instead: the API against rows, features, trees, ...")
+    parser.add_argument("--zoo", action="store_true", help="instead: every estimator, and what serves it")
     parser.add_argument("--demo", action="store_true", help="instead: time `make demo` on a fresh clone")
     parser.add_argument("--platform", action="store_true", help="instead: measure the platform of `make up`")
     parser.add_argument(

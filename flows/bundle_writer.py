@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,8 @@ import onnx
 import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
+from sklearn.pipeline import Pipeline
 from skops import io as skops
 
 from app.registry.bundle import FEEDBACK, HELD_OUT, read_bundle, write_sums
@@ -27,6 +30,7 @@ from flows.onnx_export import export
 GOLDEN_ROWS = 32
 PARITY_ROWS = 10_000
 REQUIREMENTS = [f"{name}=={version(name)}" for name in ("onnx", "onnxruntime", "numpy", "pandas")]
+FOR_SEVERAL_TARGETS = (ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain)
 
 
 class RegistrationError(Exception):
@@ -85,7 +89,8 @@ def build_bundle(
         Feature(item["name"], item["type"], fitted.may_lack(item["name"])) for item in signature.inputs.to_dict()
     ]
     sample = fitted.features.sample(min(PARITY_ROWS, len(fitted.features)), random_state=0)
-    model, reason = export(fitted.estimator, features, sample, fitted.task)
+    compared = pd.concat([sample, *_without_values(fitted, features, sample)], ignore_index=True)
+    model, reason = export(fitted.estimator, features, compared, fitted.task)
     _write_model(folder, model, signature, _metadata(fitted, "onnx" if model else "skops", reason))
     skops.dump(fitted.estimator, folder / "estimator.skops")
 
@@ -106,9 +111,40 @@ def build_bundle(
     return digest
 
 
+def _without_values(fitted: FittedModel, features: list[Feature], rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Some of the rows without a value of each feature that may be missing.
+
+    Raises:
+        RegistrationError: the estimator does not take such rows.
+    """
+    for feature in features:
+        if not feature.nullable:
+            continue
+        lacking = rows.head(GOLDEN_ROWS).copy()
+        lacking[feature.name] = lacking[feature.name].where(False)
+        try:
+            fitted.estimator.predict(lacking)
+        except ValueError as error:
+            raise RegistrationError(
+                f"a row may be without {feature.name} (nullable), and the estimator does not take it: {error}"
+            ) from error
+        yield lacking
+
+
 def served_estimator(estimator: Any) -> Any:
-    """What is kept of a fitted estimator: of a search the best one that it found, which alone predicts."""
-    return getattr(estimator, "best_estimator_", estimator)
+    """What is kept of a fitted estimator: what alone predicts.
+
+    That is of a search the best one that it found, and of estimators for several targets, if there is one target, its
+    own.
+    """
+    if isinstance(estimator, Pipeline):
+        last = served_estimator(estimator[-1])
+        return estimator if last is estimator[-1] else Pipeline([*estimator.steps[:-1], (estimator.steps[-1][0], last)])
+    if hasattr(estimator, "best_estimator_"):
+        return served_estimator(estimator.best_estimator_)
+    if isinstance(estimator, FOR_SEVERAL_TARGETS) and len(estimator.estimators_) == 1:
+        return served_estimator(estimator.estimators_[0])
+    return estimator
 
 
 def _signature(fitted: FittedModel) -> ModelSignature:

@@ -71,7 +71,7 @@ class OnnxPredictor:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4 if on_trial else 3  # what goes wrong is raised, too
+        options.log_severity_level = 4  # what goes wrong is raised, and need not be on the console, too
         options.add_session_config_entry("session.use_env_allocators", "1")
         self._session = onnxruntime.InferenceSession(
             model,
