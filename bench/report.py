@@ -19,7 +19,6 @@ CHARTED = (Case(1, 16), Case(100, 16))
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table; its first row is the head."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

@@ -558,7 +558,7 @@ def by_estimator(results: Sequence[Result]) -> str:
     cells: dict[str, dict[str, str]] = {}
     for result in results:
         cells.setdefault(result.name, {})[result.behind] = _cell(result)
-    rows = [[name, *(of.get(behind, "") for behind in BEHIND)] for name, of in cells.items()]
+    rows = [[name.replace("|", "\\|"), *(of.get(behind, "") for behind in BEHIND)] for name, of in cells.items()]
     return markdown([["estimator", *BEHIND], *rows])
 
 

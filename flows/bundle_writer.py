@@ -121,7 +121,7 @@ def _without_values(fitted: FittedModel, features: list[Feature], rows: pd.DataF
         if not feature.nullable:
             continue
         lacking = rows.head(GOLDEN_ROWS).copy()
-        lacking[feature.name] = lacking[feature.name].where(False)
+        lacking[feature.name] = lacking[feature.name].mask(lacking[feature.name].notna())
         try:
             fitted.estimator.predict(lacking)
         except ValueError as error:

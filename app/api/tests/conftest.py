@@ -11,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.neighbors import RadiusNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
@@ -58,7 +59,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[s
             "classification",
         ),
         "slow": bundle_of(
-            folder / "slow", HistGradientBoostingClassifier(max_iter=5, random_state=0), features, species,
+            folder / "slow", RadiusNeighborsClassifier(outlier_label="setosa"), features, species,
             "classification",
         ),
         "patients": bundle_of(folder / "patients", with_imputers(), *patients(), "classification"),

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.neighbors import RadiusNeighborsClassifier
 from sklearn.preprocessing import FunctionTransformer
 
 from app.clients.mlflow import MlflowClient
@@ -108,7 +108,7 @@ def test_mlflow_itself_loads_the_version(registry: MlflowClient, new_version: An
 
 
 def test_what_onnx_cannot_express_is_served_by_skops(registry: MlflowClient, new_version: Any, tmp_path: Path) -> None:
-    version = new_version(HistGradientBoostingClassifier(random_state=1))
+    version = new_version(RadiusNeighborsClassifier(2.0))
     boosting = fetch_bundle(registry, version, tmp_path)
     assert boosting.serving == "skops"
     assert boosting.serving_reason
