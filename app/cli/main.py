@@ -76,6 +76,18 @@ def demo(model: str, once: bool, folder: Path, **ports: int) -> None:
 
 
 @main.command()
+@click.argument("name")
+@click.option("--csv", required=True, help="Path or URL of a CSV (or Parquet) file with the rows.")
+@click.option("--target", required=True, help="Column to predict.")
+def new(name: str, csv: str, target: str) -> None:
+    """Write the model file NAME.py for a table, into the first folder of MLOPS_MODELS_PATH, or flows/models."""
+    from app.cli.new_model import folder_of_new_models, new_model
+
+    for line in new_model(name, csv, target, folder_of_new_models()):
+        _print(line)
+
+
+@main.command()
 @click.argument("model")
 @click.option("--source", help="Path or URL of a CSV or Parquet file to train on instead of the model's own data.")
 @click.option("--seed", default=42, show_default=True, help="Seed of the estimator.")
