@@ -35,6 +35,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+class EndsWithBrokenFiles:
+    """Ends a run on several processes when a test file cannot be imported: xdist runs all others first."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Called with what became of each file; in the process that hands out the tests, of those that failed only."""
+        scheduler = self.config.pluginmanager.get_plugin("dsession")
+        if report.failed and scheduler:
+            scheduler.shouldstop = f"{report.nodeid} cannot be imported"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See `EndsWithBrokenFiles`."""
+    config.pluginmanager.register(EndsWithBrokenFiles(config))
+
+
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An MLflow server, one for all tests of this process."""
