@@ -85,9 +85,7 @@ def build_bundle(
     """
     fitted = replace(fitted, estimator=served_estimator(fitted.estimator))
     signature = _signature(fitted)
-    features = [
-        Feature(item["name"], item["type"], fitted.may_lack(item["name"])) for item in signature.inputs.to_dict()
-    ]
+    features = [Feature(item["name"], item["type"], not item["required"]) for item in signature.inputs.to_dict()]
     sample = fitted.features.sample(min(PARITY_ROWS, len(fitted.features)), random_state=0)
     compared = pd.concat([sample, *_without_values(fitted, features, sample)], ignore_index=True)
     model, reason = export(fitted.estimator, features, compared, fitted.task)

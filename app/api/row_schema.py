@@ -31,13 +31,13 @@ def _whole(value: Any) -> Any:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
-def expected(feature: Feature) -> str:
+def _expected(feature: Feature) -> str:
     """What to send for a feature, in words."""
     return f"{KINDS[feature.dtype]} ({feature.dtype}){' or null' if feature.nullable else ''}"
 
 
 def _type_of(feature: Feature, strict: bool) -> Any:
-    kind, described = _type_of_values(feature, strict), Field(description=expected(feature))
+    kind, described = _type_of_values(feature, strict), Field(description=_expected(feature))
     return NotRequired[Annotated[kind | None, described]] if feature.nullable else Annotated[kind, described]
 
 
@@ -203,7 +203,7 @@ class RowSchema:
     def _message(self, error: Any) -> str:
         kind, name = error["type"], error["loc"][-1] if error["loc"] else ""
         feature = self.features.get(name) if isinstance(name, str) else None
-        wanted = expected(feature) if feature else ""
+        wanted = _expected(feature) if feature else ""
         if kind == "missing":
             return f"{name} is missing: send {wanted}"
         if kind == "extra_forbidden":

@@ -15,7 +15,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is
 from app.cli.errors import CommandError
 from app.vocabulary import Task
 from flows import dataset
-from flows.catalog import MODELS, NAME, load_model
+from flows.catalog import MODELS, NAME, load_model, model_names
 from flows.evaluate import evaluate
 from flows.model import Model, ModelFileError
 
@@ -72,6 +72,8 @@ def new_model(name: str, csv: str, target: str, folder: Path) -> Iterator[str]:
         raise CommandError(f"{name!r} is no name of a model", "take small letters, digits, - and _, a letter first")
     if path.exists():
         raise CommandError(f"{path} is there already", "take another name, or remove it")
+    if name in model_names():  # in another folder, which may be looked at first
+        raise CommandError(f"there is a model {name} already", "take another name")
     try:
         frame = dataset.read_source(csv)
     except (dataset.DatasetError, dataset.SourceUnavailable) as error:
@@ -227,6 +229,11 @@ def _listed(names: list[str]) -> str:
     return line if len(line) <= LINE else "[\n" + "".join(f"    {name},\n" for name in quoted) + "]"
 
 
+def _reader(source: str) -> str:
+    """pandas' function for a source that `dataset.read_source` has read."""
+    return "read_csv" if source.split("?", 1)[0].lower().endswith(".csv") else "read_parquet"
+
+
 def _scaled(table: Table) -> bool:
     """Whether numbers are scaled: for linear models, which texts are learned by."""
     return bool(table.texts and table.numbers)
@@ -234,7 +241,11 @@ def _scaled(table: Table) -> bool:
 
 def _load(table: Table, source: str) -> str:
     columns = ", ".join(f"*{kind.upper()}" for kind in KINDS if getattr(table, kind))
-    lines = ["def load() -> pd.DataFrame:", '    """The rows of the CSV."""', "    frame = pd.read_csv(DATA)"]
+    lines = [
+        "def load() -> pd.DataFrame:",
+        '    """The rows of the file."""',
+        f"    frame = pd.{_reader(source)}(DATA)",
+    ]
     for name in map(_quoted, table.flags):
         lines.append(f'    frame[{name}] = frame[{name}].astype("float64")  # some are missing')
     if table.texts:

@@ -141,7 +141,7 @@ class SkopsPredictor:
     """A scikit-learn estimator read by skops, which runs no code of the file. Slower: for what ONNX cannot express."""
 
     def __init__(self, path: Path, features: Sequence[Feature]) -> None:
-        import pandas as pd  # with scikit-learn some 80 MB, which an API needs only for such a model
+        import pandas as pd  # it and scikit-learn take memory that an API needs only for such a model
 
         self._estimator = read_estimator(path)
         self._pd = pd

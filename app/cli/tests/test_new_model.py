@@ -104,7 +104,7 @@ def test_text_is_learned_by_its_words(folder: Path) -> None:
     words = [" ".join(random.choice(["good", "fine", "the", "a", "house"], 6)) for _ in range(ROWS // 2)]
     words += [" ".join(random.choice(["bad", "dirty", "the", "a", "house"], 6)) for _ in range(ROWS // 2)]
     frame = pd.DataFrame(
-        {"review": words, "stars": random.normal(size=ROWS), "liked": [True, False] * 0 + [True] * 100 + [False] * 100}
+        {"review": words, "stars": random.normal(size=ROWS), "liked": [True] * (ROWS // 2) + [False] * (ROWS // 2)}
     )
     frame.loc[3, "review"] = None
     told = made(folder, frame, "liked")
@@ -139,6 +139,18 @@ def test_a_name_that_is_taken_or_none_is_refused(folder: Path, customers: pd.Dat
     assert (folder / "churn.py").read_text() == before
     with pytest.raises(CommandError, match="is no name of a model"):
         made(folder, customers, "leaves", name="Churn!")
+
+
+def test_a_name_of_another_folder_is_taken(folder: Path, customers: pd.DataFrame) -> None:
+    with pytest.raises(CommandError, match="there is a model iris already"):
+        made(folder, customers, "leaves", name="iris")
+    assert not list(folder.glob("*.py"))
+
+
+def test_parquet_is_read_as_parquet(folder: Path, customers: pd.DataFrame) -> None:
+    customers.to_parquet(folder.parent / "data.parquet")
+    list(new_model("churn", str(folder.parent / "data.parquet"), "leaves", folder))
+    assert len(load_model("churn").load()) == ROWS
 
 
 def test_the_command_says_what_it_did(folder: Path, customers: pd.DataFrame) -> None:
