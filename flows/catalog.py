@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from flows.model import Model, ModelFileError
 
@@ -16,9 +17,12 @@ MODELS = Path(__file__).parent / "models"
 
 
 def folders() -> list[Path]:
-    """The folders that model files are looked for in: flows/models, and those of MLOPS_MODELS_PATH (like PATH)."""
-    more = os.environ.get("MLOPS_MODELS_PATH", "")
-    return [MODELS, *(Path(part) for part in more.split(os.pathsep) if part)]
+    """The folders that model files are looked for in: those of MLOPS_MODELS_PATH (like PATH), then flows/models.
+
+    MLOPS_EXAMPLES=0 leaves flows/models out.
+    """
+    own = [Path(part) for part in os.environ.get("MLOPS_MODELS_PATH", "").split(os.pathsep) if part]
+    return own if os.environ.get("MLOPS_EXAMPLES") == "0" else [*own, MODELS]
 
 
 def model_names() -> list[str]:
@@ -55,13 +59,22 @@ def load_models() -> tuple[list[Model], dict[str, str]]:
     return models, broken
 
 
+class _Loader(SourceFileLoader):
+    """Reads the file's text each time: Python's cache takes a changed file of the same second and size for the old one."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _import(path: Path) -> ModuleType:
-    """Run the file anew, so that a changed one is seen."""
+    """Run the file anew, so that a changed one is seen; it may import files beside it, which begin with _."""
     name = f"flows.models.{path.stem}" if path.parent == MODELS else f"mlops_model_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     assert spec
     assert spec.loader
-    module = importlib.util.module_from_spec(spec)
+    if path.parent != MODELS and str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    module = module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)

@@ -1,3 +1,5 @@
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,41 @@ def test_a_bad_file_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
     with pytest.raises(ModelFileError, match=reason):
         load_model("bad")
+
+
+MODEL = """
+from flows.model import Gate, Model
+
+model = Model("regression", "y", load=None, estimator=None, gate=Gate("r2", {threshold}))
+"""
+
+
+def test_a_change_within_the_same_second_and_of_the_same_size_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    for threshold in (0.5, 0.6):
+        (tmp_path / "house.py").write_text(MODEL.format(threshold=threshold))
+        os.utime(tmp_path / "house.py", (1, 1))
+        assert load_model("house").gate.threshold == threshold
+
+
+def test_own_files_come_before_the_examples_which_may_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "iris.py").write_text(MODEL.format(threshold=0.5))
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    assert load_model("iris").task == "regression"
+    assert "diabetes" in model_names()
+    monkeypatch.setenv("MLOPS_EXAMPLES", "0")
+    assert model_names() == ["iris"]
+
+
+def test_a_model_file_imports_what_is_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "_thresholds.py").write_text("HOUSE = 0.7")
+    (tmp_path / "house.py").write_text("from _thresholds import HOUSE" + MODEL.format(threshold="HOUSE"))
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert load_model("house").gate.threshold == 0.7
+    assert "_thresholds" not in model_names()
