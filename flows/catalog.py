@@ -60,7 +60,7 @@ def load_models() -> tuple[list[Model], dict[str, str]]:
 
 
 class _Loader(SourceFileLoader):
-    """Reads the file's text each time: Python's cache takes a changed file of the same second and size for the old one."""
+    """Reads the text each time: Python's cache takes a file of the same second and size for the one it had."""
 
     def get_code(self, fullname: str) -> CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)

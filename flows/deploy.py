@@ -1,7 +1,8 @@
 """Tells a Prefect server what runs as Kubernetes Jobs: the work pool, every deployment, and what watches over the runs.
 
-`python -m flows.deploy --work-pool k8s --job-template FILE` is run by each worker pod before the worker starts, so an
-upgrade, a new model file or an emptied database needs no further step. Run again it changes nothing.
+`python -m flows.deploy --work-pool k8s --job-template FILE` is run by each worker pod before the worker starts, and by
+the worker when model files have changed (`flows.follow`), so an upgrade, a new model file or an emptied database needs
+no further step. Run again it changes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import argparse
 import asyncio
 import json
 import logging
-from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
 
-from flows import serve
+from flows import follow, repository, serve
 from flows.automations import TAG, crash_automations, ensure_automations
-from flows.catalog import load_model, model_names
+from flows.catalog import load_model
+from flows.model import ModelFileError
+from flows.repository import RepositoryError, RepositorySettings, RepositoryUnavailable
 
 DECIDING = ("promote", "rollback")  # the flows that move `production`, under the account of the gate
 DECIDING_CPU = "10m"  # what their Jobs reserve: they must find room beside the trainings that wait for them
@@ -43,6 +47,7 @@ class DeploySettings(BaseSettings):
     bootstrap_model: the model that is trained once if it never was; "" for none.
     heartbeat_seconds: after so long without a heartbeat a run is crashed; runs send one every 30 s.
     server_seconds: how long the Prefect server may take to come up.
+    models_folder: where the model files of a repository are put, and what is known of them (`flows.follow.State`).
     """
 
     model_config = SettingsConfigDict(env_prefix="MLOPS_")
@@ -52,6 +57,7 @@ class DeploySettings(BaseSettings):
     bootstrap_model: str = ""
     heartbeat_seconds: int = Field(default=100, ge=60)
     server_seconds: float = 300.0
+    models_folder: Path = Path("/tmp/models")  # noqa: S108
 
 
 async def wait_for_server(client: PrefectClient, seconds: float) -> None:
@@ -93,27 +99,58 @@ async def ensure_work_pool(client: PrefectClient, name: str, template: dict[str,
         await client.update_work_queue(existing.id, concurrency_limit=concurrency)
 
 
+@dataclass
+class PullSteps:
+    """What runs do before the flow itself, in the form that a RunnerDeployment takes: Prefect's RunnerStorage."""
+
+    steps: list[dict[str, Any]]
+    pull_interval: int | None = None
+    destination: Path = Path()
+
+    def set_base_path(self, path: Path) -> None:
+        """Nothing: runs decide where."""
+
+    async def pull_code(self) -> None:
+        """Nothing: runs pull."""
+
+    def to_pull_step(self) -> list[dict[str, Any]]:
+        """The steps."""
+        return self.steps
+
+
 async def ensure_deployments(
-    client: PrefectClient, deployments: list[RunnerDeployment], pool: str, image: str, broken: Collection[str] = ()
+    client: PrefectClient,
+    deployments: list[RunnerDeployment],
+    pool: str,
+    image: str,
+    steps: list[dict[str, Any]] | None = None,
+    repository_known: bool = True,
 ) -> None:
     """Register the deployments, with their models' resources; delete those whose model file is gone.
 
     Args:
         image: of the Jobs; "" for the work pool's.
-        broken: models whose file cannot be used: what is registered of them stays as it is.
+        steps: what every run does first.
+        repository_known: whether the repository of model files could be read; if not, what is registered of it stays.
     """
+    registered = {}
+    for existing in await client.read_deployments():
+        if TAG in existing.tags:
+            registered[(await client.read_flow(existing.flow_id)).name, existing.name] = existing
+    if not repository_known and ("promote", "promote") in registered:
+        steps = registered["promote", "promote"].pull_steps
     for deployment in deployments:
         deployment.job_variables = job_variables(deployment, image)
         deployment.work_pool_name = pool
         deployment.work_queue_name = PROMOTIONS_QUEUE if deployment.flow_name in DECIDING else TRAININGS_QUEUE
         deployment.tags = [TAG]
+        deployment.storage = PullSteps(steps or [])
         await deployment.aapply()
     names = {(deployment.flow_name, deployment.name) for deployment in deployments}
-    for registered in await client.read_deployments():
-        flow = await client.read_flow(registered.flow_id)
-        if TAG in registered.tags and (flow.name, registered.name) not in names and registered.name not in broken:
-            log.info("deleting the deployment %s/%s: this image does not have it", flow.name, registered.name)
-            await client.delete_deployment(registered.id)
+    for (flow, name), existing in registered.items():
+        if (flow, name) not in names and (repository_known or not existing.pull_steps):
+            log.info("deleting the deployment %s/%s: its model file is gone", flow, name)
+            await client.delete_deployment(existing.id)
     log.info("registered %s", ", ".join(f"{flow}/{name}" for flow, name in sorted(names, key=str)))
 
 
@@ -122,8 +159,8 @@ def job_variables(deployment: RunnerDeployment, image: str) -> dict[str, Any]:
     variables: dict[str, Any] = {"image": image} if image else {}
     if deployment.flow_name in DECIDING:
         variables |= {"account": "gate", "cpu": DECIDING_CPU}
-    if deployment.name in model_names():
-        wanted = vars(load_model(deployment.name).resources)
+    with suppress(ModelFileError):  # promotions are of no model file, and some files are broken
+        wanted = vars(load_model(str(deployment.name)).resources)
         variables |= {name: value for name, value in wanted.items() if value}
     return variables
 
@@ -157,13 +194,14 @@ async def deploy(
     pool: str,
     template: dict[str, Any],
     settings: DeploySettings,
-    broken: Collection[str] = (),
+    steps: list[dict[str, Any]] | None = None,
+    repository_known: bool = True,
 ) -> None:
-    """Bring a Prefect server to what this image has, once it answers.
+    """Bring a Prefect server to what this image and the repository have, once it answers.
 
     Args:
         template: Prefect's base job template of the work pool.
-        broken: models whose file cannot be used; they hold up nothing else.
+        steps, repository_known: as of `ensure_deployments`.
 
     Raises:
         TimeoutError: the server does not answer.
@@ -171,14 +209,29 @@ async def deploy(
     async with get_client() as client:
         await wait_for_server(client, settings.server_seconds)
         await ensure_work_pool(client, pool, template, settings.concurrency)
-        await ensure_deployments(client, deployments, pool, settings.image, broken)
+        await ensure_deployments(client, deployments, pool, settings.image, steps, repository_known)
         await ensure_automations(client, crash_automations(settings.heartbeat_seconds))
-        if settings.bootstrap_model and settings.bootstrap_model not in broken:
+        if settings.bootstrap_model in {one.name for one in deployments}:
             await bootstrap(client, settings.bootstrap_model)
 
 
+def read_repository(settings: RepositorySettings, folder: Path) -> tuple[str, str]:
+    """Check out the newest commit of the repository; returns the commit that is there then, and what went wrong.
+
+    Both are "" where there is no repository; the commit is "" where none could be read so far.
+    """
+    if not settings.url:
+        return "", ""
+    try:
+        return repository.update(settings, folder), ""
+    except (RepositoryUnavailable, RepositoryError) as error:
+        log.error("the repository of model files cannot be read, what is registered of it stays: %s", error)
+        current = folder / repository.CURRENT
+        return current.readlink().name if current.is_symlink() else "", str(error)
+
+
 def main() -> None:
-    """Read the command line and deploy what this image has."""
+    """Read the command line and deploy what this image, a mounted folder and the repository have."""
     parser = argparse.ArgumentParser(prog="python -m flows.deploy", description=__doc__)
     parser.add_argument("--work-pool", default="k8s")
     parser.add_argument(
@@ -188,8 +241,17 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     template = json.loads(arguments.job_template.read_text())
+    settings, git = DeploySettings(), RepositorySettings()
+    mounted = follow.mounted_files(settings.models_folder)  # before they are read: a later change is seen again
+    commit, problem = read_repository(git, settings.models_folder)
     models, broken = serve.usable_models()
-    asyncio.run(deploy(serve.deployments(models), arguments.work_pool, template, DeploySettings(), broken))
+    if settings.bootstrap_model in broken:
+        settings.bootstrap_model = ""
+    deployments = [*serve.deployments(models), *(serve.broken_training(*one) for one in broken.items())]
+    steps = [repository.pull_step(git, commit)] if commit else []
+    known = bool(commit) or not git.url
+    asyncio.run(deploy(deployments, arguments.work_pool, template, settings, steps, known))
+    follow.State(commit, mounted, broken, problem).write(settings.models_folder)
 
 
 if __name__ == "__main__":

@@ -30,11 +30,16 @@ def git_sha() -> str:
 
 
 def tags() -> dict[str, str]:
-    """Tags of the MLflow run and of the model version; MLOPS_IMAGE names the image where there is one."""
+    """Tags of the MLflow run and of the model version.
+
+    MLOPS_IMAGE names the image where there is one, MLOPS_MODELS_* the repository of the model file and its commit.
+    """
+    own = {name: os.environ.get(f"MLOPS_{name.upper()}", "") for name in ("models_repository", "models_commit")}
     return {
         "git_sha": git_sha(),
         "image": os.environ.get("MLOPS_IMAGE", ""),
         "flow_run_id": str(flow_run.id or ""),
         "python": platform.python_version(),
+        **{name: value for name, value in own.items() if value},
         **{f"lib.{name}": version(name) for name in LIBRARIES},
     }

@@ -27,7 +27,7 @@ def usable_models() -> tuple[list[Model], dict[str, str]]:
     """As `flows.catalog.load_models`; what is wrong with the broken files is logged."""
     models, broken = load_models()
     for name, reason in broken.items():
-        log.error("the model %s is not deployed, because its file is broken: %s", name, reason)
+        log.error("the model %s cannot be trained, because its file is broken: %s", name, reason)
     return models, broken
 
 
@@ -44,6 +44,11 @@ def _training(model: Model) -> RunnerDeployment:
         description=model.description,
         schedule=Cron(model.schedule, timezone="UTC") if model.schedule else None,
     )
+
+
+def broken_training(name: str, reason: str) -> RunnerDeployment:
+    """The training of a model whose file cannot be used: it fails with the reason, which its description has, too."""
+    return _deployment(train, name, parameters={"model": name}, description=f"Its file cannot be used: {reason}")
 
 
 def _deployment(flow: Flow[..., Any], name: str, **settings: Any) -> RunnerDeployment:

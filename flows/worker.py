@@ -1,6 +1,6 @@
 """The Prefect worker of the platform: Prefect's own for Kubernetes, which gives each Job the account of its run alone.
 
-It also removes the Jobs of ended runs.
+It also follows the model files (`flows.follow`), and removes the Jobs of ended runs.
 
 A run may end while its Job does not: its image cannot be pulled, nothing was heard of it, it was cancelled while no
 worker ran. Kubernetes would keep such a Job's pod, and the compute that is reserved for it, for ever.
@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import itertools
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from prefect_kubernetes import KubernetesWorker
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from app.prefect_server.run_token import auth_string
+from flows.follow import Follower
 
 RUN_LABEL = "prefect.io/flow-run-id"
 GRACE = timedelta(seconds=20)  # for a process that has reported its end and is about to leave
@@ -107,13 +109,18 @@ class Worker(KubernetesWorker):
                     self._logger.info("Deleted the Job %s: its flow run has ended", name)
 
 
-async def run(pool: str, name: str) -> None:
+async def run(pool: str, name: str, follower: Follower) -> None:
     """Run the worker in a pod of the cluster, until SIGTERM; runs go on, and the next worker looks after them."""
     config.load_incluster_config()
     worker = asyncio.create_task(Worker(work_pool_name=pool, name=name).start(with_healthcheck=True))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.cancel)  # process 1 has no default for it
+    following = asyncio.create_task(follower.run())
+    following.add_done_callback(lambda _: worker.cancel())  # which it ends by an error of ours alone: start again
     with suppress(asyncio.CancelledError):
         await worker
+    following.cancel()
+    if not following.cancelled() and following.done():
+        following.result()
 
 
 def main() -> None:
@@ -121,8 +128,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
     parser.add_argument("--work-pool", default="k8s")
     parser.add_argument("--name", required=True, help="The worker's name on Prefect's page.")
+    parser.add_argument("--job-template", required=True, help="As of flows.deploy, to register changed model files.")
+    parser.add_argument("--models-folder", type=Path, required=True, help="Where flows.deploy has checked them out.")
+    parser.add_argument("--look-seconds", type=float, default=60.0, help="Between two looks for changed model files.")
     arguments = parser.parse_args()
-    asyncio.run(run(arguments.work_pool, arguments.name))
+    register = [sys.executable, "-m", "flows.deploy", f"--work-pool={arguments.work_pool}"]
+    register.append(f"--job-template={arguments.job_template}")
+    follower = Follower(register, arguments.models_folder, arguments.look_seconds)
+    asyncio.run(run(arguments.work_pool, arguments.name, follower))
 
 
 if __name__ == "__main__":

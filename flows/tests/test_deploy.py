@@ -151,9 +151,9 @@ def test_a_broken_model_file_is_named_and_holds_up_no_other(
     model_file.write_text("import nothing_like_it")
     (tmp_path / "scheduled.py").write_text(text.replace('schedule="', 'schedule="every day '))
     deploy.main()
-    assert "the model tulip is not deployed" in caplog.text
+    assert "the model tulip cannot be trained" in caplog.text
     assert "No module named 'nothing_like_it'" in caplog.text
-    assert "the model scheduled is not deployed" in caplog.text
+    assert "the model scheduled cannot be trained" in caplog.text
 
     async def registered() -> set[str]:
         async with get_client() as client:

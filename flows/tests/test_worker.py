@@ -52,6 +52,7 @@ def worker(prefect_server: Server, tmp_path: Path, port: int) -> Iterator[ChildP
         "KUBECONFIG": str(tmp_path / "kubeconfig"),
     }
     command = [sys.executable, "-c", PROGRAM, str(namespace), "--work-pool", "worker-test", "--name", "tested"]
+    command += ["--job-template", str(tmp_path / "template.json"), "--models-folder", str(tmp_path / "models")]
     process = ChildProcess("worker", command, env, tmp_path)
     yield process
     process.stop()
