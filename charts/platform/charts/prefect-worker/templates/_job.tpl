@@ -73,6 +73,7 @@ job_configuration:
             - {name: MLOPS_PROMOTION_DEPLOYMENT, value: promote/promote}
             - {name: MLOPS_IMAGE, value: {{ quote $image }}}
             - {name: PREFECT_FLOWS_HEARTBEAT_FREQUENCY, value: "30"}
+            {{- include "prefect-worker.modelsEnv" (list . "") | nindent 12 }}
             {{- include "lib.extraEnv" $training | nindent 12 }}
             {{- include "lib.envFrom" $training | nindent 12 }}
             resources:
@@ -86,11 +87,13 @@ job_configuration:
               {{- include "lib.container" $training | nindent 14 }}
             volumeMounts:
             - {name: tmp, mountPath: /tmp}
+            {{- include "prefect-worker.modelsMount" . | nindent 12 }}
             {{- include "lib.extraVolumeMounts" $training | nindent 12 }}
           {{- include "lib.extraContainers" $training | nindent 10 }}
           volumes:
           - name: tmp
             emptyDir: {sizeLimit: {{ .Values.jobs.tmpSize }}}
+          {{- include "prefect-worker.modelsVolume" . | nindent 10 }}
           {{- include "lib.extraVolumes" $training | nindent 10 }}
 variables:
   type: object

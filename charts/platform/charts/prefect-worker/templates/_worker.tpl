@@ -5,3 +5,10 @@
 - {name: PREFECT_UI_URL, value: {{ include "lib.address" (list . "prefect") | quote }}}
 {{ include "lib.secretEnv" (list . "PREFECT_API_AUTH_STRING" "prefect-auth-string") }}
 {{- end }}
+
+{{- define "prefect-worker.mounts" -}}
+- {name: config, mountPath: /config}
+- {name: models, mountPath: /models}
+{{- include "prefect-worker.modelsMount" . }}
+- {name: tmp, mountPath: /tmp}
+{{- end }}
