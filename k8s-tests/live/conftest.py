@@ -111,7 +111,7 @@ def _turn(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What removes the release comes last."""
-    order = {name: FIRST.index(name) for name in FIRST} | {"test_data.py": 100}
+    order = {name: FIRST.index(name) for name in FIRST} | {"test_models_from_git.py": 99, "test_data.py": 100}
     items.sort(key=lambda item: order.get(item.path.name, 50))
 
 

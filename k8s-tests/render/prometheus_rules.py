@@ -18,6 +18,7 @@ RETRAINER = {
     *("mlops_retrain_total", "mlops_retrain_cooldown_seconds", "mlops_flow_runs", "mlops_flow_run_duration_seconds"),
     *("mlops_deployment_last_success_timestamp_seconds", "mlops_deployment_last_failure_timestamp_seconds"),
 }
+WORKER = {"mlops_model_file_broken", "mlops_models_repository_read_timestamp_seconds"}
 # github.com/kubernetes/kube-state-metrics/tree/v2.18.0/docs/metrics
 KUBE_STATE = {
     *("kube_pod_status_phase", "kube_pod_status_ready", "kube_pod_container_status_restarts_total"),
@@ -58,4 +59,4 @@ def rules(kind: str, values: dict[str, Any] | None = None) -> dict[str, dict[str
 
 def known() -> set[str]:
     """Every metric that rules and dashboards may ask for."""
-    return of_api() | BUILT_IN | RETRAINER | KUBE_STATE | KUBELET | set(rules("record"))
+    return of_api() | BUILT_IN | RETRAINER | WORKER | KUBE_STATE | KUBELET | set(rules("record"))

@@ -19,7 +19,7 @@ from app.registry.reference import SHARE_FLOOR, psi
 ALERTS = {
     *("ApiDown", "ApiErrorRatio", "ApiLatency", "NoModel", "SwapFailed", "ReplicaVersionsDiffer", "FeatureDrift"),
     *("PredictionDrift", "LiveAccuracyLow", "TrainingFailed", "TrainingOverdue", "VolumeNearlyFull", "TargetDown"),
-    "BackupOverdue",
+    *("BackupOverdue", "ModelFileBroken", "ModelsRepositoryUnread"),
 }
 RETRAIN = {"FeatureDrift", "PredictionDrift", "LiveAccuracyLow"}
 IRIS = {"model": "iris", "version": "2"}
@@ -128,6 +128,10 @@ def backup(scheduled: str, successful: str = "", cronjob: str = "mlops-backup-ml
     return due | (of("kube_cronjob_status_last_successful_time", successful, **labels) if successful else {})
 
 
+def worker(name: str, values: str, **labels: str) -> Series:
+    return of(name, values, pod="worker-1", job="mlops-prefect-worker", **labels)
+
+
 def promtool_says(folder: Path, *tests: dict[str, Any]) -> str:
     """What promtool has to say against tests of the rendered rules; "" if nothing."""
     (folder / "rules.yaml").write_text(yaml.safe_dump(prometheus_rule()["spec"]))
@@ -203,6 +207,19 @@ OVERDUE = Alert(
     {"model": "iris", "deployment": "train/iris"},
     "iris was last trained 31d 0h 15m 0s ago",
     "No run of train/iris has succeeded for more than 30 days.",
+)
+BROKEN = Alert(
+    {"model": "iris"},
+    "The model file iris.py cannot be used",
+    "Trainings of iris fail with the reason, which the description of train/iris on Prefect has, too. The version in"
+    " service stays, and so do all other models.",
+)
+REPOSITORY = "https://git.example.com/models"
+UNREAD = Alert(
+    {"repository": REPOSITORY},
+    "The repository of model files was last read 17m 0s ago",
+    f"{REPOSITORY} cannot be read or registered. Runs that read their model files from it fail; the versions in service"
+    " stay.",
 )
 FULL = Alert(
     {"persistentvolumeclaim": "mlops-mlflow"},
@@ -349,6 +366,20 @@ CASES = {
     "promotion failed": Case("TrainingFailed", ended("failure", "60x400", "promote/promote"), {"3m": []}),
     "training overdue": Case("TrainingOverdue", ended("success", "-2678400x400"), {"5m": [], "15m": [OVERDUE]}),
     "training due": Case("TrainingOverdue", ended("success", "-2505600x400"), {"15m": []}),
+    "model file broken": Case(
+        "ModelFileBroken", worker("mlops_model_file_broken", "1x8 stale", model="iris"), {"90s": [BROKEN], "4m": []}
+    ),
+    "no model file broken": Case("ModelFileBroken", up(UP), {"15m": []}),
+    "repository unread": Case(
+        "ModelsRepositoryUnread",
+        worker("mlops_models_repository_read_timestamp_seconds", "0x400", repository=REPOSITORY),
+        {"15m": [], "17m": [UNREAD]},
+    ),
+    "repository read": Case(
+        "ModelsRepositoryUnread",
+        worker("mlops_models_repository_read_timestamp_seconds", "0+15x400", repository=REPOSITORY),
+        {"60m": []},
+    ),
     "volume nearly full": Case(
         "VolumeNearlyFull", volume("5x400") | volume("50x400", "mlops-postgres"), {"4m": [], "6m": [FULL]}
     ),
