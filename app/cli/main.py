@@ -76,6 +76,16 @@ def demo(model: str, once: bool, folder: Path, **ports: int) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a repository for model files of yours: one model, a test of all, a README."""
+    from app.cli.new_repository import new_repository
+
+    for line in new_repository(folder):
+        _print(line)
+
+
+@main.command()
 @click.argument("name")
 @click.option("--csv", required=True, help="Path or URL of a CSV (or Parquet) file with the rows.")
 @click.option("--target", required=True, help="Column to predict.")

@@ -16,8 +16,8 @@ from app.cli.errors import CommandError
 from app.vocabulary import Task
 from flows import dataset
 from flows.catalog import MODELS, NAME, load_model, model_names
-from flows.evaluate import evaluate
-from flows.model import Model, ModelFileError
+from flows.model import ModelFileError
+from flows.trial import trial
 
 MAX_CLASSES = 20  # whole numbers with more values are a quantity
 MAX_CATEGORIES = 100  # of a column of text; with more it is text or a name
@@ -89,15 +89,17 @@ def new_model(name: str, csv: str, target: str, folder: Path) -> Iterator[str]:
     source = csv if "://" in csv else os.path.relpath(Path(csv).resolve(), folder.resolve())
     try:
         path.write_text(text_of(table, source, 0.0 if table.task == "classification" else math.inf))
-        score, baseline = _try(name)
-        threshold = _threshold(table.task, score)
+        tried = trial(name)
+        threshold = _threshold(table.task, tried.value)
         path.write_text(text_of(table, source, threshold))
         load_model(name)
     except (dataset.DatasetError, ModelFileError, ValueError) as error:
         path.unlink(missing_ok=True)
         raise CommandError(f"nothing can be learned of {csv}: {error}") from error
-    metric = _metric(table.task)
-    yield f"{metric} on held-out rows: {score:.4g}, and {baseline:.4g} without any feature; the gate: {threshold:g}"
+    yield (
+        f"{tried.metric} on held-out rows: {tried.value:.4g}, and {tried.baseline:.4g} without any feature; "
+        f"the gate: {threshold:g}"
+    )
     yield f"wrote {path}; next: mlops train {name}"
 
 
@@ -154,21 +156,6 @@ def _counts(column: pd.Series) -> bool:
 
 def _metric(task: Task) -> str:
     return "accuracy" if task == "classification" else "rmse"
-
-
-def _try(name: str) -> tuple[float, float]:
-    """The model's metric on the held-out rows, and that of always the same answer."""
-    model: Model = load_model(name)
-    rows = dataset.validate(model, model.load())
-    train, held_out = dataset.split(model, rows)
-    features, labels = train.drop(columns=model.target), train[model.target]
-    evaluation = evaluate(model, model.estimator(42).fit(features, labels), held_out, 42)
-    truth = held_out[model.target]
-    if model.task == "classification":
-        baseline = float((truth == labels.mode()[0]).mean())
-    else:
-        baseline = float(((truth - labels.mean()) ** 2).mean() ** 0.5)
-    return evaluation.metrics[model.gate.metric], baseline
 
 
 def _threshold(task: Task, score: float) -> float:
