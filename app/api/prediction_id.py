@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import re
@@ -12,16 +11,11 @@ import time
 REPLICA = 5  # characters: what a pod's name ends with
 
 
-def model_digest(model: str) -> str:
-    """What ids have of a model's name, which may be of any length: the first 5 hex digits of its SHA-256."""
-    return hashlib.sha256(model.encode()).hexdigest()[:5]
-
-
 class PredictionIds:
     """Makes the ids of one process, such as 5f1d2.12.x7k2p.19ab3f4c2d1.1f3a9c2b.
 
-    They are the model (`model_digest`), the version, the replica, the time in milliseconds since the epoch and a count,
-    the last two in hexadecimal: at most 40 characters while versions have up to 7 digits.
+    They are the model (`app.registry.whence.model_digest`), the version, the replica, the time in milliseconds since
+    the epoch and a count, the last two in hexadecimal: at most 40 characters while versions have up to 7 digits.
 
     Args:
         host: the name of the replica, by default this machine's or pod's.
@@ -37,7 +31,7 @@ class PredictionIds:
         """Ids of as many predictions; no two are equal, here or of other replicas.
 
         Args:
-            model: its `model_digest`.
+            model: its `app.registry.whence.model_digest`.
             number: of rows.
         """
         head = f"{model}.{version}.{self.replica}.{int(time.time() * 1000):x}."

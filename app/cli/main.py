@@ -223,6 +223,28 @@ def history(model: str, limit: int, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("prediction_id")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def whence(prediction_id: str, as_json: bool) -> None:
+    """Print where the prediction with this id came from: version, training, data, code, and who promoted it."""
+    from dataclasses import asdict
+
+    from app.cli.whence import described
+    from app.registry.whence import whence as whence_of
+
+    with MlflowClient() as registry:
+        try:
+            source = whence_of(registry, prediction_id)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+    if as_json:
+        _print(json.dumps(asdict(source), indent=2))
+        return
+    for label, text in described(source):
+        _print(f"{label:11} {text}")
+
+
+@main.command()
 @click.argument("model")
 @click.argument("values", nargs=-1, metavar="FEATURE=VALUE...")
 def predict(model: str, values: tuple[str, ...]) -> None:

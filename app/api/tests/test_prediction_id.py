@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from app.api.prediction_id import PredictionIds, model_digest
+from app.api.prediction_id import PredictionIds
+from app.registry.whence import model_digest
 
 
 def test_an_id_tells_model_version_replica_and_time() -> None:

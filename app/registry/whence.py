@@ -1,0 +1,98 @@
+"""Whence a prediction came: from its id to the version, its training, data and code, and who put it into service."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
+from app.registry.ledger import Decision
+from app.registry.promotion import history
+
+TAGS = ("flow_run_id", "dataset_sha256", "git_sha", "image", "models_repository", "models_commit", "cause", "serving")
+ID = re.compile(r"([0-9a-f]{5})\.([1-9][0-9]*)\.([a-z0-9]+)\.([0-9a-f]+)\.([0-9a-f]+)")
+
+
+def model_digest(model: str) -> str:
+    """What ids have of a model's name, which may be of any length: the first 5 hex digits of its SHA-256."""
+    return hashlib.sha256(model.encode()).hexdigest()[:5]
+
+
+@dataclass(frozen=True)
+class Whence:
+    """Where a prediction came from.
+
+    replica: what the name of the API's pod, or host, ends with.
+    time: of the prediction, in seconds since the epoch.
+    run_id, flow_run_id: of the training, in MLflow and Prefect; registered: when, in seconds since the epoch.
+    dataset_sha256: digest of the rows; git_sha: commit of the platform's code; image: of the training.
+    models_repository, models_commit: of the model file, where it is in a repository.
+    cause: what the training was for, such as an alert.
+    promotion: the decision that had put the version into service by then, or None.
+    """
+
+    model: str
+    version: str
+    replica: str
+    time: float
+    run_id: str
+    registered: float
+    flow_run_id: str
+    dataset_sha256: str
+    git_sha: str
+    image: str
+    models_repository: str
+    models_commit: str
+    cause: str
+    serving: str
+    promotion: Decision | None
+
+
+def whence(registry: MlflowClient, prediction_id: str) -> Whence:
+    """Where a prediction came from, by its id.
+
+    Raises:
+        ValueError: it is no prediction id.
+        NotFound: no version fits it: it was deleted, or is in another MLflow.
+        MlflowError: MLflow does not answer.
+    """
+    parts = ID.fullmatch(prediction_id.strip())
+    if parts is None:
+        raise ValueError(f"{prediction_id!r} is no prediction id; one looks like 47612.1.cf7nx.1a21fbe8d03.bc69f6f")
+    digest, number, replica, millis, _ = parts.groups()
+    at = int(millis, 16) / 1000
+    fitting = [
+        version
+        for model in registry.models()
+        if model_digest(model.name) == digest
+        for version in registry.versions(model.name)
+        if version.version == number and version.created <= at
+    ]
+    if not fitting:
+        raise NotFound(
+            f"no version {number} of a model whose ids begin with {digest} was registered when {prediction_id} was "
+            "made: it was deleted, or the prediction is of another platform"
+        )
+    version = fitting[0]  # of two models with one digest, which one in a million has, the first
+    tags = version.tags
+    return Whence(
+        model=version.name,
+        version=number,
+        replica=replica,
+        time=at,
+        run_id=version.run_id,
+        registered=version.created,
+        promotion=_promotion(registry, version, at),
+        **{key: tags.get(key, "") for key in TAGS},
+    )
+
+
+def _promotion(registry: MlflowClient, version: ModelVersion, at: float) -> Decision | None:
+    """The last decision before the time that put the version into service; decisions are noted once they were made."""
+    decisions = [
+        decision
+        for decision in history(registry, version.name)
+        if decision.version == version.version and decision.outcome == "promoted"
+    ]
+    return next((decision for decision in decisions if decision.time <= at), None)
