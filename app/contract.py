@@ -189,6 +189,7 @@ class FeatureInfo(BaseModel):
     """One input with its training values: numbers have min, max, median and edges, everything else has categories.
 
     missing: share of the training rows without a value; left out for a feature that must have one.
+    only: the only values that it may have, where others are refused.
     """
 
     name: str
@@ -200,6 +201,7 @@ class FeatureInfo(BaseModel):
     categories: list[str] | None = None
     shares: list[float]
     missing: float | None = None
+    only: list[str] | None = None
 
     def reference(self) -> ColumnReference:
         """The training values, as the bundle has them.
@@ -207,7 +209,7 @@ class FeatureInfo(BaseModel):
         Raises:
             pydantic.ValidationError: neither all of a numeric nor all of a categorical reference is there.
         """
-        return _REFERENCE.validate_python(self.model_dump(exclude={"name"}, exclude_none=True))
+        return _REFERENCE.validate_python(self.model_dump(exclude={"name", "only"}, exclude_none=True))
 
 
 class ModelInfo(BaseModel):

@@ -29,11 +29,16 @@ INTEGER: frozenset[str] = frozenset({"long", "integer"})
 
 @dataclass(frozen=True)
 class Feature:
-    """One input column of a model. nullable: whether a row may be without a value of it."""
+    """One input column of a model.
+
+    nullable: whether a row may be without a value of it.
+    categories: the only values that a row may have, for text; () for any.
+    """
 
     name: str
     dtype: Dtype
     nullable: bool = False
+    categories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class FittedModel:
     target: the name of the predicted column.
     example: one row of features, shape (1, n_features), shown to users; by default the first of `features`.
     nullable: the features that a row may be without, besides those that lack values in `features`.
+    categories: the features that may have no other values than those in `features`.
     """
 
     estimator: Any
@@ -56,16 +57,22 @@ class FittedModel:
     gate: Gate
     example: pd.DataFrame | None = None
     nullable: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model, estimator: Any, rows: pd.DataFrame, example: pd.DataFrame | None = None) -> FittedModel:
         """The estimator as one of this model, fitted on rows that hold the features and the target."""
         features, labels = rows.drop(columns=model.target), rows[model.target]
-        return cls(estimator, features, labels, model.task, model.target, model.gate, example, model.nullable)
+        about = (model.task, model.target, model.gate, example, model.nullable, model.categories)
+        return cls(estimator, features, labels, *about)
 
     def may_lack(self, feature: str) -> bool:
         """Whether a row may be without a value of the feature."""
         return feature in self.nullable or bool(self.features[feature].isna().any())
+
+    def only_values(self) -> dict[str, list[str]]:
+        """For each of `categories`, all values that it may have, sorted."""
+        return {name: sorted(map(str, self.features[name].dropna().unique())) for name in self.categories}
 
 
 def build_bundle(
@@ -163,6 +170,7 @@ def _metadata(fitted: FittedModel, serving: str, reason: str) -> dict[str, Any]:
         "classes": np.asarray(fitted.estimator.classes_).tolist() if fitted.task == "classification" else [],
         "serving": serving,
         "serving_reason": reason,
+        "categories": fitted.only_values(),
         "gate": asdict(fitted.gate),
     }
 

@@ -139,6 +139,7 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     own = _plain_types(model.load())
     if model.target not in own.columns:
         raise DatasetError(f"load() of {model.name} gives no column {model.target!r}, which is its target")
+    _check_categories(model, own)
     expected = schema(model, own)
     frame = _cast(_plain_types(frame), own)
     try:
@@ -153,6 +154,15 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     if len(empty):
         raise DatasetError(f"column {empty[0]!r} has no value in any row")
     return frame
+
+
+def _check_categories(model: Model, own: pd.DataFrame) -> None:
+    """Raises DatasetError when the model file names what is no feature of text as one with known values alone."""
+    for name in model.categories:
+        if name not in own.columns.drop(model.target):
+            raise DatasetError(f"categories of {model.name} names {name!r}, which is no feature")
+        if column_kind(own[name].dtype) != "string" or _has_booleans(own[name]):
+            raise DatasetError(f"categories of {model.name} names {name!r}, which is no text but {own[name].dtype}")
 
 
 _MASKED = (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray)

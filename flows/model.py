@@ -55,6 +55,7 @@ class Model:
     estimator: (seed) -> an unfitted scikit-learn estimator, best a Pipeline.
     source: a CSV or Parquet path or URL with fresh data of the same columns, used instead of load() where it is set.
     nullable: features that a row may be without, besides those that lack values in load()'s own rows.
+    categories: features of text that are asked for no other values than those trained on: others are refused.
     min_rows: fewer rows stop the run.
     holdout: share of the rows that are kept for the evaluation; split_seed: another seed keeps other rows.
     schedule: cron expression in UTC, or None.
@@ -68,6 +69,7 @@ class Model:
     gate: Gate
     source: str | None = None
     nullable: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     min_rows: int = 50
     holdout: float = 0.25
     split_seed: int = 0
@@ -84,8 +86,9 @@ class Model:
             raise ModelFileError(
                 f"gate.metric is {self.gate.metric!r}, known for {self.task} are: {', '.join(BY_TASK[self.task])}"
             )
-        if isinstance(self.nullable, str):
-            raise ModelFileError(f"nullable is {self.nullable!r}, not a tuple of names: ({self.nullable!r},)")
+        for names, what in ((self.nullable, "nullable"), (self.categories, "categories")):
+            if isinstance(names, str):
+                raise ModelFileError(f"{what} is {names!r}, not a tuple of names: ({names!r},)")
         if not 0 < self.holdout < 1:
             raise ModelFileError(f"holdout is {self.holdout}, a share between 0 and 1 is needed")
         rules = self.feedback

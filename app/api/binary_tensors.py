@@ -161,6 +161,8 @@ def _fits(feature: Feature, column: np.ndarray) -> np.ndarray:
     if feature.nullable:
         return _missing(column) | _fits(replace(feature, nullable=False), column)
     kind = column.dtype.kind
+    if feature.categories:
+        return np.array([value in feature.categories for value in column], dtype=bool)
     if feature.dtype == "string":
         return np.array([isinstance(value, str) and len(value) <= MAX_TEXT for value in column])
     if feature.dtype == "boolean" or kind not in "iuf":

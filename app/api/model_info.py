@@ -31,7 +31,10 @@ def model_info(models: ServedModels, name: str | None) -> ModelInfo:
         serving=bundle.serving,
         serving_reason=bundle.serving_reason,
         bundle_sha256=bundle.sha256,
-        features=[FeatureInfo(name=f.name, **asdict(bundle.reference.features[f.name])) for f in bundle.features],
+        features=[
+            FeatureInfo(name=f.name, only=list(f.categories) or None, **asdict(bundle.reference.features[f.name]))
+            for f in bundle.features
+        ],
         prediction_reference=bundle.reference.prediction,
         example=bundle.example,
         gate=bundle.gate,

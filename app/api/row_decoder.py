@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import GenericAlias
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -40,6 +40,8 @@ def _type_of_values(feature: Feature) -> Any:
         return Annotated[int, Meta(ge=low, le=high)]
     if feature.dtype == "boolean":
         return bool
+    if feature.categories:
+        return Literal[feature.categories]
     if feature.dtype == "string":
         return Annotated[str, Meta(max_length=MAX_TEXT)]
     return Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]

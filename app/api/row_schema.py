@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 from urllib.parse import parse_qsl
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -23,6 +23,7 @@ KINDS = {
     "boolean": "true or false",
     "string": "text",
 }
+SHOWN = 20  # categories in a message
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -33,6 +34,10 @@ def _whole(value: Any) -> Any:
 
 def _expected(feature: Feature) -> str:
     """What to send for a feature, in words."""
+    if feature.categories:
+        shown = ", ".join(feature.categories[:SHOWN])
+        more = f" and {len(feature.categories) - SHOWN} others" if len(feature.categories) > SHOWN else ""
+        return f"one of {shown}{more}{' or null' if feature.nullable else ''}"
     return f"{KINDS[feature.dtype]} ({feature.dtype}){' or null' if feature.nullable else ''}"
 
 
@@ -47,6 +52,8 @@ def _type_of_values(feature: Feature, strict: bool) -> Any:
         return Annotated[int, Field(strict=strict, ge=low, le=high), BeforeValidator(_whole)]
     if feature.dtype == "boolean":
         return Annotated[bool, Field(strict=strict)]
+    if feature.categories:
+        return Literal[feature.categories]
     if feature.dtype == "string":
         return Annotated[str, Field(strict=strict, max_length=MAX_TEXT)]
     return Annotated[float, Field(strict=strict, ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False)]
@@ -217,7 +224,7 @@ class RowSchema:
             return f"{name} should be {wanted}, and finite"
         if kind == "string_too_long":
             return f"{name} should be text of at most {MAX_TEXT} characters"
-        if kind.endswith(("_type", "_parsing")) and wanted:
+        if kind.endswith(("_type", "_parsing", "literal_error")) and wanted:
             return f"{name} should be {wanted}"
         if kind in ("dict_type", "mapping_type"):
             return f"send an object with the features: {', '.join(self.features)}"

@@ -49,6 +49,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]+)\n")
 _GATE, _REFERENCE, _GOLDEN = TypeAdapter(Gate), TypeAdapter(Reference), TypeAdapter(GoldenRows)
 _FEATURES, _TASK, _SERVING = TypeAdapter(tuple[Feature, ...]), TypeAdapter(Task), TypeAdapter(Serving)
 _CLASSES = TypeAdapter(tuple[Label, ...])
+_ONLY = TypeAdapter(dict[str, tuple[str, ...]])
 
 
 class BundleError(ServiceError):
@@ -165,8 +166,12 @@ def _read_verified(folder: Path, digest: str) -> Bundle:
         mlmodel = yaml.safe_load(_text(folder, name := "MLmodel"))
         inputs = json.loads(mlmodel["signature"]["inputs"])
         metadata = mlmodel["metadata"]
+        only = _ONLY.validate_python(metadata.get("categories", {}))  # versions before 0.2.0 have none
         features = _FEATURES.validate_python(
-            tuple(Feature(item["name"], item["type"], item.get("required") is False) for item in inputs)
+            tuple(
+                Feature(item["name"], item["type"], item.get("required") is False, only.get(item["name"], ()))
+                for item in inputs
+            )
         )
         bundle = Bundle(
             path=folder,

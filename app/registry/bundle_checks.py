@@ -15,6 +15,7 @@ MAX_FEATURES = 10_000
 MAX_CLASSES = 10_000
 MAX_NAME = 500  # characters of a feature or class
 MAX_BUCKETS = 1_000  # of a column: each is a time series of Prometheus
+MAX_CATEGORIES = 1_000  # of a feature that may have no others
 MAX_GOLDEN_ROWS = 1_000
 
 
@@ -35,6 +36,10 @@ def _features(bundle: Bundle) -> str:
             return f"MLmodel has a feature whose name has {len(feature.name)} characters, {MAX_NAME} are the most"
         if feature.dtype not in NUMERIC | {"string"}:
             return f"feature {feature.name!r} has the type {feature.dtype!r}, which cannot be served"
+        if feature.categories and feature.dtype != "string":
+            return f"feature {feature.name!r} has categories, and is no text"
+        if len(feature.categories) > MAX_CATEGORIES:
+            return f"feature {feature.name!r} has {len(feature.categories)} categories, {MAX_CATEGORIES} are the most"
     return ""
 
 

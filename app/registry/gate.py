@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -84,15 +85,31 @@ def signature_differences(candidate: Bundle, production: Bundle) -> list[str]:
     new = {feature.name: feature.dtype for feature in candidate.features}
     old = {feature.name: feature.dtype for feature in production.features}
     needed = {feature.name for feature in candidate.features if not feature.nullable}
-    return [
-        f"{name} is {new.get(name, 'missing')} here and {old.get(name, 'missing')} there"
-        for name in sorted(new.keys() | old.keys())
-        if new.get(name) != old.get(name)
-    ] + [
-        f"{feature.name} may be without a value there and not here (nullable in the model file)"
-        for feature in production.features
-        if feature.nullable and feature.name in needed
-    ]
+    return (
+        [
+            f"{name} is {new.get(name, 'missing')} here and {old.get(name, 'missing')} there"
+            for name in sorted(new.keys() | old.keys())
+            if new.get(name) != old.get(name)
+        ]
+        + [
+            f"{feature.name} may be without a value there and not here (nullable in the model file)"
+            for feature in production.features
+            if feature.nullable and feature.name in needed
+        ]
+        + list(_refused_categories(candidate, production))
+    )
+
+
+def _refused_categories(candidate: Bundle, production: Bundle) -> Iterator[str]:
+    """Which values the candidate refuses that production answers."""
+    old = {feature.name: feature.categories for feature in production.features}
+    for feature in candidate.features:
+        if not feature.categories or feature.name not in old:
+            continue
+        if not old[feature.name]:
+            yield f"{feature.name} may be any text there and not here (categories in the model file)"
+        elif gone := [value for value in old[feature.name] if value not in feature.categories]:
+            yield f"{feature.name} may be {', '.join(gone[:3])} there and not here (none of the rows trained on)"
 
 
 def check_signature(candidate: Bundle, production: Bundle, version: str) -> None:

@@ -112,6 +112,7 @@ def test_its_promotion_is_a_job_of_its_own_with_the_account_of_the_gate(
     print(f"the training took {both:.1f} s, {promotion.seconds:.1f} s of it in the flow `promote`")
 
 
+@pytest.mark.drill
 def test_trainings_that_fill_the_pool_are_all_decided(runs: Runs) -> None:
     """Each waits for its promotion while it holds its place."""
     (queue,) = [
@@ -171,6 +172,7 @@ def test_no_password_is_in_the_job_or_the_log(platform: Platform, runs: Runs, tr
     assert variables["PREFECT_API_AUTH_STRING"].value.startswith(f"run-{trained.run}:")  # good for this run alone
 
 
+@pytest.mark.drill
 def test_a_finished_job_goes_after_its_time_and_its_run_stays(runs: Runs, trained: Trained) -> None:
     assert trained.job.spec.ttl_seconds_after_finished >= 300  # kubectl logs work for a while
     run = runs.start("train/iris", TRIAL, {"finished_job_ttl": 5})
@@ -183,6 +185,7 @@ def test_a_finished_job_goes_after_its_time_and_its_run_stays(runs: Runs, traine
 # -- a run that goes wrong ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.drill
 def test_out_of_memory_at_the_start_is_crashed_with_the_reason(runs: Runs) -> None:
     run = runs.start("train/iris", TRIAL, {"memory": "100Mi"})
     _killed(runs, run)
@@ -222,7 +225,16 @@ def _kill(core: client.CoreV1Api, pod: Any) -> None:
     core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
 
 
-@pytest.mark.parametrize("remove", [_evict, _delete, _kill], ids=["evicted", "deleted", "killed"])
+@pytest.mark.parametrize(
+    "remove",
+    [
+        pytest.param(_evict, id="evicted"),
+        *(
+            pytest.param(remove, id=how, marks=pytest.mark.drill)
+            for remove, how in ((_delete, "deleted"), (_kill, "killed"))
+        ),
+    ],
+)
 def test_a_pod_taken_away_is_crashed_with_the_reason(
     runs: Runs, remove: Callable[[client.CoreV1Api, Any], None]
 ) -> None:
@@ -282,6 +294,7 @@ def test_cancelling_a_running_run_removes_the_pod(runs: Runs) -> None:
     assert len(runs.jobs(run)) <= 1
 
 
+@pytest.mark.drill
 def test_cancelling_a_pending_run_removes_the_pod(runs: Runs) -> None:
     run = runs.start("train/iris", TRIAL, {"cpu": "64"})  # no node has as many
     wait_for(lambda: _live(runs, run) and runs.run(run).state_name == "InfrastructurePending", "the waiting pod", 60)
@@ -313,6 +326,7 @@ def test_a_worker_killed_mid_run_neither_loses_nor_doubles_the_run(platform: Pla
     _ran_once(platform, runs, run)
 
 
+@pytest.mark.drill
 def test_a_run_started_while_the_worker_is_away_waits_for_it(platform: Platform, runs: Runs) -> None:
     scale(platform, "prefect-worker", 0)
     try:

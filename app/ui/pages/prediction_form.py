@@ -76,12 +76,16 @@ def _text_field(feature: FeatureInfo, key: str) -> str | None:
     if not categories:
         return st.text_input(label, key=key, help="Text") or (None if feature.missing is not None else "")
     about = "Text. These were in the training data, the commonest first; others may be typed."
+    if feature.only:
+        categories = [*(name for name in categories if name in feature.only), *sorted({*feature.only} - {*categories})]
+        about = "One of these; the model takes no others."
+    others = not feature.only
     if feature.missing is not None:
         about += MAY_BE_EMPTY
         return st.selectbox(
-            label, categories, index=None, placeholder="missing", key=key, help=about, accept_new_options=True
+            label, categories, index=None, placeholder="missing", key=key, help=about, accept_new_options=others
         )
-    return st.selectbox(label, categories, key=key, help=about, accept_new_options=True)
+    return st.selectbox(label, categories, key=key, help=about, accept_new_options=others)
 
 
 def _number_field(feature: FeatureInfo, key: str) -> float | None:

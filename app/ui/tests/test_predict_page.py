@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from app.clients.mlflow import MlflowClient
 from app.contract import FeatureInfo
@@ -58,6 +59,29 @@ def test_every_type_has_its_field(served: Any) -> None:
     click(app, "Predict")
     row = {"colour": "red", "doors": 5, "diesel": False, "weight": weight.value}
     assert read(app.title).endswith(served.predict("cars", row)["prediction"])
+
+
+def test_a_closed_list_is_offered_whole_and_takes_nothing_else() -> None:
+    def page() -> None:
+        from app.contract import FeatureInfo
+        from app.ui.pages.prediction_form import _text_field
+
+        colours = FeatureInfo(
+            name="colour",
+            dtype="string",
+            categories=["red", "(other)"],
+            shares=[0.9, 0.1],
+            only=["blue", "green", "red"],
+        )
+        _text_field(colours, "closed")
+        _text_field(colours.model_copy(update={"name": "any", "only": None}), "open")
+
+    closed, opened = AppTest.from_function(page).run().selectbox
+    assert closed.options == ["red", "blue", "green"]
+    assert not closed.proto.accept_new_options
+    assert "the model takes no others" in closed.help
+    assert opened.options == ["red"]
+    assert opened.proto.accept_new_options
 
 
 def test_a_field_may_be_left_empty_where_a_value_may_be_missing(served: Any) -> None:
