@@ -99,6 +99,32 @@ class Prediction(BaseModel):
     feedback_token: str | SkipJsonSchema[None] = Field(None, json_schema_extra=_without_default)
 
 
+class Contribution(BaseModel):
+    """What one feature, with the row's value of it, contributed to what is explained."""
+
+    feature: str
+    value: Any
+    contribution: float
+
+
+class Explained(BaseModel):
+    """Why a row is predicted as it is: `base` and all contributions add up to `value`.
+
+    value: the regression's value, or the probability of the predicted class; of a classifier without probabilities 1.
+    base: the mean of that over rows of the training data.
+    method: exact, or sampled where there are many features; the same row is always answered the same.
+    """
+
+    prediction: Label
+    base: float
+    value: float
+    contributions: list[Contribution]
+    method: Literal["exact", "sampled"]
+    model: str
+    version: str
+    run_id: str
+
+
 class DataframeSplit(BaseModel):
     """A data frame as pandas writes it with orient="split"; data: one array of values per row."""
 

@@ -15,10 +15,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from app.api import feedback, health, invocations, model_info, open_inference, openapi, predict
+from app.api import explain, feedback, health, invocations, model_info, open_inference, openapi, predict
 from app.api.bundle_cache import BundleCache
 from app.api.endpoint import Serving
 from app.api.errors import Refusal
+from app.api.explain import Explain
 from app.api.feedback import Feedback
 from app.api.feedback_committer import Committer
 from app.api.feedback_token import FeedbackTokens
@@ -88,7 +89,8 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
         *invocations.routes(Invocations(serving)),
     ]
     metrics.requests.predicting = {route.path for route in predictions}
-    return Router([*predictions, *feedback.routes(Feedback(serving, committer))], app, metrics.requests)
+    others = [*explain.routes(Explain(serving)), *feedback.routes(Feedback(serving, committer))]
+    return Router([*predictions, *others], app, metrics.requests)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -43,6 +43,7 @@ _SCHEMAS: Json = models_json_schema(
                 contract.DataframeSplit,
                 contract.Prediction,
                 contract.Scores,
+                contract.Explained,
                 contract.StoredFeedback,
                 contract.InferAnswer,
                 contract.InvalidRequest,
@@ -88,10 +89,12 @@ def build(app: FastAPI, models: ServedModels) -> Json:
     if default:
         paths["/predict"] = _predict("/predict", default)
         paths["/invocations"] = {"post": _invocations(default)}
+        paths["/explain"] = {"post": _explain("/explain", default)}
     for name, served in sorted(models.current.items()):
         path = f"/models/{name}/predict"
         paths[path] = _predict(path, served)
         paths[f"/v2/models/{name}/infer"] = {"post": _infer(served)}
+        paths[f"/models/{name}/explain"] = {"post": _explain(f"/models/{name}/explain", served)}
         own |= {_name(served, "row"): served.schema.json_schema(), _name(served, "prediction"): _answer(served)}
     paths["/feedback"] = {"post": _feedback()}
     document["paths"] = {**paths, **document["paths"]}
@@ -120,6 +123,20 @@ def with_keys(document: Json, required: Collection[Scope]) -> Json:
                 refused = _failures(401, 403, 429, prefix="Infer" if f"{path}/".startswith("/v2/") else "")
                 operation["responses"] = {**operation["responses"], **refused}
     return document
+
+
+def _explain(path: str, served: ServedModel) -> Json:
+    return {
+        "tags": ["predict"],
+        "summary": f"What each feature contributed to a prediction of {served.name}",
+        "description": "Shapley values against rows of the training data: base and contributions add up to the value.",
+        "operationId": f"post_{path.strip('/').replace('/', '_')}",
+        "requestBody": _body(_own(served, "row"), served.bundle.example),
+        "responses": {
+            "200": _json("The contributions.", _shape(contract.Explained)),
+            **_failures(400, 413, 422, 500, 503),
+        },
+    }
 
 
 def _predict(path: str, served: ServedModel) -> Json:

@@ -10,7 +10,7 @@ import httpx
 
 from app.clients.errors import ServiceError, full_stop, sentence
 from app.clients.service import ServiceClient
-from app.contract import ModelInfo, ModelList, Prediction, StoredFeedback, TokenFeedback
+from app.contract import Explained, ModelInfo, ModelList, Prediction, StoredFeedback, TokenFeedback
 from app.runtime.api_keys import is_key
 from app.vocabulary import Label
 
@@ -64,6 +64,10 @@ class ModelApiClient(ServiceClient):
         The API reads them by the model's signature, and refuses a feature that is there twice.
         """
         return self._json("GET", f"/models/{name}/predict", Prediction, params=list(values))
+
+    def explain(self, name: str, row: Mapping[str, Any]) -> Explained:
+        """What each feature contributed to the prediction for one row."""
+        return self._json("POST", f"/models/{name}/explain", Explained, json=dict(row))
 
     def feedback(self, feedback_token: str, label: Label) -> StoredFeedback:
         """Store the true label of a prediction; when this returns, it is stored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import altair as alt
@@ -10,11 +11,12 @@ import streamlit as st
 
 from app.clients.errors import ServiceError
 from app.clients.model_api import ModelApiClient
-from app.contract import ModelInfo, Prediction, StoredFeedback
+from app.contract import Explained, ModelInfo, Prediction, StoredFeedback
 from app.ui import connections
 from app.ui.elements import BLUE, GRAY, choose_model, heading, show_error
 from app.ui.formatting import escape_markdown, format_number
 from app.ui.links import run_link
+from app.ui.pages.explanation import show_explanation
 from app.ui.pages.prediction_file import ask_for_file
 from app.ui.pages.prediction_form import ask_for_row, warn_of_unseen
 from app.vocabulary import Label
@@ -28,10 +30,12 @@ class Answer:
     """The last prediction of a model that the visitor asked for, and what came of its feedback.
 
     warnings: about values that were not in the training data.
+    explained: what each feature contributed; None where the API could not tell.
     """
 
     prediction: Prediction
     warnings: list[str]
+    explained: Explained | None = None
     stored: StoredFeedback | None = None
     error: ServiceError | None = None
 
@@ -112,7 +116,10 @@ def _ask(api: ModelApiClient, info: ModelInfo) -> None:
         show_error(error)
     else:
         warnings = [warn_of_unseen(feature, row[feature.name]) for feature in info.features]
-        st.session_state[_key(info)] = Answer(prediction, [warning for warning in warnings if warning])
+        answer = Answer(prediction, [warning for warning in warnings if warning])
+        with suppress(ServiceError), st.spinner("Asking why"):  # the answer stands without it
+            answer.explained = api.explain(info.name, row)
+        st.session_state[_key(info)] = answer
 
 
 # -- the answer --------------------------------------------------------------------------------------------------
@@ -134,6 +141,8 @@ def _show_answer(api: ModelApiClient, info: ModelInfo) -> None:
             f"{escape_markdown(prediction.model)} version {escape_markdown(prediction.version)} · "
             f"{run_link(prediction.run_id)}"
         )
+    if answer.explained and len(answer.explained.contributions) > 1:
+        show_explanation(answer.explained, info)
     if answer.warnings:
         listed = "".join(f"\n- {escape_markdown(warning)}" for warning in answer.warnings)
         st.warning(

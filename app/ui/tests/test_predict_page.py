@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.clients.mlflow import MlflowClient
-from app.contract import FeatureInfo
+from app.contract import Contribution, Explained, FeatureInfo
 from app.registry import feedback_store
 from app.registry.reference import OTHER
 from app.runtime.api_keys import new_key
@@ -16,6 +16,7 @@ from app.runtime.waiting import wait_until
 from app.testing.api_keys import add_client, bearer
 from app.testing.pages import click, open_page, ran, read
 from app.testing.proxy import FaultyProxy, serving
+from app.ui.pages.explanation import bars
 from app.ui.pages.prediction_form import decimals, warn_of_unseen
 
 FLOWER = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
@@ -42,6 +43,32 @@ def test_the_form_comes_from_the_signature(served: Any) -> None:
     shown = next(field for field in fields if field.label.startswith("sepal_length"))
     assert shown.label == f"sepal_length ({length['min']:.2f} to {length['max']:.2f})"
     assert f"median {length['median']:.6g}" in shown.help
+
+
+def test_the_answer_says_why(served: Any) -> None:
+    app = open_answer(served)
+    assert any(block.value == "**Why**" for block in app.markdown)
+    (told,) = [caption.value for caption in app.caption if "the mean for rows of the training data" in caption.value]
+    assert told.startswith("Of its probability: from ")
+
+
+def test_the_bars_are_the_largest_contributions_and_the_rest_is_one() -> None:
+    contributions = [Contribution(feature=f"f{n}", value=float(n), contribution=n * (-1) ** n) for n in range(13)]
+    explained = Explained(
+        prediction=1.5,
+        base=0,
+        value=6,
+        contributions=contributions,
+        method="sampled",
+        model="m",
+        version="1",
+        run_id="r",
+    )
+    drawn = bars(explained)
+    assert list(drawn["feature"])[:2] == ["f12 = 12", "f11 = 11"]
+    assert list(drawn["contribution"])[:2] == [12, -11]
+    assert drawn.iloc[-1].tolist() == ["3 others", 1]
+    assert drawn["contribution"].sum() == 6
 
 
 def test_every_type_has_its_field(served: Any) -> None:
