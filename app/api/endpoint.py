@@ -111,7 +111,7 @@ class PredictionEndpoint(Generic[Request]):
             body, headers = await self._reply(served, scope, content)
             return Answer(200, body, headers, name, version)
         except Refusal as refused:
-            refusal = _compressed(scope) or refused if refused.status in (400, 422) else refused
+            refusal = in_plain_words(refused, scope)
             return Answer(refusal.status, self.refusal_body(refusal), refusal.headers, name, version)
         except Exception as error:  # out of memory, a model that is broken: no fault of the request
             log.exception("a prediction at %s failed", scope["path"])
@@ -157,11 +157,11 @@ class PredictionEndpoint(Generic[Request]):
         return self.write(served, asked.request, PredictedRows(predictions, ids, tokens))
 
 
-def _compressed(scope: Scope) -> Refusal | None:
-    """The refusal of a compressed body. It is asked for where a body cannot be read: others are spared the look."""
+def in_plain_words(refused: Refusal, scope: Scope) -> Refusal:
+    """The refusal, or that of a compressed body, if that is why it could not be read; others are spared the look."""
     coding = header(scope, b"content-encoding").lower()
-    if coding in (b"", b"identity"):
-        return None
+    if coding in (b"", b"identity") or refused.status not in (400, 422):
+        return refused
     shown = coding.decode("latin-1")[:20]
     return Refusal(400, f"the header Content-Encoding is {shown!r}: send the body uncompressed, and leave it out")
 

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from starlette.types import Receive, Scope
 
 from app.api.asgi import read_body
-from app.api.endpoint import Serving, no_answer
+from app.api.endpoint import Serving, in_plain_words, no_answer
 from app.api.errors import Invalid, Location, Refusal, field_error, invalid
 from app.api.feedback_committer import Committer
 from app.api.feedback_token import InvalidFeedbackToken, PredictionRecord
@@ -81,11 +81,16 @@ class Feedback:
             await self._store(items, len(body), client)
             answers = [self._count(item) for item in items]
             return Answer(201, to_json(answers if many else answers[0]))
-        except Refusal as refusal:
-            return Answer(refusal.status, refusal.body(), refusal.headers)
+        except Refusal as refused:
+            refusal = in_plain_words(refused, scope)
+            return Answer(refusal.status, self.refusal_body(refusal), refusal.headers)
         except Exception as error:  # a row was predicted by a model that is broken, or out of memory
             log.exception("feedback failed")
             return Answer(500, Refusal(500, f"nothing was stored ({type(error).__name__}): see the API's log").body())
+
+    def refusal_body(self, refusal: Refusal) -> bytes:
+        """What a refused request is answered, as JSON."""
+        return refusal.body()
 
     async def _store(self, items: list[LabelledPrediction], size: int, client: KnownClient | None) -> None:
         """Store what was read, if the client may send so much; Refusal otherwise."""

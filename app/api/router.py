@@ -34,6 +34,10 @@ class Endpoint(Protocol):
         """The answer to one request; refusals are answers too."""
         ...
 
+    def refusal_body(self, refusal: Refusal) -> bytes:
+        """What a refused request is answered, as JSON."""
+        ...
+
 
 class Route(NamedTuple):
     """path: as FastAPI writes it, such as "/models/{name}/predict"; methods: those that the endpoint answers."""
@@ -87,7 +91,7 @@ class Router:
                 answer = await route.endpoint.answer(scope, receive)
             else:
                 allowed = Refusal(405, "Method Not Allowed", {"Allow": ", ".join(route.methods)})
-                answer = Answer(405, allowed.body(), allowed.headers)
+                answer = Answer(405, route.endpoint.refusal_body(allowed), allowed.headers)
             await send_answer(send, answer.status, answer.body, answer.headers)
         finally:
             key = (method, route.path, answer.model, answer.version)

@@ -209,7 +209,7 @@ def test_outputs_in_a_form_that_is_not_spoken_are_422(client: TestClient, parame
     assert response.json()["detail"][0]["loc"] == ["body", "outputs", 0, "parameters", parameter]
 
 
-@pytest.mark.parametrize("path", [PATH, "/predict", "/invocations"])
+@pytest.mark.parametrize("path", [PATH, "/predict", "/invocations", "/feedback"])
 @pytest.mark.parametrize("coding", ["deflate", "GZIP", "br"])
 def test_a_compressed_body_is_400(client: TestClient, path: str, coding: str) -> None:
     body = zlib.compress(json.dumps(matrix()).encode())
@@ -264,5 +264,7 @@ def test_what_is_not_there_is_named(client: TestClient) -> None:
         assert response.json()["error"].startswith(f"there is no GET {path} here")
     wrong_method = client.delete("/v2/models/iris")
     assert (wrong_method.status_code, wrong_method.json()["error"]) == (405, "Method Not Allowed")
+    not_posted = client.get("/v2/models/iris/infer")
+    assert (not_posted.status_code, not_posted.json()["error"]) == (405, "Method Not Allowed")
     assert "GET" in wrong_method.headers["Allow"]
     assert client.get("/nothing").json() == {"detail": "Not Found"}
