@@ -14,7 +14,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is
 
 from app.cli.errors import CommandError
 from app.vocabulary import Task
-from flows import dataset
+from flows import dataset, sources
 from flows.catalog import MODELS, NAME, load_model, model_names
 from flows.evaluate import evaluate
 from flows.model import Model, ModelFileError
@@ -75,8 +75,8 @@ def new_model(name: str, csv: str, target: str, folder: Path) -> Iterator[str]:
     if name in model_names():  # in another folder, which may be looked at first
         raise CommandError(f"there is a model {name} already", "take another name")
     try:
-        frame = dataset.read_source(csv)
-    except (dataset.DatasetError, dataset.SourceUnavailable) as error:
+        frame = sources.read(csv)
+    except (sources.DatasetError, sources.SourceUnavailable) as error:
         raise CommandError(str(error)) from error
     table = examine(frame, target)
     yield f"{len(frame)} rows, a {table.task} of {target}"
