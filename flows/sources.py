@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -31,7 +31,7 @@ CHUNK = 50_000  # rows of a query that are Python's objects at a time
 PARQUET = ("parquet", "pq")
 SECONDS = 60.0  # without a word from a server
 SHOWN = 200  # characters of a query
-WRONG_FILES = {1, 26}  # SQLite's own codes of a statement that is wrong, and of a file that is no database
+WRONG = {1, 26}  # SQLite's own codes of a statement that is wrong, and of a file that is no database
 # Classes of SQLSTATE that may pass: no connection, conflict, no resources, in use, stopped by an operator, system.
 PASSING = {"08", "40", "53", "55", "57", "58"}
 
@@ -301,14 +301,21 @@ def _read_query(source: Sql, max_rows: int) -> pd.DataFrame:
     if not is_async:
         with _connecting(source, url):
             connection = engine.connect()
-        with connection:
+        try:
             return _rows(connection, source, url, max_rows)
+        finally:
+            with suppress(SQLAlchemyError):
+                connection.close()
 
     async def rows() -> pd.DataFrame:
+        connection = engine.connect()
         with _connecting(source, url):
-            connection = await engine.connect()
-        async with connection:
+            await connection.start()
+        try:
             return await connection.run_sync(_rows, source, url, max_rows)
+        finally:
+            with suppress(SQLAlchemyError):  # it was lost, which is told already
+                await connection.close()
 
     return asyncio.run(rows())
 
@@ -342,7 +349,10 @@ def _rows(connection: sa.Connection, source: Sql, url: sa.URL, max_rows: int) ->
             if count > max_rows:
                 raise _too_many(source, max_rows)
             chunks.append(_chunk(rows, names))
-    except (DBAPIError, OSError) as error:
+    except Exception as error:
+        # what asyncpg raises while rows are fetched comes through SQLAlchemy as it is
+        if not isinstance(error, SQLAlchemyError | OSError) and not hasattr(error, "sqlstate"):
+            raise
         kind, what = (SourceUnavailable, "was lost") if _may_pass(error) else (DatasetError, "refuses the query")
         raise kind(f"{shown(source)!r}: the database {what}: {_without_password(error, url)}") from None
     if not chunks:
@@ -357,15 +367,16 @@ def _chunk(rows: Any, names: list[str]) -> pd.DataFrame:
     return chunk.astype(dict.fromkeys(empty, np.float64))
 
 
-def _may_pass(error: DBAPIError | OSError) -> bool:
+def _may_pass(error: Exception) -> bool:
     """Whether the query may succeed when it is sent again."""
-    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    told = getattr(error, "orig", None) or error  # by the driver
+    state = getattr(told, "sqlstate", None) or getattr(told, "pgcode", None)
     if state:
         return str(state)[:2] in PASSING
     is_wrong = isinstance(error, ProgrammingError | DataError | NotSupportedError)
-    return not is_wrong and getattr(error.orig, "sqlite_errorcode", None) not in WRONG_FILES
+    return not is_wrong and getattr(told, "sqlite_errorcode", None) not in WRONG
 
 
 def _without_password(error: Exception, url: sa.URL) -> str:

@@ -63,14 +63,12 @@ class Handler(BaseHTTPRequestHandler):
             part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
             return self.answer(206, found[int(part[1]) : int(part[2]) + 1]) if part else self.answer(200, found)
         prefix = query.get("prefix", [""])[0]
+        keys = [key for key in sorted(self.server.objects) if key.startswith(prefix)]
         items = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size></Contents>"
-            for key, content in sorted(self.server.objects.items())
-            if key.startswith(prefix)
+            f"<Contents><Key>{escape(key)}</Key><Size>{len(self.server.objects[key])}</Size></Contents>" for key in keys
         )
-        return self.answer(
-            200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{items}</ListBucketResult>".encode()
-        )
+        counted = f"<IsTruncated>false</IsTruncated><KeyCount>{len(keys)}</KeyCount>"
+        return self.answer(200, f"<ListBucketResult>{counted}{items}</ListBucketResult>".encode())
 
     def do_DELETE(self) -> None:
         """Remove an object."""
