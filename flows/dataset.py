@@ -159,9 +159,11 @@ def _reasons_of_split(model: Model, frame: pd.DataFrame, own: pd.DataFrame) -> l
                 return [f"column {name!r} has the type {column.dtype}, {like.dtype} is needed"]
         except DatasetError as error:
             return [str(error)]
+    elif not column_kind(like.dtype):
+        return [f"column {name!r} has the type {like.dtype}; numbers, booleans and text can be groups"]
     elif column_kind(column.dtype) != column_kind(like.dtype):
         # the same group would have another hash
-        return [f"column {name!r} has the type {column.dtype}, {column_kind(like.dtype) or like.dtype} is needed"]
+        return [f"column {name!r} has the type {column.dtype}, {column_kind(like.dtype)} is needed"]
     return []
 
 

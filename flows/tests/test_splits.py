@@ -12,6 +12,7 @@ import pytest
 from flows import dataset
 from flows.catalog import load_model
 from flows.evaluate import evaluate
+from flows.feedback import select
 from flows.model import GroupSplit, Model, ModelFileError, TimeSplit
 from flows.report import Training, markdown
 from flows.sources import DatasetError
@@ -99,6 +100,7 @@ def test_a_number_may_tell_the_time_and_be_a_feature() -> None:
         (lambda f: f.assign(ordered=f["ordered"].where(f.index != 7)), r"1 empty values \(NaN\), the first in row 7"),
         (lambda f: f.assign(ordered="soon"), "'ordered' has the value 'soon' in row 0"),
         (lambda f: f.assign(ordered=f["amount"] > 0), "'ordered' has the type bool"),
+        (lambda f: f.assign(ordered=f["ordered"] - f["ordered"].min()), r"'ordered' has the value Timedelta\('7 days"),
         (lambda f: f.assign(ordered=f["amount"]), "'ordered' has the type float64, datetime64"),
         (lambda f: f.assign(ordered=f["ordered"].max()), "all rows have the same time in 'ordered'"),
         (
@@ -176,6 +178,20 @@ def test_some_of_few_groups_are_held_out_and_some_are_not(number: int, seed: int
 def test_what_cannot_be_split_by_group_is_refused_with_the_reason(spoil: Any, reason: str) -> None:
     with pytest.raises(DatasetError, match=reason):
         split(by_customer, spoil(by_customer.load()))
+
+
+def test_times_are_no_groups() -> None:
+    with pytest.raises(
+        DatasetError, match=r"'ordered' has the type datetime64.*; numbers, booleans and text can be groups"
+    ):
+        split(replace(by_time, split=GroupSplit("ordered")))
+
+
+def test_feedback_fits_a_model_whose_rows_are_split_by_a_column() -> None:
+    training, held_out = split(by_customer)
+    row = {"features": {"amount": 7.0}, "label": "yes", "prediction": "yes"}
+    selected = select(by_customer, training, held_out, [row], trusted=True)  # type: ignore[list-item]
+    assert (len(selected.training) + len(selected.comparison), selected.left_out) == (1, {})
 
 
 def test_a_large_group_is_told_of() -> None:

@@ -93,7 +93,8 @@ def test_a_table_in_s3_becomes_a_model_that_reads_it_there(
     with serving_bucket(monkeypatch) as bucket:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{bucket.server_port}")
         bucket.objects["customers.csv"] = customers.to_csv(index=False).encode()
-        assert list(new_model("churn", "s3://bucket/customers.csv", "leaves", folder))[0].startswith("200 rows")
+        told = list(new_model("churn", "s3://bucket/customers.csv", "leaves", folder))
+        assert told[0] == "200 rows, a classification of leaves"
         assert len(load_model("churn").load()) == ROWS
 
 
