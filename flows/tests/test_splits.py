@@ -190,7 +190,7 @@ def test_times_are_no_groups() -> None:
 def test_feedback_fits_a_model_whose_rows_are_split_by_a_column() -> None:
     training, held_out = split(by_customer)
     row = {"features": {"amount": 7.0}, "label": "yes", "prediction": "yes"}
-    selected = select(by_customer, training, held_out, [row], trusted=True)  # type: ignore[list-item]
+    selected = select(by_customer, training, held_out, [row], trusted=True)
     assert (len(selected.training) + len(selected.comparison), selected.left_out) == (1, {})
 
 
