@@ -266,8 +266,8 @@ def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame
     are added, but for a few at the edge, and production was not trained on the rows that its successor is compared with
     it on; equal rows are on the same side. A class whose rows are all equal is trained on as a whole.
 
-    A GroupSplit chooses each group by a hash of its value alone, so that none ever changes sides. A TimeSplit's edge
-    moves on as newer rows come.
+    A GroupSplit chooses each group by a hash of its value alone, so that none changes sides, but where there are so few
+    that all or none would be chosen. A TimeSplit's edge moves on as newer rows come.
 
     Args:
         frame: validated, shape (n_rows, n_columns).
@@ -406,7 +406,7 @@ def _some_groups(model: Model, frame: pd.DataFrame) -> np.ndarray:
     values, codes = _values(model, frame)
     if len(values) < 2:
         raise DatasetError(f"all rows are of one group in {model.split.column!r}; at least 2 are needed")
-    # by its own value alone, so that no group ever changes sides
+    # by its own value alone, so that a group stays on its side when others come
     order = row_order(pd.DataFrame({"group": values}), model.split_seed)
     chosen = order < np.uint64(model.holdout * 2.0**64)
     if not chosen.any() or chosen.all():
