@@ -1,65 +1,35 @@
-"""Training data: where it is read from, and what it must be like."""
+"""Training data: what it must be like, which rows are held out, and its digest."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold, TimeSeriesSplit
 
-from flows.model import Model
+from flows import sources
+from flows.model import GroupSplit, Model, TimeSplit
+from flows.sources import DatasetError
 
 MIN_PER_CLASS = 4  # of which the split puts at least one into the held-out rows
 
 
-class DatasetError(ValueError):
-    """The data cannot be trained on; the message says what is wrong with it."""
-
-
-class SourceUnavailable(OSError):
-    """The data's source could not be read; trying again may help."""
-
-
-def read_source(source: str) -> pd.DataFrame:
-    """Read a CSV or Parquet file from a path or URL.
-
-    Raises:
-        SourceUnavailable: the file is missing, or its server does not answer.
-        DatasetError: it is of another kind, or half-written.
-    """
-    suffix = source.split("?", 1)[0].rsplit(".", 1)[-1].lower()
-    readers: dict[str, Callable[[str], pd.DataFrame]] = {
-        "csv": pd.read_csv,
-        "parquet": pd.read_parquet,
-        "pq": pd.read_parquet,
-    }
-    if suffix not in readers:
-        raise DatasetError(f"the source {source!r} ends in {suffix!r}; .csv and .parquet can be read")
-    try:
-        return readers[suffix](source)
-    except (OSError, ValueError) as error:
-        # pyarrow raises a bare OSError for some damaged files
-        if isinstance(error, URLError | TimeoutError | FileNotFoundError) or getattr(error, "errno", None):
-            raise SourceUnavailable(f"the source {source!r} cannot be read: {error}") from error
-        raise DatasetError(f"the source {source!r} is not a whole {suffix} file: {error}") from error
-
-
 def load(model: Model, source: str | None = None) -> tuple[pd.DataFrame, str]:
-    """The model's data as it is, and where it came from.
+    """The model's data as it is, and where it came from, without passwords.
 
     Args:
-        source: path or URL of a file to read; by default the model's own source, and then its `load()`.
+        source: path or URL of what to read; by default the model's own source, and then its `load()`.
 
     Raises:
-        SourceUnavailable, DatasetError: as `read_source`.
+        SourceUnavailable, DatasetError: as `sources.read`.
     """
     chosen = source or model.source
     if chosen:
-        return read_source(chosen), chosen
+        return sources.read(chosen, model.max_rows), sources.shown(chosen)
     return model.load(), f"flows/models/{model.name}.py"
 
 
@@ -130,7 +100,8 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     """The columns the model needs, in its own order and types.
 
     Whole numbers are taken where the model has fractions, never the other way round. Columns the model does not know
-    are left out. Values may be missing (NaN) where the model's own data lacks some, too, or the model file says so.
+    are left out. Values may be missing (NaN) where the model's own data lacks some, too, or the model file says so. A
+    column that splits the rows and is no feature is kept as `split` needs it, times as UTC.
 
     Raises:
         DatasetError: a column is missing, has another type, holds infinity, or NaN where none may be; there are too few
@@ -139,21 +110,83 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     own = _plain_types(model.load())
     if model.target not in own.columns:
         raise DatasetError(f"load() of {model.name} gives no column {model.target!r}, which is its target")
-    _check_categories(model, own)
-    expected = schema(model, own)
+    if model.split and model.split.column not in own.columns:
+        raise DatasetError(f"load() of {model.name} gives no column {model.split.column!r}, which splits its rows")
+    learned = features_and_target(model, own)
+    _check_categories(model, learned)
+    expected = schema(model, learned)
     frame = _cast(_plain_types(frame), own)
+    reasons = _reasons_of_split(model, frame, own)
     try:
-        frame = expected.validate(frame, lazy=True)
+        checked = expected.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        raise DatasetError("; ".join(_reasons(errors.failure_cases, own, frame, model.target))) from errors
-    frame = frame[list(own.columns)].reset_index(drop=True)
-    if len(frame) < model.min_rows:
-        raise DatasetError(f"{len(frame)} rows, the model {model.name} needs at least {model.min_rows} (min_rows)")
-    _check_target(model, frame[model.target])
-    empty = frame.columns[frame.isna().all()]
+        reasons = [*_reasons(errors.failure_cases, learned, frame, model.target), *reasons]
+    if reasons:
+        raise DatasetError("; ".join(dict.fromkeys(reasons)))
+    if apart := model.column_apart:
+        checked[apart] = _times(frame[apart]) if isinstance(model.split, TimeSplit) else frame[apart]
+    checked = checked[list(own.columns)].reset_index(drop=True)
+    if len(checked) < model.min_rows:
+        raise DatasetError(f"{len(checked)} rows, the model {model.name} needs at least {model.min_rows} (min_rows)")
+    _check_target(model, checked[model.target])
+    empty = checked.columns[checked.isna().all()]
     if len(empty):
         raise DatasetError(f"column {empty[0]!r} has no value in any row")
-    return frame
+    return checked
+
+
+def features_and_target(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows without the column that splits them, where it is no feature."""
+    return frame.drop(columns=model.column_apart) if model.column_apart else frame
+
+
+def _reasons_of_split(model: Model, frame: pd.DataFrame, own: pd.DataFrame) -> list[str]:
+    """What is wrong with the column that splits the rows."""
+    if not model.split:
+        return []
+    name = model.split.column
+    if name not in frame.columns:
+        return [f"column {name!r} is missing"]
+    column, like = frame[name], own[name]
+    if column.isna().any():
+        first = np.flatnonzero(column.isna())[0]
+        return [
+            f"column {name!r}, which splits the rows, has {column.isna().sum()} empty values (NaN), the first in "
+            f"row {first}"
+        ]
+    if isinstance(model.split, TimeSplit):
+        try:
+            if _times(column).dtype.kind != _times(like).dtype.kind:
+                return [f"column {name!r} has the type {column.dtype}, {like.dtype} is needed"]
+        except DatasetError as error:
+            return [str(error)]
+    elif not column_kind(like.dtype):
+        return [f"column {name!r} has the type {like.dtype}; numbers, booleans and text can be groups"]
+    elif column_kind(column.dtype) != column_kind(like.dtype):
+        # the same group would have another hash
+        return [f"column {name!r} has the type {column.dtype}, {column_kind(like.dtype)} is needed"]
+    return []
+
+
+def _times(column: pd.Series) -> pd.Series:
+    """Times that can be compared: numbers as they are, all else in UTC, shape (n_rows,).
+
+    Raises:
+        DatasetError: a value is neither a time nor a number.
+    """
+    if column_kind(column.dtype) in ("long", "double"):
+        infinite = np.flatnonzero(np.isinf(column))
+        if len(infinite):
+            raise DatasetError(f"column {column.name!r}: infinite values (row {infinite[0]})")
+        return column
+    what = "the rows are split by it, so times (2026-01-31T12:00:00Z, where they are text) or numbers are needed"
+    if column_kind(column.dtype) == "boolean":
+        raise DatasetError(f"column {column.name!r} has the type {column.dtype}; {what}")
+    times = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+    unread = column[times.isna() & column.notna()]
+    if len(unread):
+        raise DatasetError(f"column {column.name!r} has the value {unread.iloc[0]!r} in row {unread.index[0]}; {what}")
+    return times.astype("datetime64[us, UTC]")
 
 
 def _check_categories(model: Model, own: pd.DataFrame) -> None:
@@ -178,12 +211,14 @@ def _plain_types(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cast(frame: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """The frame with whole numbers as fractions and text as text, where the model's own data has these."""
+    """The frame with the model's own kinds of numbers and text, where nothing is lost by it."""
     frame = frame.copy(deep=False)
     for name in frame.columns.intersection(own.columns):
         kind, own_kind = column_kind(frame[name].dtype), column_kind(own[name].dtype)
         if own_kind == "double" and kind in ("double", "long"):
             frame[name] = frame[name].astype("float64")
+        elif own_kind == kind == "long" and frame[name].dtype != "uint64":
+            frame[name] = frame[name].astype("int64")
         elif own_kind == kind == "string":
             frame[name] = frame[name].astype("str").where(frame[name].notna())
     return frame
@@ -230,24 +265,179 @@ def _reasons(cases: pd.DataFrame, own: pd.DataFrame, frame: pd.DataFrame, target
     return list(reasons)
 
 
-def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Hold out `model.holdout` of the rows of each class, of all rows for a regression.
+# -- which rows are held out -----------------------------------------------------------------------------------------
 
-    Which rows depends on a hash of their content and on `model.split_seed`, not on their place. So a row that was held
-    out stays so when rows are added, but for a few at the edge, and production was not trained on the rows that its
-    successor is compared with it on; equal rows are on the same side.
+
+def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Hold out some rows for the evaluation, as the model file says.
+
+    By default these are `model.holdout` of the rows of each class, of all rows for a regression. Which ones depends on
+    a hash of their content and on `model.split_seed`, not on their place. So a row that was held out stays so when rows
+    are added, but for a few at the edge, and production was not trained on the rows that its successor is compared with
+    it on; equal rows are on the same side. A class whose rows are all equal is trained on as a whole.
+
+    A GroupSplit chooses each group by a hash of its value alone, so that none changes sides, but where there are so few
+    that all or none would be chosen. A TimeSplit's edge moves on as newer rows come.
+
+    Args:
+        frame: validated, shape (n_rows, n_columns).
 
     Returns:
-        training rows and held-out rows.
+        training rows and held-out rows, features and target.
+
+    Raises:
+        DatasetError: there is nothing to hold out, as all rows, times or groups are the same; or a TimeSplit or a
+            GroupSplit leaves a class to one side.
     """
+    held_out = _held_out(model, frame)
+    rows = features_and_target(model, frame)
+    return rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True)
+
+
+def folds(model: Model, frame: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The folds of a cross-validation on the rows that `split` trains on: `model.folds` times rows to fit, and to test.
+
+    By scikit-learn: StratifiedKFold (KFold for a regression); for a GroupSplit StratifiedGroupKFold (GroupKFold); for a
+    TimeSplit TimeSeriesSplit, of the distinct times, so that each fold is tested on rows newer than those it is fitted
+    on.
+
+    Args:
+        frame: validated, as for `split`.
+
+    Yields:
+        features and target of both.
+
+    Raises:
+        DatasetError: there are fewer rows, times or groups than folds need, or a fold lacks a class.
+    """
+    training = frame[~_held_out(model, frame)].reset_index(drop=True)
+    rows = features_and_target(model, training)
+    target = training[model.target]
+    is_classes = model.task == "classification"
+    for number, (fitted, tested) in enumerate(_fold_places(model, training), 1):
+        absent = set(target) - set(target.iloc[fitted]) if is_classes else set()
+        if absent or not len(tested):
+            what = f"has no row of the class {min(absent, key=str)!r} to fit" if absent else "has no rows to test"
+            raise DatasetError(f"fold {number} of {model.folds} {what}; take fewer folds")
+        yield rows.iloc[fitted].reset_index(drop=True), rows.iloc[tested].reset_index(drop=True)
+
+
+def _fold_places(model: Model, training: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The places of the rows to fit and of those to test."""
+    target, number = training[model.target], model.folds
+    is_classes = model.task == "classification"
+    if model.split:
+        values, codes = _values(model, training)
+        if len(values) < number + isinstance(model.split, TimeSplit):
+            what = "times" if isinstance(model.split, TimeSplit) else "groups"
+            raise DatasetError(
+                f"the training rows have {len(values)} {what} in {model.split.column!r}, too few for folds={number}"
+            )
+        if isinstance(model.split, TimeSplit):
+            for before, after in TimeSeriesSplit(number).split(values):
+                yield np.flatnonzero(np.isin(codes, before)), np.flatnonzero(np.isin(codes, after))
+        else:
+            by_group = StratifiedGroupKFold(number) if is_classes else GroupKFold(number)
+            yield from by_group.split(training, target, codes)
+        return
+    fewest = target.value_counts().min() if is_classes else len(training)
+    if fewest < number:
+        what = f"of the class {target.value_counts().idxmin()!r} " if is_classes else ""
+        raise DatasetError(f"there are {fewest} training rows {what}for folds={number}; take fewer folds")
+    kind = StratifiedKFold if is_classes else KFold
+    yield from kind(number, shuffle=True, random_state=model.split_seed).split(training, target)
+
+
+def _values(model: Model, frame: pd.DataFrame) -> tuple[pd.Index, np.ndarray]:
+    """The distinct values of the column that splits the rows, ascending, and the place of each row's among them."""
+    assert model.split
+    column = frame[model.split.column]
+    codes, values = pd.factorize(_times(column) if isinstance(model.split, TimeSplit) else column, sort=True)
+    return pd.Index(values), codes
+
+
+def notes_on_split(model: Model, training: pd.DataFrame, held_out: pd.DataFrame) -> list[str]:
+    """What somebody should know about the sides of a split, a sentence each.
+
+    Args:
+        training, held_out: as `split` gives them.
+    """
+    notes = []
+    if model.task == "classification":
+        for label in sorted(set(training[model.target]) - set(held_out[model.target]), key=str):
+            notes.append(
+                f"no row of the class {label!r} is held out, as all of its rows are the same: the metrics say nothing "
+                "about it"
+            )
+    share = len(held_out) / (len(training) + len(held_out))
+    if isinstance(model.split, GroupSplit) and not model.holdout / 2 <= share <= model.holdout * 2:
+        notes.append(
+            f"{share:.0%} of the rows are held out, where holdout is {model.holdout:.0%}: groups are whole, and some "
+            "large; another split_seed chooses others"
+        )
+    return notes
+
+
+def _held_out(model: Model, frame: pd.DataFrame) -> np.ndarray:
+    """Whether each row is held out, shape (n_rows,)."""
+    if isinstance(model.split, TimeSplit):
+        held_out = _newest(model, frame)
+    elif isinstance(model.split, GroupSplit):
+        held_out = _some_groups(model, frame)
+    else:
+        return _some_of_each_class(model, frame)
+    if model.task == "classification":
+        sides = {"training": frame[~held_out], "held-out": frame[held_out]}
+        for side, rows in sides.items():
+            absent = set(frame[model.target]) - set(rows[model.target])
+            if absent:
+                cure = "another holdout" if isinstance(model.split, TimeSplit) else "another holdout or split_seed"
+                raise DatasetError(
+                    f"the class {min(absent, key=str)!r} of {model.target!r} is in none of the {len(rows)} {side} rows "
+                    f"of the split by {model.split}: take {cure}, or leave its rows out in load() and the source"
+                )
+    return held_out
+
+
+def _newest(model: Model, frame: pd.DataFrame) -> np.ndarray:
+    assert model.split
+    times = _times(frame[model.split.column]).to_numpy()
+    quota = max(1, round(model.holdout * len(times)))
+    edge = np.sort(times)[-quota]
+    # rows of one time are on one side: the one that leaves the share closer to what was asked for
+    sides = [newer for newer in (times >= edge, times > edge) if newer.any() and not newer.all()]
+    if not sides:
+        raise DatasetError(f"all rows have the same time in {model.split.column!r}: none are newer, to be held out")
+    return min(sides, key=lambda newer: abs(int(newer.sum()) - quota))
+
+
+def _some_groups(model: Model, frame: pd.DataFrame) -> np.ndarray:
+    assert model.split
+    values, codes = _values(model, frame)
+    if len(values) < 2:
+        raise DatasetError(f"all rows are of one group in {model.split.column!r}; at least 2 are needed")
+    # by its own value alone, so that a group stays on its side when others come
+    order = row_order(pd.DataFrame({"group": values}), model.split_seed)
+    chosen = order < np.uint64(model.holdout * 2.0**64)
+    if not chosen.any() or chosen.all():
+        chosen = order <= np.sort(order)[0 if not chosen.any() else -2]
+    return chosen[codes]
+
+
+def _some_of_each_class(model: Model, frame: pd.DataFrame) -> np.ndarray:
     order = row_order(frame, model.split_seed)
-    groups = frame[model.target] if model.task == "classification" else pd.Series(0, index=frame.index)
+    classes = frame[model.target] if model.task == "classification" else pd.Series(0, index=frame.index)
     held_out = np.zeros(len(frame), dtype=bool)
-    for _, rows in frame.groupby(groups.to_numpy()).indices.items():
+    for _, rows in frame.groupby(classes.to_numpy()).indices.items():
         hashes = order[rows]
         quota = min(max(1, round(model.holdout * len(rows))), len(rows) - 1)
-        held_out[rows] = hashes <= np.sort(hashes)[quota - 1]
-    return frame[~held_out].reset_index(drop=True), frame[held_out].reset_index(drop=True)
+        edge = np.sort(hashes)[quota - 1]
+        # equal rows are on one side, but never all of a class on this one
+        held_out[rows] = hashes <= edge if (hashes > edge).any() else hashes < edge
+    if not held_out.any():
+        what = "the rows of each class are" if model.task == "classification" else "all rows are"
+        raise DatasetError(f"{what} the same: none can be held out, as equal rows are on one side")
+    return held_out
 
 
 def row_order(frame: pd.DataFrame, seed: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,25 @@ class Evaluation:
     metrics: dict[str, float]
     importances: dict[str, float]
     figures: dict[str, Figure]
+
+
+def measure(model: Model, estimator: Any, rows: pd.DataFrame) -> dict[str, float]:
+    """Every metric of the model's task on rows of features and target, by name."""
+    predicted = np.asarray(estimator.predict(rows.drop(columns=model.target))).ravel()
+    return metrics_of(model.task, rows[model.target].tolist(), predicted.tolist())
+
+
+def over_folds(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean and standard deviation (of the folds, not of a sample of them) of each metric, as cv_accuracy_mean and _std.
+
+    Args:
+        metrics: by name, of each fold.
+    """
+    summary: dict[str, float] = {}
+    for name in metrics[0]:
+        values = [fold[name] for fold in metrics]
+        summary |= {f"cv_{name}_mean": float(np.mean(values)), f"cv_{name}_std": float(np.std(values))}
+    return summary
 
 
 def evaluate(model: Model, estimator: Any, held_out: pd.DataFrame, seed: int) -> Evaluation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.registry.ledger import Decision
 from app.runtime.settings import MlflowSettings
@@ -24,6 +24,8 @@ class Training:
     rows, origin: how many rows there were, held-out ones included, and where they came from.
     run_id, experiment: the ids of the MLflow run and of its experiment.
     decision: of the gate, or None where there is none; asked: whether it was asked for.
+    folds: the metrics of the cross-validation, as `evaluate.over_folds` gives them; {} for none.
+    notes: what somebody should know about the held-out rows, a sentence each.
     """
 
     model: Model
@@ -35,6 +37,8 @@ class Training:
     version: str
     decision: Decision | None
     asked: bool
+    folds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def markdown(training: Training) -> str:
@@ -58,7 +62,8 @@ def markdown(training: Training) -> str:
             f"Promotion: {verdict}",
             "",
             f"[The MLflow run]({url}) has parameters, pictures and the model. "
-            f"Data: {training.rows} rows from `{training.origin}`.",
+            f"Data: {training.rows} rows from `{training.origin}`, held out by {model.split or 'their content'}.",
+            *(f"\n**Note**: {note}." for note in training.notes),
             "",
             "| metric on held-out rows | value |",
             "|---|---|",
@@ -66,8 +71,28 @@ def markdown(training: Training) -> str:
             "",
             f"Gate: {gate.metric} {gate.threshold}, at most {gate.max_regression} worse than production.",
             "",
+            *_folds(training),
             "| feature | importance |",
             "|---|---|",
             *(f"| {name} | {value:.4f} |" for name, value in ranked),
         ]
     )
+
+
+def _folds(training: Training) -> list[str]:
+    """The table of the cross-validation, with what it is for."""
+    folds = training.folds
+    names = [name.removesuffix("_mean") for name in folds if name.endswith("_mean")]
+    if not names:
+        return []
+    return [
+        f"Cross-validation on the training rows, {training.model.folds} folds; the gate does not go by it.",
+        "",
+        "| metric | mean | standard deviation |",
+        "|---|---|---|",
+        *(
+            f"| {name.removeprefix('cv_')} | {folds[f'{name}_mean']:.4f} | {folds[f'{name}_std']:.4f} |"
+            for name in names
+        ),
+        "",
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -21,11 +21,11 @@ from requests import RequestException
 from app.clients.mlflow import REQUEST_TAG, MlflowClient, MlflowUnavailable
 from app.registry import feedback_store
 from app.runtime.settings import MlflowSettings
-from flows import dataset, provenance
+from flows import dataset, provenance, sources
 from flows.bundle_writer import FittedModel
 from flows.catalog import load_model
 from flows.decision import decision_about
-from flows.evaluate import Evaluation, evaluate
+from flows.evaluate import Evaluation, evaluate, measure, over_folds
 from flows.feedback import Feedback, select
 from flows.model import Model
 from flows.register import register
@@ -39,7 +39,7 @@ def _is_io(_task: Any, _run: Any, state: Any) -> bool:
     """Whether the failure may pass by itself: only such tasks are tried again."""
     try:
         state.result()
-    except (dataset.SourceUnavailable, MlflowUnavailable):
+    except (sources.SourceUnavailable, MlflowUnavailable):
         return True
     except Exception:
         return False
@@ -71,7 +71,25 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
 @task(name="split", cache_policy=NO_CACHE)
 def split(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training rows and held-out rows."""
-    return dataset.split(model, frame)
+    training, held_out = dataset.split(model, frame)
+    for note in dataset.notes_on_split(model, training, held_out):
+        get_run_logger().warning("%s: %s", model.name, note)
+    return training, held_out
+
+
+@task(name="cross-validate", cache_policy=NO_CACHE)
+def cross_validate(model: Model, frame: pd.DataFrame, seed: int) -> dict[str, float]:
+    """Mean and standard deviation of each metric over the folds of the model's own training rows.
+
+    Args:
+        frame: validated; feedback has neither times nor groups, and is not among it.
+    """
+    folds = dataset.folds(model, frame)
+    summary = over_folds([measure(model, fit.fn(model, fitted, seed), tested) for fitted, tested in folds])
+    metric = f"cv_{model.gate.metric}"
+    values = summary[f"{metric}_mean"], summary[f"{metric}_std"]
+    get_run_logger().info("over %d folds: %s %.4f, standard deviation %.4f", model.folds, model.gate.metric, *values)
+    return summary
 
 
 @task(name="feedback", **_IO)
@@ -151,12 +169,15 @@ def track(
     origin: str,
     seed: int,
     evaluation: Evaluation,
-    counts: dict[str, int],
+    more: Mapping[str, float],
     tags: dict[str, str],
 ) -> tuple[str, str]:
-    """Log the run to MLflow: data, parameters, metrics, counts and pictures; returns the ids of run and experiment.
+    """Log the run to MLflow: data, parameters, metrics and pictures; returns the ids of run and experiment.
 
     A task that is tried again goes on with the run that it began.
+
+    Args:
+        more: metrics besides those of the evaluation: of the folds, and counts of feedback.
     """
     mlflow.set_tracking_uri(MlflowSettings().mlflow_tracking_uri)
     experiment, request = mlflow.set_experiment(model.name).experiment_id, str(task_run.id)
@@ -165,8 +186,9 @@ def track(
         data = from_pandas(frame, source=source, targets=model.target, name=model.name)
         mlflow.log_input(data, context="training")
         params = {name: str(value) for name, value in estimator.get_params().items() if _is_plain(value)}
-        mlflow.log_params({**params, "seed": seed, "holdout": model.holdout, "rows": len(frame)})
-        mlflow.log_metrics({**evaluation.metrics, **counts})
+        how = {"split": str(model.split or "content"), "holdout": model.holdout, "folds": model.folds}
+        mlflow.log_params({**params, "seed": seed, **how, "rows": len(frame)})
+        mlflow.log_metrics({**evaluation.metrics, **more})
         mlflow.log_dict(evaluation.importances, "evaluation/feature_importances.json")
         for name, figure in evaluation.figures.items():
             mlflow.log_figure(figure, f"evaluation/{name}")
@@ -211,7 +233,8 @@ def train(
 
     Args:
         model: the name of its file.
-        source: path or URL of a CSV or Parquet file, to be read instead of the model's own data.
+        source: path or URL of a file or a folder, as `flows.sources.read` takes it, to be read instead of the model's
+            own data.
         seed: of the estimator; the same seed and data give the same metrics.
         feedback: train on the stored feedback too, as far as the model file allows.
         trust_feedback: you have looked at the feedback, and it is right though it contradicts what the model answered.
@@ -223,6 +246,8 @@ def train(
     frame, origin = load_data(definition, source)
     frame = validate(definition, frame)
     train_rows, held_out = split(definition, frame)
+    notes = dataset.notes_on_split(definition, train_rows, held_out)
+    folds = cross_validate(definition, frame, seed) if definition.folds else {}
     counts, comparison = {}, None
     if feedback:
         selected = select_feedback(definition, train_rows, held_out, trust_feedback)
@@ -233,9 +258,10 @@ def train(
     estimator = fit(definition, train_rows, seed)
     evaluation = assess(definition, estimator, held_out, seed)
     tags = {**provenance.tags(), "dataset_sha256": dataset.fingerprint(frame), "seed": str(seed), "cause": cause}
-    run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, counts, tags)
-    fitted = FittedModel.of(definition, estimator, train_rows, example=frame.head(1).drop(columns=definition.target))
-    fitted = replace(fitted, nullable=dataset.nullable_features(definition, frame))
+    run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, {**folds, **counts}, tags)
+    learned = dataset.features_and_target(definition, frame)
+    fitted = FittedModel.of(definition, estimator, train_rows, example=learned.head(1).drop(columns=definition.target))
+    fitted = replace(fitted, nullable=dataset.nullable_features(definition, learned))
     version = register_version(definition, fitted, held_out, comparison, run_id, tags)
     decision = None
     if promote:
@@ -251,7 +277,11 @@ def train(
     create_markdown_artifact(
         key=f"train-{model.replace('_', '-')}",
         markdown=markdown(
-            Training(definition, len(frame), origin, evaluation, run_id, experiment, version, decision, promote)
+            Training(
+                *(definition, len(frame), origin, evaluation, run_id, experiment, version, decision, promote),
+                folds=folds,
+                notes=notes,
+            )
         ),
         description=f"{model} version {version}",
     )

@@ -99,7 +99,10 @@ def new(name: str, csv: str, target: str) -> None:
 
 @main.command()
 @click.argument("model")
-@click.option("--source", help="Path or URL of a CSV or Parquet file to train on instead of the model's own data.")
+@click.option(
+    "--source",
+    help="CSV or Parquet file, or folder of Parquet (path or URL), to train on instead of the model's own data.",
+)
 @click.option("--seed", default=42, show_default=True, help="Seed of the estimator.")
 @click.option("--feedback", is_flag=True, help="Train on the labels that were sent for predictions, too.")
 @click.option("--trust-feedback", is_flag=True, help="Even where they contradict what the model answered.")
@@ -124,9 +127,9 @@ def train(
     from app.runtime.processes import wait_for_url
     from flows.bundle_writer import RegistrationError
     from flows.catalog import load_model
-    from flows.dataset import DatasetError, SourceUnavailable
     from flows.feedback import FeedbackRefused
     from flows.model import ModelFileError
+    from flows.sources import DatasetError, SourceUnavailable
     from flows.train import train as train_flow
 
     try:

@@ -14,7 +14,7 @@ from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is
 
 from app.cli.errors import CommandError
 from app.vocabulary import Task
-from flows import dataset
+from flows import dataset, sources
 from flows.catalog import MODELS, NAME, load_model, model_names
 from flows.model import ModelFileError
 from flows.trial import trial
@@ -57,7 +57,7 @@ def new_model(name: str, csv: str, target: str, folder: Path) -> Iterator[str]:
     """Write the file `name`.py for a CSV, fit the model once, and set its gate by how good it is.
 
     Args:
-        csv: path or URL of a file with a header line.
+        csv: a source, as `flows.sources.read` takes it; a CSV has a header line.
         target: the column to predict.
         folder: where the file goes.
 
@@ -75,8 +75,8 @@ def new_model(name: str, csv: str, target: str, folder: Path) -> Iterator[str]:
     if name in model_names():  # in another folder, which may be looked at first
         raise CommandError(f"there is a model {name} already", "take another name")
     try:
-        frame = dataset.read_source(csv)
-    except (dataset.DatasetError, dataset.SourceUnavailable) as error:
+        frame = sources.read(csv)
+    except (sources.DatasetError, sources.SourceUnavailable) as error:
         raise CommandError(str(error)) from error
     table = examine(frame, target)
     yield f"{len(frame)} rows, a {table.task} of {target}"
@@ -198,7 +198,8 @@ def _imports(table: Table, source: str) -> str:
     ]
     if steps:
         lines.append(f"from sklearn.preprocessing import {', '.join(steps)}")
-    lines += ["", "from flows.model import Gate, Model"]
+    lines += ["", *(["from flows import sources"] if _reader(source) == "sources.read" else [])]
+    lines.append("from flows.model import Gate, Model")
     paths = [] if "://" in source else ["from pathlib import Path", ""]
     constants = [f"DATA = {'' if '://' in source else 'Path(__file__).parent / '}{_quoted(source)}"]
     constants += [f"{kind.upper()} = {_listed(names)}" for kind in KINDS if (names := getattr(table, kind))]
@@ -217,8 +218,10 @@ def _listed(names: list[str]) -> str:
 
 
 def _reader(source: str) -> str:
-    """pandas' function for a source that `dataset.read_source` has read."""
-    return "read_csv" if source.split("?", 1)[0].lower().endswith(".csv") else "read_parquet"
+    """What reads a source in the file: pandas, where it can."""
+    if source.startswith("s3:"):
+        return "sources.read"
+    return "pd.read_csv" if source.split("?", 1)[0].lower().endswith(".csv") else "pd.read_parquet"
 
 
 def _scaled(table: Table) -> bool:
@@ -231,7 +234,7 @@ def _load(table: Table, source: str) -> str:
     lines = [
         "def load() -> pd.DataFrame:",
         '    """The rows of the file."""',
-        f"    frame = pd.{_reader(source)}(DATA)",
+        f"    frame = {_reader(source)}(DATA)",
     ]
     for name in map(_quoted, table.flags):
         lines.append(f'    frame[{name}] = frame[{name}].astype("float64")  # some are missing')

@@ -8,7 +8,7 @@ import pytest
 
 from flows import dataset
 from flows.catalog import load_model
-from flows.dataset import DatasetError, SourceUnavailable
+from flows.sources import DatasetError, SourceUnavailable
 
 iris = load_model("iris")
 

@@ -21,10 +21,10 @@ from app.testing.docs import ROOT, python_block
 from app.testing.proxy import LosingProxy, serving
 from flows.bundle_writer import FittedModel
 from flows.catalog import load_model, load_models
-from flows.dataset import DatasetError
 from flows.feedback import FeedbackRefused
 from flows.register import register
 from flows.serve import deployments
+from flows.sources import DatasetError
 from flows.train import train
 
 KILLS = 5
@@ -178,6 +178,57 @@ def test_an_estimator_that_takes_no_missing_values_is_named_with_the_cure(
     (tmp_path / "gappy.py").write_text(GAPPY.format(estimator="LogisticRegression()"))
     with pytest.raises(DatasetError, match=r"values of age, pressure are missing, .*put a SimpleImputer before it"):
         train("gappy")
+
+
+ORDERS = """
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+
+from flows.model import Gate, GroupSplit, Model
+
+
+def orders(rows):
+    random = np.random.default_rng(rows)
+    amount = random.normal(size=rows)
+    returned = np.where(amount + random.normal(size=rows) / 4 > 0, "yes", "no")
+    return pd.DataFrame({"amount": amount, "customer": np.arange(rows) % 40, "returned": returned})
+
+
+model = Model(
+    task="classification",
+    target="returned",
+    load=lambda: orders(400),
+    estimator=lambda seed: LogisticRegression(),
+    gate=Gate("accuracy", threshold=0.7, max_regression=0.1),
+    split=GroupSplit("customer"),
+    folds=3,
+)
+"""
+
+
+def test_a_split_by_group_is_trained_with_judged_by_and_told_of(
+    platform: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLOPS_MODELS_PATH", str(tmp_path))
+    (tmp_path / "orders.py").write_text(ORDERS)
+    first = train("orders")
+    assert first["decision"]["outcome"] == "promoted", first["decision"]
+    load_model("orders").load().to_parquet(tmp_path / "more.parquet")
+    second = train("orders", source=str(tmp_path / "more.parquet"), seed=1)
+    assert second["decision"]["outcome"] == "promoted", second["decision"]
+    assert "version 1" in second["decision"]["reason"]  # compared on the held-out customers
+
+    run = platform.run(first["run_id"])
+    assert 0.5 < run.metrics["cv_accuracy_mean"] <= 1
+    assert 0 <= run.metrics["cv_accuracy_std"] < 0.2
+    assert (run.params["split"], run.params["folds"]) == ("group (customer)", "3")
+    assert "over 3 folds: accuracy 0." in caplog.text
+    version = platform.version("orders", first["version"])
+    bundle = fetch_bundle(platform, version, tmp_path / "cache")
+    assert [feature.name for feature in bundle.features] == ["amount"]
+    held_out = pd.read_parquet(io.BytesIO(read_gate_file(platform, version, bundle, HELD_OUT)))
+    assert list(held_out) == ["amount", "returned"]
 
 
 def test_mlflow_killed_during_registrations_loses_no_version(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +16,8 @@ from app.backup.save import save
 from app.backup.store import FolderStore, file_name
 from app.runtime.processes import free_port
 from app.testing.backups import HEAD, NAME, database, job
+from app.testing.postgres import Postgres, running_postgres
 
-PASSWORD = "p@ss w/ord%"  # noqa: S105
-QUOTED = "p%40ss%20w%2Ford%25"
-NOBODY = 65534
 # As Prefect's: types, functions, views, sequences, and indexes of an extension.
 SCHEMA = """
 CREATE TYPE state AS ENUM ('RUNNING', 'COMPLETED');
@@ -44,59 +39,14 @@ SELECT (SELECT json_agg(f ORDER BY id) FROM flow_run f), (SELECT json_agg(l ORDE
 """
 
 
-class Server:
-    """A PostgreSQL with a user `mlops` who owns its databases and may do nothing else."""
-
-    def __init__(self, programs: Path, folder: Path) -> None:
-        self.programs, self.folder, self.port = programs, folder, free_port()
-
-    def run(self, program: str, *arguments: str, stdin: str = "") -> str:
-        """What a program of PostgreSQL prints; as nobody, where the tests run as root."""
-        account = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        done = subprocess.run(
-            [self.programs / program, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=self.folder,
-            **account,  # type: ignore[call-overload]
-        )
-        assert done.returncode == 0, done.stderr
-        return str(done.stdout).strip()
-
-    def sql(self, statement: str, name: str = "prefect", user: str = "mlops") -> str:
-        """What a statement answers."""
-        where = ["-h", str(self.folder), "-p", str(self.port), "-U", user, "-d", name]
-        return self.run("psql", "-XqtA", "-v", "ON_ERROR_STOP=1", *where, stdin=statement)
-
-    def url(self, driver: str = "postgresql+asyncpg", password: str = QUOTED) -> str:
-        """The address, as in global.databaseSecret."""
-        return f"{driver}://mlops:{password}@127.0.0.1:{self.port}/prefect"
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    initdb = next(iter(found[::-1]), None) or shutil.which("initdb")
-    if not initdb:
-        pytest.skip("no PostgreSQL is installed here (initdb): Debian's package is postgresql")
-    root = Path(tempfile.mkdtemp(prefix="postgres-"))  # pytest's own folders let in nobody else
-    server = Server(Path(initdb).resolve().parent, root)
-    if os.geteuid() == 0:
-        os.chown(root, NOBODY, NOBODY)
-    server.run("initdb", "-U", "admin", "-D", "data", "--auth-local=trust", "--auth-host=scram-sha-256", "-E", "UTF8")
-    options = f"-c listen_addresses=127.0.0.1 -p {server.port} -k {root} -c fsync=off"
-    server.run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
-    try:
-        server.sql(f"CREATE ROLE mlops LOGIN PASSWORD '{PASSWORD}'", "postgres", "admin")
+def server() -> Iterator[Postgres]:
+    with running_postgres() as server:
         yield server
-    finally:
-        server.run("pg_ctl", "-D", "data", "-m", "immediate", "stop")
-        shutil.rmtree(root)
 
 
 @pytest.fixture
-def prefect(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def prefect(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgres]:
     """With a database as Prefect's, whose extension is an administrator's."""
     monkeypatch.setenv("PATH", str(server.programs), prepend=os.pathsep)
     server.sql("CREATE DATABASE prefect OWNER mlops", "postgres", "admin")
@@ -118,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def urls(server: Server, **options: str) -> dict[str, str]:
+def urls(server: Postgres, **options: str) -> dict[str, str]:
     return {PREFECT.variable: server.url(**options)}
 
 
@@ -126,7 +76,7 @@ def kept(store: FolderStore) -> list[str]:
     return sorted(path.name for path in store.root.iterdir()) if store.root.exists() else []
 
 
-def test_a_database_has_what_it_had_and_nothing_besides(prefect: Server, folder: Path, store: FolderStore) -> None:
+def test_a_database_has_what_it_had_and_nothing_besides(prefect: Postgres, folder: Path, store: FolderStore) -> None:
     before = prefect.sql(EVERYTHING)
     saved = save(job(folder, urls=urls(prefect)), store)
     assert saved.contents.header.revisions == {"prefect.dump": HEAD}
@@ -145,7 +95,7 @@ def test_a_database_has_what_it_had_and_nothing_besides(prefect: Server, folder:
     prefect.sql("INSERT INTO flow_run (name) VALUES ('next')")
 
 
-def test_an_empty_database_gets_it_all(prefect: Server, folder: Path, store: FolderStore) -> None:
+def test_an_empty_database_gets_it_all(prefect: Postgres, folder: Path, store: FolderStore) -> None:
     before = prefect.sql(EVERYTHING)
     save(job(folder, urls=urls(prefect)), store)
     prefect.sql("DROP DATABASE prefect WITH (FORCE)", "postgres", "admin")
@@ -155,7 +105,9 @@ def test_an_empty_database_gets_it_all(prefect: Server, folder: Path, store: Fol
     assert prefect.sql(EVERYTHING) == before
 
 
-def test_a_restore_that_fails_in_its_middle_changes_nothing(prefect: Server, folder: Path, store: FolderStore) -> None:
+def test_a_restore_that_fails_in_its_middle_changes_nothing(
+    prefect: Postgres, folder: Path, store: FolderStore
+) -> None:
     save(job(folder, urls=urls(prefect)), store)
     prefect.sql("DELETE FROM log; INSERT INTO log VALUES (3, 'mine')")
     before = prefect.sql(EVERYTHING)
@@ -177,7 +129,7 @@ def test_a_restore_that_fails_in_its_middle_changes_nothing(prefect: Server, fol
     ],
 )
 def test_what_cannot_be_read_is_named_without_the_password(
-    prefect: Server, folder: Path, store: FolderStore, options: dict[str, str], message: str
+    prefect: Postgres, folder: Path, store: FolderStore, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(BackupError, match=message) as error:
         save(job(folder, urls=urls(prefect, **options)), store)
@@ -186,7 +138,7 @@ def test_what_cannot_be_read_is_named_without_the_password(
 
 
 def test_a_server_that_is_not_there_is_named(
-    prefect: Server, folder: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+    prefect: Postgres, folder: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "REACH_SECONDS", 2.0)
     url = f"postgresql://mlops:secret@127.0.0.1:{free_port()}/prefect"
@@ -195,7 +147,7 @@ def test_a_server_that_is_not_there_is_named(
     assert "secret" not in str(error.value)
 
 
-def test_a_dump_that_was_cut_off_is_damaged(prefect: Server, tmp_path: Path) -> None:
+def test_a_dump_that_was_cut_off_is_damaged(prefect: Postgres, tmp_path: Path) -> None:
     dump = tmp_path / "prefect.dump"
     postgres.dump(prefect.url(), dump)
     dump.write_bytes(dump.read_bytes()[:-200])
@@ -207,7 +159,7 @@ def test_a_dump_that_was_cut_off_is_damaged(prefect: Server, tmp_path: Path) -> 
 
 
 def test_what_one_kind_of_database_kept_is_not_put_into_the_other(
-    prefect: Server, folder: Path, store: FolderStore
+    prefect: Postgres, folder: Path, store: FolderStore
 ) -> None:
     save(job(folder, urls=urls(prefect)), store)
     with pytest.raises(BackupError, match=r"has prefect\.dump in it.*with global\.databaseSecret or postgres\.enabled"):
@@ -241,7 +193,7 @@ def test_addresses_are_told_to_postgresqls_programs_without_the_password(url: st
 
 
 def test_a_server_that_refuses_connections_at_first_is_waited_for(
-    prefect: Server, folder: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+    prefect: Postgres, folder: Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the network of a cluster does to a pod that has just started: here, psql is not let through twice."""
     (programs := folder.parent / "programs").mkdir()

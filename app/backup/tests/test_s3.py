@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
 
 import pytest
 
@@ -18,77 +14,13 @@ from app.backup.save import save
 from app.backup.store import S3Store, Store, backup_name, file_name, store
 from app.runtime.processes import free_port
 from app.testing.backups import NAME, NOW, count, database, job
-
-
-class Bucket(ThreadingHTTPServer):
-    """A stand-in for S3 with one bucket, as far as single requests go. spoiled: what it stores is cut."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.objects: dict[str, bytes] = {}
-        self.spoiled = False
-        self.refused = False
-
-
-class Handler(BaseHTTPRequestHandler):
-    """PUT, GET, DELETE of objects, and the list."""
-
-    server: Bucket
-
-    def answer(self, status: int, content: bytes = b"") -> None:
-        self.send_response(status)
-        self.send_header("content-length", str(len(content)))
-        self.send_header("etag", '"x"')
-        self.end_headers()
-        self.wfile.write(content)
-
-    def do_PUT(self) -> None:
-        content = self.rfile.read(int(self.headers["content-length"]))
-        if self.server.refused:
-            return self.answer(403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
-        self.server.objects[self.key] = content[:-9] if self.server.spoiled else content
-        return self.answer(200)
-
-    def do_GET(self) -> None:
-        query = parse_qs(urlsplit(self.path).query)
-        if "list-type" not in query:
-            found = self.server.objects.get(self.key)
-            missing = b"<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>"
-            return self.answer(200, found) if found is not None else self.answer(404, missing)
-        prefix = query.get("prefix", [""])[0]
-        items = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size></Contents>"
-            for key, content in sorted(self.server.objects.items())
-            if key.startswith(prefix)
-        )
-        return self.answer(
-            200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{items}</ListBucketResult>".encode()
-        )
-
-    def do_DELETE(self) -> None:
-        self.server.objects.pop(self.key, None)
-        self.answer(204)
-
-    @property
-    def key(self) -> str:
-        return unquote(urlsplit(self.path).path).removeprefix("/bucket/")
-
-    def log_message(self, *_: object) -> None:
-        """Nothing: pytest shows what matters."""
+from app.testing.bucket import Bucket, serving_bucket
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = Bucket()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving_bucket(monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture

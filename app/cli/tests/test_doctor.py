@@ -22,7 +22,7 @@ from app.testing.kubernetes import fake_kubernetes, write_kubeconfig
 from app.testing.prefect import PrefectAdmin
 from app.testing.proxy import FaultyProxy, serving
 from app.vocabulary import TRAIN_FLOW
-from flows.dataset import SourceUnavailable
+from flows.sources import SourceUnavailable
 from flows.train import train
 
 CLOSED = "http://127.0.0.1:9"

@@ -14,6 +14,7 @@ import pytest
 
 from app.cli.errors import CommandError
 from app.cli.new_model import examine, new_model
+from app.testing.bucket import serving_bucket
 from flows import dataset
 from flows.catalog import load_model
 from flows.train import fit
@@ -84,6 +85,17 @@ def test_the_file_is_as_people_format_it(folder: Path, customers: pd.DataFrame) 
     ):
         done = subprocess.run([*ruff, *command, path], capture_output=True, text=True)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{Path(path).read_text()}"
+
+
+def test_a_table_in_s3_becomes_a_model_that_reads_it_there(
+    folder: Path, customers: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving_bucket(monkeypatch) as bucket:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{bucket.server_port}")
+        bucket.objects["customers.csv"] = customers.to_csv(index=False).encode()
+        told = list(new_model("churn", "s3://bucket/customers.csv", "leaves", folder))
+        assert told[0] == "200 rows, a classification of leaves"
+        assert len(load_model("churn").load()) == ROWS
 
 
 def test_numbers_are_a_regression(folder: Path, customers: pd.DataFrame) -> None:
