@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ from flows.settings import FlowSettings
 COMMIT = re.compile("[0-9a-f]{40}")
 SCHEMES = ("https", "http", "git")
 TIMEOUT = 60.0  # seconds for which a server may say nothing
+_ALONE = Lock()
 CURRENT = "current"  # of the worker's checkouts, the newest
 
 
@@ -200,10 +202,9 @@ def _fetch(settings: RepositorySettings, commit: str, repository: Repo) -> Any:
 @contextmanager
 def _explained(settings: RepositorySettings) -> Iterator[None]:
     """Give what git's servers refuse, or do not answer, as this module's errors."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)  # dulwich has none for git://
     try:
-        yield
+        with _timeout():
+            yield
     except HTTPUnauthorized as error:
         raise RepositoryError(
             f"{settings.url} asks for an account, or refuses this one: see prefect-worker.models.git.credentialsSecret"
@@ -218,5 +219,15 @@ def _explained(settings: RepositorySettings) -> Iterator[None]:
         raise RepositoryError(f"{settings.url} refuses: {error}") from error
     except OSError as error:
         raise RepositoryUnavailable(f"{settings.url} does not answer: {error}") from error
-    finally:
-        socket.setdefaulttimeout(before)
+
+
+@contextmanager
+def _timeout() -> Iterator[None]:
+    """Have sockets made meanwhile give up after TIMEOUT: dulwich has no timeout for git://. One thread at a time."""
+    with _ALONE:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(TIMEOUT)
+        try:
+            yield
+        finally:
+            socket.setdefaulttimeout(before)

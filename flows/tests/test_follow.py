@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ IRIS = (ROOT / "flows" / "models" / "iris.py").read_text()
 @pytest.fixture
 def command(
     platform: MlflowClient, prefect_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[str]:
+) -> Iterator[list[str]]:
     """The arguments of flows.deploy, in the environment that the chart gives it."""
     template = tmp_path / "template.json"
     template.write_text(json.dumps(TEMPLATE))
@@ -34,7 +35,15 @@ def command(
     monkeypatch.setenv("MLOPS_MODELS_FOLDER", str(tmp_path / "models"))
     monkeypatch.setenv("MLOPS_MODELS_PATH", f"{tmp_path / 'models' / 'current' / 'of-ours'}:{tmp_path / 'mounted'}")
     (tmp_path / "mounted").mkdir()
-    return ["--work-pool", "k8s", "--job-template", str(template)]
+    yield ["--work-pool", "k8s", "--job-template", str(template)]
+
+    async def forget() -> None:
+        """Other tests have the same server, and runs of theirs would read the repository first."""
+        async with get_client() as client:
+            for deployment in await client.read_deployments():
+                await client.delete_deployment(deployment.id)
+
+    asyncio.run(forget())
 
 
 def registered() -> dict[str, Any]:
