@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
+from app.api.http_protocol import HttpProtocol
 from app.api.main import create_app
 from app.api.settings import ApiSettings
 from app.clients.mlflow import MlflowError
@@ -23,7 +24,7 @@ def main() -> int:
         sys.stderr.write(f"the API cannot start: {error}\n")
         return 2
     gc.freeze()  # what stays for good is not searched for garbage: that took 30 ms, in which no request was answered
-    serve(app, settings.host, settings.port, GRACE_SECONDS, loop="uvloop", http="httptools", ws="none")
+    serve(app, settings.host, settings.port, GRACE_SECONDS, loop="uvloop", http=HttpProtocol, ws="none")
     return 0
 
 

@@ -14,7 +14,7 @@ REPLICA = 5  # characters: what a pod's name ends with
 class PredictionIds:
     """Makes the ids of one process, such as 5f1d2.12.x7k2p.19ab3f4c2d1.1f3a9c2b.
 
-    They are the model (`app.registry.whence.model_digest`), the version, the replica, the time in milliseconds since
+    They are the model (as `model_digest`), the version, the replica, the time in milliseconds since
     the epoch and a count, the last two in hexadecimal: at most 40 characters while versions have up to 7 digits.
 
     Args:
@@ -31,7 +31,7 @@ class PredictionIds:
         """Ids of as many predictions; no two are equal, here or of other replicas.
 
         Args:
-            model: its `app.registry.whence.model_digest`.
+            model: its `app.registry.prediction_id.model_digest`.
             number: of rows.
         """
         head = f"{model}.{version}.{self.replica}.{int(time.time() * 1000):x}."

@@ -17,8 +17,8 @@ from app.api.prediction_json import PredictionWriter
 from app.api.row_decoder import Rows
 from app.api.row_schema import RowSchema
 from app.registry.bundle import Bundle
+from app.registry.prediction_id import model_digest
 from app.registry.predictor import Predictions, Predictor, load_predictor
-from app.registry.whence import model_digest
 from app.vocabulary import Label
 
 # What estimators and onnxruntime raise on values that they do not know. Anything else is no fault of the values; nor is

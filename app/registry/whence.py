@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
 
 from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
 from app.registry.ledger import Decision
+from app.registry.prediction_id import PREDICTION_ID, model_digest
 from app.registry.promotion import history
 
 TAGS = ("flow_run_id", "dataset_sha256", "git_sha", "image", "models_repository", "models_commit", "cause", "serving")
-ID = re.compile(r"([0-9a-f]{5})\.([1-9][0-9]*)\.([a-z0-9]+)\.([0-9a-f]+)\.([0-9a-f]+)")
-
-
-def model_digest(model: str) -> str:
-    """What ids have of a model's name, which may be of any length: the first 5 hex digits of its SHA-256."""
-    return hashlib.sha256(model.encode()).hexdigest()[:5]
 
 
 @dataclass(frozen=True)
@@ -57,10 +50,10 @@ def whence(registry: MlflowClient, prediction_id: str) -> Whence:
         NotFound: no version fits it: it was deleted, or is in another MLflow.
         MlflowError: MLflow does not answer.
     """
-    parts = ID.fullmatch(prediction_id.strip())
+    parts = PREDICTION_ID.fullmatch(prediction_id.strip())
     if parts is None:
         raise ValueError(f"{prediction_id!r} is no prediction id; one looks like 47612.1.cf7nx.1a21fbe8d03.bc69f6f")
-    digest, number, replica, millis, _ = parts.groups()
+    digest, number, replica, millis = parts.groups()
     at = int(millis, 16) / 1000
     fitting = [
         version

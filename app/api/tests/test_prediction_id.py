@@ -5,7 +5,7 @@ import time
 import pytest
 
 from app.api.prediction_id import PredictionIds
-from app.registry.whence import model_digest
+from app.registry.prediction_id import model_digest
 
 
 def test_an_id_tells_model_version_replica_and_time() -> None:

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from app.api.prediction_id import PredictionIds
 from app.cli.main import main
 from app.clients.mlflow import MlflowClient
+from app.registry.prediction_id import model_digest
 from app.registry.promotion import promote
-from app.registry.whence import model_digest
 from app.testing.definitions import IRIS
 
 
