@@ -160,7 +160,7 @@ def test_a_withdrawn_model_is_not_served_and_not_cached(
     version = publish(mlflow, model_name, examples["iris"].bundle)
     client = follow(cache=tmp_path / "cache")
     wait_until(serves(client, model_name, version))
-    assert (tmp_path / "cache" / model_name / "current.json").exists()
+    wait_until((tmp_path / "cache" / model_name / "current.json").exists)  # it is served first
     mlflow.delete_alias(model_name, PRODUCTION)
     wait_until(lambda: client.get("/predict", params=SETOSA).status_code == 503)
     assert not (tmp_path / "cache" / model_name / "current.json").exists()

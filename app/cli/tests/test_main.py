@@ -93,9 +93,10 @@ def test_train_then_predict(registry: MlflowClient, prefect_server: Server, tmp_
     missing = mlops("train", "rose", **cache)
     assert missing.returncode == 1
     assert "there is no model 'rose'; known are: diabetes, iris" in missing.stderr
-    nothing = mlops("train", "iris", "--source", str(tmp_path / "none.txt"), **cache)
-    assert nothing.returncode == 1
-    assert ".csv and .parquet can be read" in nothing.stderr
+    (tmp_path / "rows.txt").write_text("1 2 3")
+    unread = mlops("train", "iris", "--source", str(tmp_path / "rows.txt"), **cache)
+    assert unread.returncode == 1
+    assert ".csv and .parquet" in unread.stderr
 
     port = free_port()
     api = ChildProcess("api", [sys.executable, "-m", "app.api"], {**cache, "MLOPS_PORT": str(port)}, tmp_path)
