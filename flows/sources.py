@@ -146,7 +146,9 @@ def _read_stored(store: fs.FileSystem, path: str, source: str, max_rows: int) ->
         return _read_parquet(store, _parquet_files(store, found.path, source), found.path, source, max_rows)
     _check_suffix(found.path, source)
     if _suffix(found.path) == "csv":
-        with store.open_input_stream(found.path) as stream:
+        # a local one by Python, as pyarrow reads no named pipe
+        is_local = isinstance(store, fs.LocalFileSystem)
+        with Path(found.path).open("rb") if is_local else store.open_input_stream(found.path) as stream:
             return _read_csv(stream, source, max_rows)
     return _read_parquet(store, [found.path], "", source, max_rows)
 

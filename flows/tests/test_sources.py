@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -412,3 +413,12 @@ def test_a_postgresql_that_is_gone_may_be_tried_again(orders: Postgres, monkeypa
     with pytest.raises(SourceUnavailable, match=r"postgresql://127\.0\.0\.1:\d+/shop cannot be reached") as error:
         sources.read(Sql("select 1"))
     assert "geheim" not in str(error.value)
+
+
+def test_a_named_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    pipe = tmp_path / "rows.csv"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("a,b\n1,x\n2,y\n",))
+    writer.start()
+    assert sources.read(str(pipe)).to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+    writer.join()
