@@ -15,6 +15,7 @@ from app.vocabulary import Definition, Gate, Task
 
 __all__ = ["FeedbackRules", "Gate", "GroupSplit", "Model", "ModelFileError", "Resources", "Sql", "TimeSplit"]
 
+MAX_ROWS = 5_000_000  # of a source, where the model file says nothing else
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_FOLDS = 20
 
@@ -133,7 +134,7 @@ class Model:
     estimator: Callable[[int], Any]
     gate: Gate
     source: str | Sql | None = None
-    max_rows: int = 5_000_000
+    max_rows: int = MAX_ROWS
     nullable: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     min_rows: int = 50

@@ -24,9 +24,8 @@ from sqlalchemy.exc import DataError, DBAPIError, NotSupportedError, Programming
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from flows.model import Sql
+from flows.model import MAX_ROWS, Sql
 
-MAX_ROWS = 5_000_000
 CHUNK = 50_000  # rows of a query that are Python's objects at a time
 PARQUET = ("parquet", "pq")
 SECONDS = 60.0  # without a word from a server

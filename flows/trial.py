@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.registry.gate_metrics import at_least_as_good, evaluate
+from sklearn.dummy import DummyClassifier, DummyRegressor
+
+from app.registry.gate_metrics import at_least_as_good
 from flows import dataset
 from flows.catalog import load_model
-from flows.model import Model
+from flows.evaluate import measure
 
 SEED = 42
 
@@ -39,16 +41,14 @@ def trial(name: str) -> Trial:
     Raises:
         ModelFileError, DatasetError: the file, or its data, cannot be used.
     """
-    model: Model = load_model(name)
+    model = load_model(name)
     rows = dataset.validate(model, model.load())
     train, held_out = dataset.split(model, rows)
     features, labels = train.drop(columns=model.target), train[model.target]
-    estimator = model.estimator(SEED).fit(features, labels)
-    truth = held_out[model.target]
-    constant = labels.mode()[0] if model.task == "classification" else labels.mean()
+    constant = DummyClassifier(strategy="most_frequent") if model.task == "classification" else DummyRegressor()
     metric = model.gate.metric
     value, baseline = (
-        evaluate(model.task, truth.tolist(), predicted)[metric]
-        for predicted in (estimator.predict(held_out.drop(columns=model.target)), [constant] * len(truth))
+        measure(model, estimator.fit(features, labels), held_out)[metric]
+        for estimator in (model.estimator(SEED), constant)
     )
     return Trial(metric, value, baseline, model.gate.threshold, len(rows), len(held_out))

@@ -162,7 +162,8 @@ def _fits(feature: Feature, column: np.ndarray) -> np.ndarray:
         return _missing(column) | _fits(replace(feature, nullable=False), column)
     kind = column.dtype.kind
     if feature.categories:
-        return np.array([value in feature.categories for value in column], dtype=bool)
+        known = frozenset(feature.categories)
+        return np.array([value in known for value in column], dtype=bool)
     if feature.dtype == "string":
         return np.array([isinstance(value, str) and len(value) <= MAX_TEXT for value in column])
     if feature.dtype == "boolean" or kind not in "iuf":

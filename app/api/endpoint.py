@@ -159,8 +159,8 @@ class PredictionEndpoint(Generic[Request]):
 
 def in_plain_words(refused: Refusal, scope: Scope) -> Refusal:
     """The refusal, or that of a compressed body, if that is why it could not be read; others are spared the look."""
-    coding = header(scope, b"content-encoding").lower()
-    if coding in (b"", b"identity") or refused.status not in (400, 422):
+    coding = header(scope, b"content-encoding").lower() if refused.status in (400, 422) else b""
+    if coding in (b"", b"identity"):
         return refused
     shown = coding.decode("latin-1")[:20]
     return Refusal(400, f"the header Content-Encoding is {shown!r}: send the body uncompressed, and leave it out")

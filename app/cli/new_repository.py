@@ -52,10 +52,11 @@ README = """# {title}
 Model files for the MLOps platform: each file of `models/` is a model, named after the file. Files that begin with `_`
 are no models; models import them by name.
 
-On a laptop, in the folder of the platform after `make demo` was run once:
+On a laptop, from here to the folder of the platform, in which `make demo` was run once:
 
-    export MLOPS_MODELS_PATH={models}
-    .venv/bin/python -m pytest {tests}
+    export MLOPS_MODELS_PATH=$PWD/models
+    cd ../mlops-platform
+    .venv/bin/python -m pytest $MLOPS_MODELS_PATH/../tests
     make demo ARGS=wine
 
 On Kubernetes the platform follows this repository:
@@ -77,12 +78,10 @@ def new_repository(folder: Path) -> Iterator[str]:
         CommandError: the folder has such files already.
     """
     models, tests = folder / "models", folder / "tests"
-    resolved = folder.resolve()
-    readme = README.format(title=resolved.name, models=resolved / "models", tests=resolved / "tests")
     files = {
         models / "wine.py": WINE,
         tests / "test_models.py": TEST,
-        folder / "README.md": readme,
+        folder / "README.md": README.format(title=folder.resolve().name),
         folder / ".gitignore": "__pycache__/\n.pytest_cache/\n",
     }
     taken = [str(path) for path in files if path.exists()]

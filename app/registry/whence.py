@@ -83,9 +83,7 @@ def whence(registry: MlflowClient, prediction_id: str) -> Whence:
 
 def _promotion(registry: MlflowClient, version: ModelVersion, at: float) -> Decision | None:
     """The last decision before the time that put the version into service; decisions are noted once they were made."""
-    decisions = [
-        decision
-        for decision in history(registry, version.name)
-        if decision.version == version.version and decision.outcome == "promoted"
-    ]
-    return next((decision for decision in decisions if decision.time <= at), None)
+    for decision in history(registry, version.name):
+        if decision.version == version.version and decision.outcome == "promoted" and decision.time <= at:
+            return decision
+    return None

@@ -22,8 +22,8 @@ Where model files are beside those in the image. A run's pull step puts those of
 {{- end }}
 {{- end }}
 
-{{/* For the worker, which reads the repository's newest commit and registers it. */}}
-{{- define "prefect-worker.repositoryEnv" -}}
+{{/* What flows.deploy, which registers all that there is to run, and the worker, which calls it again, are told. */}}
+{{- define "prefect-worker.registerEnv" -}}
 {{- $git := .Values.models.git -}}
 {{- include "prefect-worker.modelsEnv" (list . (ternary (clean (printf "/models/current/%s" $git.path)) "" (ne $git.url ""))) }}
 - {name: MLOPS_MODELS_FOLDER, value: /models}
