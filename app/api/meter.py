@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from app.api.row_decoder import Row, Rows
+from app.api.row_decoder import Rows
 from app.registry.bundle import Bundle
 from app.registry.reference import bucket_counts, bucket_shares
 from app.vocabulary import ColumnReference, Label
@@ -39,7 +39,7 @@ class Meter:
             self.references.append(("", bundle.reference.prediction))
         self._counts = [np.zeros(len(bucket_shares(reference)), dtype=np.int64) for _, reference in self.references]
         self._lock = threading.Lock()
-        self._waiting: list[tuple[list[Row], Sequence[Label]]] = []
+        self._waiting: list[tuple[Rows, Sequence[Label]]] = []
         self._rows = self._bytes = 0
 
     def count(self, rows: Rows, labels: Sequence[Label], size: int = 0) -> None:
@@ -48,11 +48,10 @@ class Meter:
         Args:
             size: bytes of the request bodies that they came in.
         """
-        if isinstance(rows, np.ndarray):  # many, and in columns already
-            with self._lock:
-                self._count_columns([*rows.T, labels])
-            return
         with self._lock:
+            if len(labels) >= MAX_ROWS_WAITING and isinstance(rows, np.ndarray):
+                self._count_columns([*rows.T, labels])
+                return
             self._waiting.append((rows, labels))
             self._rows += len(labels)
             self._bytes += size
@@ -66,12 +65,15 @@ class Meter:
             return [counts.tolist() for counts in self._counts]
 
     def _count_waiting(self) -> None:
-        if not self._waiting:
-            return
-        columns = [*zip(*chain.from_iterable(rows for rows, _ in self._waiting), strict=True)]
-        columns.append(tuple(chain.from_iterable(labels for _, labels in self._waiting)))
-        self._count_columns(columns)
-        self._waiting, self._rows, self._bytes = [], 0, 0
+        waiting, self._waiting, self._rows, self._bytes = self._waiting, [], 0, 0
+        arrays = [(rows, labels) for rows, labels in waiting if isinstance(rows, np.ndarray)]
+        lists = [(rows, labels) for rows, labels in waiting if not isinstance(rows, np.ndarray)]
+        if arrays:
+            columns = [*np.concatenate([rows for rows, _ in arrays]).T]
+            self._count_columns([*columns, [*chain.from_iterable(labels for _, labels in arrays)]])
+        if lists:
+            columns = [*zip(*chain.from_iterable(rows for rows, _ in lists), strict=True)]
+            self._count_columns([*columns, [*chain.from_iterable(labels for _, labels in lists)]])
 
     def _count_columns(self, columns: Sequence[Sequence[Any] | np.ndarray]) -> None:
         for counts, (_, reference), values in zip(self._counts, self.references, columns, strict=True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import re
 import socket
+import threading
 import time
 
+MASK = 0x7FFFFFFF  # the count begins anew then, a while after the same millisecond
 REPLICA = 5  # characters: what a pod's name ends with
 
 
@@ -25,7 +26,8 @@ class PredictionIds:
         letters = re.sub(r"[^a-z0-9]", "", (host or socket.gethostname()).lower())
         self.replica = letters[-REPLICA:] or "local"
         # from anywhere, so that two processes on one host do not make the same
-        self._count = itertools.count(random.SystemRandom().getrandbits(31))
+        self._next = random.SystemRandom().getrandbits(31)
+        self._lock = threading.Lock()
 
     def make(self, model: str, version: str, number: int) -> list[str]:
         """Ids of as many predictions; no two are equal, here or of other replicas.
@@ -35,4 +37,7 @@ class PredictionIds:
             number: of rows.
         """
         head = f"{model}.{version}.{self.replica}.{int(time.time() * 1000):x}."
-        return [f"{head}{next(self._count) & 0xFFFFFFFF:x}" for _ in range(number)]
+        with self._lock:
+            first = self._next
+            self._next = (first + number) & MASK
+        return [f"{head}{count:x}" for count in range(first, first + number)]

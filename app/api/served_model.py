@@ -6,8 +6,10 @@ import math
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
+import numpy as np
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
 from app.api.batching import MAX_BATCH, Batcher
@@ -24,6 +26,7 @@ from app.vocabulary import Label
 # What estimators and onnxruntime raise on values that they do not know. Anything else is no fault of the values; nor is
 # memory that cannot be had, for which onnxruntime raises RuntimeException.
 CAUSED_BY_VALUES = (ValueError, ArithmeticError, Fail, InvalidArgument)
+EXACT = frozenset({"double", "float", "integer"})  # types of features whose values are doubles, or None
 SLOW_SECONDS = 0.005  # that the event loop may wait: for the golden rows, or for all rows of one request
 
 
@@ -38,6 +41,7 @@ class ServedModel:
     incarnation: tells apart registered models of one name; one that was deleted and made anew counts from version 1.
     classes: each label to the bundle's own, which has the right type; empty for a regression, and where all are text
         and need it not.
+    as_matrix: whether one array of doubles holds its rows exactly, and is what the model takes.
     in_thread: whether it takes milliseconds, which the event loop cannot wait for.
     inline_rows: how many rows of one request are not too many for the event loop or for a batch with others.
     """
@@ -52,6 +56,7 @@ class ServedModel:
     loaded_at: str
     incarnation: str
     classes: dict[Any, Label]
+    as_matrix: bool
     in_thread: bool
     inline_rows: int
 
@@ -91,7 +96,7 @@ class ServedModel:
             classes = self.classes
             if classes:
                 labels = [classes.get(label, label) for label in labels]
-            if probabilities is not None and not math.isfinite(sum(map(sum, probabilities))):
+            if probabilities is not None and not math.isfinite(sum(chain.from_iterable(probabilities))):
                 raise NoPrediction("a probability is not a finite number; a value is far out of the model's range")
             return Predictions(labels, probabilities)
         values = list(map(float, labels))
@@ -105,6 +110,8 @@ class ServedModel:
         Args:
             size: bytes of the request bodies that the rows came in.
         """
+        if self.as_matrix and not isinstance(rows, np.ndarray):
+            rows = np.array(rows, dtype=np.float64)  # once, for the model and for the counts
         predictions = self.predict(rows)
         self.meter.count(rows, predictions.labels, size)
         return predictions
@@ -133,6 +140,7 @@ def load_served_model(
         loaded_at=loaded_at,
         incarnation=incarnation,
         classes={} if all(type(label) is str for label in bundle.classes) else {one: one for one in bundle.classes},
+        as_matrix=predictor.takes_matrix and all(feature.dtype in EXACT for feature in bundle.features),
         in_thread=in_thread,
         inline_rows=MAX_BATCH if in_thread else max(1, min(MAX_BATCH, int(rows * SLOW_SECONDS / seconds))),
     )

@@ -49,7 +49,12 @@ class Predictions(NamedTuple):
 
 
 class Predictor(Protocol):
-    """Predicts rows. Thread-safe."""
+    """Predicts rows. Thread-safe.
+
+    takes_matrix: whether it makes one array of numbers of them.
+    """
+
+    takes_matrix: bool
 
     def predict(self, rows: Rows) -> Predictions:
         """The predictions for rows of shape (n_rows, n_features), values in the order of the bundle's features."""
@@ -83,6 +88,7 @@ class OnnxPredictor:
         inputs = self._session.get_inputs()
         names = [feature.name for feature in features]
         self._single = inputs[0].name if len(inputs) == 1 and inputs[0].name not in names else None
+        self.takes_matrix = self._single is not None
         if self._single:
             self._dtype = ONNX_DTYPES[inputs[0].type]
         else:
@@ -112,20 +118,25 @@ class OnnxPredictor:
             }
         labels, *columns = self._session.run(self._outputs, feed, options)
         if not columns:
-            return Predictions(_rounded([labels.ravel()])[0], None)
-        return Predictions(labels.tolist(), [list(row) for row in zip(*_rounded(columns), strict=True)])
+            return Predictions([value for (value,) in _rounded([labels.ravel()])], None)
+        return Predictions(labels.tolist(), _rounded(columns))
 
 
 FEW = 30  # values; rounding so many one by one is as fast as by numpy
 
 
 def _rounded(columns: Sequence[np.ndarray]) -> list[list[Any]]:
-    """Columns of values as Python's own: numbers of float32 with seven significant digits, all else as it is."""
+    """The rows of columns, as Python's own values: numbers of float32 with seven significant digits, all else as it is.
+
+    Args:
+        columns: arrays of shape (n_rows,).
+    """
     if columns[0].dtype != np.float32:
-        return [column.tolist() for column in columns]
+        return [list(row) for row in zip(*(column.tolist() for column in columns), strict=True)]
     if len(columns) * len(columns[0]) <= FEW:
-        return [[float(f"{value:.7g}") for value in column.tolist()] for column in columns]
-    exact = np.array(columns, dtype=np.float64)
+        few = [[float(f"{value:.7g}") for value in column.tolist()] for column in columns]
+        return [list(row) for row in zip(*few, strict=True)]
+    exact = np.array(columns, dtype=np.float64).T
     size = np.abs(exact)
     # Where a power of ten is exact, so are the product and the quotient: the result is what decimal rounding gives.
     usual = (size >= 1e-6) & (size < 1e7)
@@ -139,6 +150,8 @@ def _rounded(columns: Sequence[np.ndarray]) -> list[list[Any]]:
 
 class SkopsPredictor:
     """A scikit-learn estimator read by skops, which runs no code of the file. Slower: for what ONNX cannot express."""
+
+    takes_matrix = False
 
     def __init__(self, path: Path, features: Sequence[Feature]) -> None:
         import pandas as pd  # it and scikit-learn take memory that an API needs only for such a model

@@ -30,6 +30,7 @@ def serve(app: Any, host: str, port: int, grace_seconds: int, **options: Any) ->
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # nobody asks who the client is; to rewrite that takes time of each request
         timeout_graceful_shutdown=grace_seconds,
         **options,
     )
