@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import custom_resources
 import kubernetes_validate
+import kubernetes_validate.utils
 from chart import Manifest, job_template, title
 
+# It would read a megabyte of schemas for each manifest.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
 VERSIONS = ("1.34", "1.35", "1.36")
 # Kinds of others, whose schemas Kubernetes does not have: of these, metadata alone is looked at.
 OTHERS = ("gateway.networking.k8s.io/", "route.openshift.io/", "external-secrets.io/")
