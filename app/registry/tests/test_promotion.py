@@ -29,7 +29,7 @@ from app.registry.ledger import SEQUENCE_TAG, Decision, Ledger, ensure_model
 from app.registry.promotion import DEFINITION_TAG, history, noted_definition, promote, rollback
 from app.testing.definitions import IRIS, LENIENT, iris
 
-CLIENTS, ROUNDS = 8, 25
+CLIENTS, ROUNDS = 8, 10
 
 
 def production(registry: MlflowClient, name: str) -> str | None:
@@ -383,7 +383,7 @@ def _race(uri: str, name: str, version: str, barrier: Any, results: Any) -> None
 
 
 def test_of_racing_promotions_one_wins_each_round(registry: MlflowClient, name: str, new_version: Any) -> None:
-    """8 clients, 25 rounds: one winner a round, and ledger and alias agree."""
+    """8 clients, 10 rounds: one winner a round, and ledger and alias agree."""
     for _ in range(CLIENTS):
         new_version()
     barrier, results = threading.Barrier(CLIENTS), []  # type: ignore[var-annotated]
