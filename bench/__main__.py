@@ -12,11 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import demo, goals, machine, platform, report, scaling, serving, wrk, zoo
+from bench import demo, goals, machine, platform, report, scaling, serving, swap, wrk, zoo
 from bench.models import iris, mlflow_in
 from bench.targets import ENVIRONMENTS, TARGETS, Target
 
 RESULTS = Path(__file__).parent / "results"
+SWAPS, SWAPS_QUICK = 20, 2
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
             print(report.markdown([("what", "measured", "goal"), *figures]))
         if options.zoo:
             _zoo(results)
-        elif options.scaling or not figures:
+        elif options.scaling or options.swap or not figures:
             _servers(options, folder, results)
 
 
@@ -56,7 +57,11 @@ def _servers(options: argparse.Namespace, folder: Path, results: Path) -> None:
         model = iris(folder)
         os.sched_setaffinity(0, {machine.CLIENT_CORE})
         description = machine.describe()
-        if options.scaling:
+        if options.swap:
+            swaps = swap.measure(model, SWAPS_QUICK if options.quick else SWAPS, folder, _tell)
+            print(swaps.table())
+            report.write_json(results / "swap.json", swap.as_json(swaps, description))
+        elif options.scaling:
             sizes = scaling.QUICK if options.quick else scaling.Sizes()
             curves = scaling.measure(model, sizes, folder, _tell)
             print(scaling.table(curves))
@@ -93,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="short measurements, to see that everything runs")
     parser.add_argument("--only", type=_targets, metavar="NAME,NAME", help="these servers: " + ", ".join(_by_name()))
     parser.add_argument("--scaling", action="store_true", help="instead: the API against rows, features, trees, ...")
+    parser.add_argument("--swap", action="store_true", help="instead: the API while it changes to another version")
     parser.add_argument("--zoo", action="store_true", help="instead: every estimator, and what serves it")
     parser.add_argument("--demo", action="store_true", help="instead: time `make demo` on a fresh clone")
     parser.add_argument("--platform", action="store_true", help="instead: measure the platform of `make up`")

@@ -58,6 +58,8 @@ def test_missing_values_are_in_the_features_alone(classes: int) -> None:
 class _Shifted:
     """A predictor that is off: every value by `by`, and some labels."""
 
+    takes_matrix = False
+
     def __init__(self, estimator: Any, by: float) -> None:
         self.estimator, self.by = estimator, by
 

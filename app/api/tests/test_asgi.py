@@ -142,7 +142,7 @@ async def connection() -> AsyncIterator[tuple[Any, Recorded]]:
     """uvicorn's side of a connection, and what it is connected to."""
     config = uvicorn.Config(application, http="httptools", lifespan="off")
     config.load()
-    protocol = config.http_protocol_class(config, uvicorn.Server(config).server_state, {})  # type: ignore[call-arg, operator]
+    protocol = config.http_protocol_class(config, uvicorn.Server(config).server_state, {})  # type: ignore[call-arg]
     transport = Recorded()
     protocol.connection_made(transport)
     yield protocol, transport
