@@ -23,7 +23,10 @@ BESIDE = ("test_cluster.py", "test_install.py", "test_push.py")
 # Those that start trainings all the time are for one of them, as long as the other
 TRAININGS = ("test_loop.py", "test_training.py")
 # has some that neither mind nor disturb that. All others wait for its end: they upgrade, restart, count and promote.
-QUIET = ("test_admission.py", "test_alerts.py", "test_api_keys.py", "test_access.py", "test_ingress.py")
+QUIET = (
+    *("test_admission.py", "test_alerts.py", "test_api_keys.py", "test_access.py", "test_ingress.py"),
+    "test_attacker.py",
+)
 FIRST = (*TRAININGS, *QUIET, *BESIDE)
 REPORTS = Path(__file__).parent / "reports"
 LOCK = Path(__file__).parent / ".turn"

@@ -110,6 +110,7 @@ def test_after_the_volumes_were_destroyed_all_is_there_again(
     wait_for(lambda: predicts(backed_up), "a prediction", 60)
 
 
+@pytest.mark.drill
 def test_the_cron_job_makes_backups_of_one_name(backed_up: Platform) -> None:
     batch = client.BatchV1Api(backed_up.api)
     for component in ("mlflow", "prefect", "secrets"):
@@ -125,6 +126,7 @@ def test_the_cron_job_makes_backups_of_one_name(backed_up: Platform) -> None:
     assert line.startswith(f"{backed_up.name}.{backed_up.release}-")
 
 
+@pytest.mark.drill
 def test_a_damaged_backup_is_refused_and_the_servers_go_on(backed_up: Platform) -> None:
     name = backup(backed_up)
     claim = f"{backed_up.release}-backup"

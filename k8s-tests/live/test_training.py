@@ -275,6 +275,7 @@ def let_through(platform: Platform) -> Iterator[str]:
     set_images(images)
 
 
+@pytest.mark.drill
 def test_an_image_that_cannot_be_pulled_is_crashed_with_the_reason(runs: Runs, let_through: str) -> None:
     run = runs.start("train/iris", TRIAL, {"image": let_through})
     failing = {"ErrImagePull", "ImagePullBackOff"}
@@ -284,6 +285,7 @@ def test_an_image_that_cannot_be_pulled_is_crashed_with_the_reason(runs: Runs, l
     wait_for(lambda: not _live(runs, run), "the waiting pod removed", 90)
 
 
+@pytest.mark.drill
 def test_cancelling_a_running_run_removes_the_pod(runs: Runs) -> None:
     parameters, variables = slow_source(NEVER)
     run = runs.start("train/iris", {**TRIAL, **parameters}, variables)
