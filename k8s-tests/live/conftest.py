@@ -13,7 +13,7 @@ import pytest
 from kubernetes import client, config
 from namespace import Namespace, wait_for
 from release import CONTEXT, Platform, run
-from runs import Runs, port_forward, runs_of
+from runs import Runs, new_version, port_forward, runs_of
 from xdist.scheduler import LoadScopeScheduling
 
 from app.clients.prometheus import PrometheusClient
@@ -75,6 +75,13 @@ def runs(platform: Platform, tmp_path: Path) -> Iterator[Runs]:
     """The platform's flow runs; those that the test starts end with it."""
     with runs_of(platform, tmp_path) as runs:
         yield runs
+
+
+@pytest.fixture(scope="session")
+def spare_version(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A version of iris that was trained and not promoted. Tests that promote it put back what was in production."""
+    with runs_of(platform, tmp_path_factory.mktemp("spare-version")) as runs:
+        return new_version(platform, runs)
 
 
 @pytest.fixture

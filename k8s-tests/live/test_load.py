@@ -13,7 +13,7 @@ from kubernetes.stream import stream
 from load import Load
 from namespace import wait_for
 from release import Platform
-from runs import new_version, production, put_back, registry_of, restart, runs_of, scale, settled
+from runs import production, put_back, registry_of, restart, runs_of, scale, settled
 
 from app.registry.promotion import promote
 from flows.catalog import load_model
@@ -41,11 +41,11 @@ def _calm() -> None:
 
 
 @pytest.fixture
-def newcomer(platform: Platform, tmp_path: Path) -> str:
-    """A version that was registered after the one in production, and not tried yet; nothing else is being trained."""
+def newcomer(platform: Platform, spare_version: str, tmp_path: Path) -> str:
+    """A version that is not in production; nothing is being trained."""
     with runs_of(platform, tmp_path) as runs:
         wait_for(lambda: not runs.under_way(), "the end of runs that were started before this test", 300)
-        return new_version(platform, runs)
+    return spare_version
 
 
 def _versions_of_pods(platform: Platform) -> dict[str, str]:
