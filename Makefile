@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s test-nodes drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas lock screenshots clean
+.PHONY: help demo up test test-k8s test-nodes drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas proto lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ schemas: $(READY)  ## the chart's README.md, and what the charts' values.schema.
 
 dashboards: $(READY)  ## Grafana's dashboards, from charts/platform/dashboards/dashboards.py
 	@$(BIN)/python -B charts/platform/dashboards/dashboards.py
+
+proto: $(READY)  ## the Python of the Open Inference Protocol's messages, from app/api/inference_proto/*.proto
+	@$(BIN)/python -B -m app.api.inference_proto.generate
 
 screenshots: $(READY)  ## docs/images/ from the pages of a running demo
 	@$(BIN)/python -m bench.screenshots
