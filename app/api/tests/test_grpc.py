@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +31,7 @@ from app.runtime.processes import Server, free_port
 from app.runtime.waiting import wait_until
 from app.testing.api_keys import add_client, bearer
 from app.testing.api_server import api_server
+from app.testing.docs import ROOT, python_block
 from app.testing.model_api import SETOSA, Example, metric
 
 MLFLOW = "http://127.0.0.1:9"  # away: models are in the cache
@@ -199,6 +202,14 @@ def test_all_outputs_and_an_id_where_none_are_asked_for(triton: InferenceServerC
     ids = texts(result, "prediction_id")
     assert len(set(ids)) == 2
     assert all(len(one.split(".")) == 5 for one in ids)
+
+
+def test_the_code_of_the_docs(api: tuple[Server, str]) -> None:
+    code = python_block(ROOT / "docs" / "operations.md")
+    assert "127.0.0.1:8087" in code
+    code = code.replace("127.0.0.1:8087", api[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[b'setosa']\n"
 
 
 def test_feedback_tokens(triton: InferenceServerClient) -> None:
