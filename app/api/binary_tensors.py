@@ -171,6 +171,11 @@ def rows_of_columns(served: ServedModel, columns: list[np.ndarray], places: list
     if not 1 <= n <= MAX_BINARY_ROWS:
         raise invalid(("body", "inputs"), f"send 1 to {MAX_BINARY_ROWS} rows, not {n}", "length")
     features = served.bundle.features
+    only_floats = all(feature.dtype in ("double", "float") for feature in features)
+    if only_floats and all(column.dtype.kind in "iuf" for column in columns):
+        stacked = np.column_stack(columns).astype(np.float64, copy=False)
+        if (np.abs(stacked) <= FLOAT32_MAX).all():  # as nearly always: one look at all is cheaper than one at each
+            return stacked
     for feature, column, place in zip(features, columns, places, strict=True):
         wrong = np.flatnonzero(~_fits(feature, column))
         if len(wrong):
@@ -179,7 +184,7 @@ def rows_of_columns(served: ServedModel, columns: list[np.ndarray], places: list
             example = {**served.bundle.example, feature.name: value.item() if isinstance(value, np.generic) else value}
             served.schema.from_object(example, (*place, row))
             raise invalid((*place, row), f"{feature.name} cannot be {value!r}", "value")
-    if all(feature.dtype in ("double", "float") for feature in features):
+    if only_floats:
         return np.column_stack(columns).astype(np.float64, copy=False)
     lists = [_values(feature, column) for feature, column in zip(features, columns, strict=True)]
     return list(zip(*lists, strict=True))
