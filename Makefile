@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCKS := api ui mlflow flows
-ALONE := dev checkov pip-audit openapi-python-client bench-bentoml bench-kserve bench-litserve bench-mlserver
+ALONE := dev checkov pip-audit openapi-python-client tritonclient-grpc bench-bentoml bench-kserve bench-litserve bench-mlserver
 
 # Imports are compiled once and kept: without bytecode each server starts some ten seconds later.
 unexport PYTHONDONTWRITEBYTECODE

@@ -6,7 +6,6 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from app.testing.api_keys import add_client, bearer
 from app.testing.api_server import api_server
 from app.testing.docs import ROOT, python_block
 from app.testing.model_api import SETOSA, Example, metric
+from images import environments
 
 MLFLOW = "http://127.0.0.1:9"  # away: models are in the cache
 ROWS = np.array([list(SETOSA.values()), [6.7, 3.0, 5.2, 2.3]])
@@ -204,11 +204,13 @@ def test_all_outputs_and_an_id_where_none_are_asked_for(triton: InferenceServerC
     assert all(len(one.split(".")) == 5 for one in ids)
 
 
-def test_the_code_of_the_docs(api: tuple[Server, str]) -> None:
+def test_the_code_of_the_docs_by_the_newest_client(api: tuple[Server, str]) -> None:
+    """As `pip install 'tritonclient[grpc]'` has it, with other versions of grpcio and protobuf than the API's."""
     code = python_block(ROOT / "docs" / "operations.md")
     assert "127.0.0.1:8087" in code
     code = code.replace("127.0.0.1:8087", api[1])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    python = environments.program("tritonclient-grpc").with_name("python")
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[b'setosa']\n"
 
 
