@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCKS := api ui mlflow flows
-ALONE := dev checkov pip-audit openapi-python-client bench-bentoml bench-kserve bench-litserve bench-mlserver
+ALONE := dev checkov pip-audit openapi-python-client tritonclient-grpc bench-bentoml bench-kserve bench-litserve bench-mlserver
 
 # Imports are compiled once and kept: without bytecode each server starts some ten seconds later.
 unexport PYTHONDONTWRITEBYTECODE
@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s test-nodes drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas lock screenshots clean
+.PHONY: help demo up test test-k8s test-nodes drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas proto lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ schemas: $(READY)  ## the chart's README.md, and what the charts' values.schema.
 
 dashboards: $(READY)  ## Grafana's dashboards, from charts/platform/dashboards/dashboards.py
 	@$(BIN)/python -B charts/platform/dashboards/dashboards.py
+
+proto: $(READY)  ## the Python of the Open Inference Protocol's messages, from app/api/inference_proto/*.proto
+	@$(BIN)/python -B -m app.api.inference_proto.generate
 
 screenshots: $(READY)  ## docs/images/ from the pages of a running demo
 	@$(BIN)/python -m bench.screenshots

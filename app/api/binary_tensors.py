@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -75,16 +76,33 @@ def read_tensors(request: InferRequest, content: bytes) -> dict[int, np.ndarray]
         begin += size
         if tensor.data:
             raise invalid((*location[:3], "data"), f"{tensor.name} has data and binary data: send one", "binary")
-        arrays[i] = _texts(part, location) if tensor.datatype == "BYTES" else _numbers(tensor, part, location)
+        arrays[i] = tensor_values(tensor, part, location)
     if begin < len(content):
         raise invalid(("body",), f"{len(content) - begin} bytes of binary data belong to no input", "binary")
     return arrays
 
 
-def _numbers(tensor: InputTensor, part: bytes, location: Location) -> np.ndarray:
-    if tensor.datatype not in DTYPES:
+def tensor_values(tensor: InputTensor, part: bytes, location: Location) -> np.ndarray:
+    """The values of one tensor, as they are sent in binary: an array of shape (n_values,).
+
+    Args:
+        location: ("body", "inputs", i) and where in it the bytes, or their number, are.
+
+    Raises:
+        Invalid: they are none of its datatype.
+    """
+    return _texts(part, location) if tensor.datatype == "BYTES" else _numbers(tensor, part, location)
+
+
+def check_is_known(tensor: InputTensor, location: Location) -> None:
+    """Raises Invalid where there is no such datatype. location: as in `tensor_values`."""
+    if tensor.datatype != "BYTES" and tensor.datatype not in DTYPES:
         message = f"{tensor.name} has the datatype {tensor.datatype}: send {', '.join(DTYPES)} or BYTES"
         raise invalid((*location[:3], "datatype"), message, "datatype")
+
+
+def _numbers(tensor: InputTensor, part: bytes, location: Location) -> np.ndarray:
+    check_is_known(tensor, location)
     dtype = np.dtype(DTYPES[tensor.datatype])
     if len(part) % dtype.itemsize:
         message = f"{len(part)} bytes are no whole number of {tensor.datatype}, which has {dtype.itemsize}"
@@ -101,11 +119,22 @@ def _texts(part: bytes, location: Location) -> np.ndarray:
         begin += 4
         if begin + length > len(part):
             raise invalid(location, f"a text of {length} bytes is cut", "binary")
-        try:
-            texts.append(part[begin : begin + length].decode())
-        except UnicodeDecodeError as error:
-            raise invalid(location, f"text {len(texts)} is not UTF-8: {error}", "binary") from None
+        texts.append(part[begin : begin + length])
         begin += length
+    return as_texts(texts, location)
+
+
+def as_texts(values: Iterable[bytes], location: Location) -> np.ndarray:
+    """Texts that are sent as UTF-8, as an array of objects of shape (n_values,).
+
+    Raises:
+        Invalid: one is not UTF-8.
+    """
+    texts: list[str] = []
+    try:
+        texts.extend(value.decode() for value in values)
+    except UnicodeDecodeError as error:
+        raise invalid(location, f"text {len(texts)} is not UTF-8: {error}", "binary") from None
     return np.array(texts, dtype=object)
 
 
@@ -142,6 +171,11 @@ def rows_of_columns(served: ServedModel, columns: list[np.ndarray], places: list
     if not 1 <= n <= MAX_BINARY_ROWS:
         raise invalid(("body", "inputs"), f"send 1 to {MAX_BINARY_ROWS} rows, not {n}", "length")
     features = served.bundle.features
+    only_floats = all(feature.dtype in ("double", "float") for feature in features)
+    if only_floats and all(column.dtype.kind in "iuf" for column in columns):
+        stacked = np.column_stack(columns).astype(np.float64, copy=False)
+        if (np.abs(stacked) <= FLOAT32_MAX).all():  # as nearly always: one look at all is cheaper than one at each
+            return stacked
     for feature, column, place in zip(features, columns, places, strict=True):
         wrong = np.flatnonzero(~_fits(feature, column))
         if len(wrong):
@@ -150,7 +184,7 @@ def rows_of_columns(served: ServedModel, columns: list[np.ndarray], places: list
             example = {**served.bundle.example, feature.name: value.item() if isinstance(value, np.generic) else value}
             served.schema.from_object(example, (*place, row))
             raise invalid((*place, row), f"{feature.name} cannot be {value!r}", "value")
-    if all(feature.dtype in ("double", "float") for feature in features):
+    if only_floats:
         return np.column_stack(columns).astype(np.float64, copy=False)
     lists = [_values(feature, column) for feature, column in zip(features, columns, strict=True)]
     return list(zip(*lists, strict=True))
@@ -194,6 +228,14 @@ def _values(feature: Feature, column: np.ndarray) -> list[Any]:
     return column.tolist()
 
 
+def encode_values(datatype: str, data: list[Any]) -> bytes:
+    """The values of one output in binary."""
+    if datatype == "BYTES":
+        texts = [str(value).encode() for value in data]
+        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    return np.asarray(data, dtype=DTYPES[datatype]).tobytes()
+
+
 def encode_answer(answer: dict[str, Any], binary: set[str]) -> tuple[bytes, dict[str, str]]:
     """An answer whose outputs of these names are in binary: the body, and the headers that say so."""
     parts = []
@@ -201,11 +243,7 @@ def encode_answer(answer: dict[str, Any], binary: set[str]) -> tuple[bytes, dict
         if output["name"] not in binary:
             continue
         data, datatype = output.pop("data"), output["datatype"]
-        if datatype == "BYTES":
-            texts = [str(value).encode() for value in data]
-            parts.append(b"".join(struct.pack("<I", len(text)) + text for text in texts))
-        else:
-            parts.append(np.asarray(data, dtype=DTYPES[datatype]).tobytes())
+        parts.append(encode_values(datatype, data))
         output["parameters"] = {"binary_data_size": len(parts[-1])}
     header = to_json(answer)
     headers = {LENGTH_HEADER: str(len(header)), "Content-Type": "application/octet-stream"}

@@ -79,6 +79,10 @@ class PredictionEndpoint(Generic[Request]):
         """
         return self.models.get(scope["path_params"].get("name"))
 
+    async def receive_body(self, scope: Scope, receive: Receive) -> bytes:
+        """The request's body; b"" where its method has none. Raises Refusal as `read_body`."""
+        return await read_body(scope, receive) if scope["method"] == "POST" else b""
+
     def read(self, served: ServedModel, scope: Scope, body: bytes) -> Asked[Request]:
         """What a request asks for; in a thread where its body is large.
 
@@ -107,7 +111,7 @@ class PredictionEndpoint(Generic[Request]):
                 self.keys.admit(scope, "predict")
             served = self.served_model(scope)
             name, version = served.name, served.version
-            content = await read_body(scope, receive) if scope["method"] == "POST" else b""
+            content = await self.receive_body(scope, receive)
             body, headers = await self._reply(served, scope, content)
             return Answer(200, body, headers, name, version)
         except Refusal as refused:

@@ -59,13 +59,22 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
         keys=Keys(settings.api_keys_dir, settings.api_keys_required, metrics),
     )
     keys = serving.keys
+    grpc_server = None
+    if settings.grpc_port:
+        from app.api.grpc_server import GrpcServer
+
+        grpc_server = GrpcServer(serving, metrics.requests, settings.host, settings.grpc_port)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         committer.start()
         keys.start()
         follower.start()
+        if grpc_server:
+            await grpc_server.start()
         yield
+        if grpc_server:
+            await grpc_server.stop()
         follower.stop()
         keys.stop()
         await committer.close()
@@ -88,7 +97,7 @@ def create_app(settings: ApiSettings | None = None, registry: MlflowClient | Non
         *open_inference.routes(Infer(serving)),
         *invocations.routes(Invocations(serving)),
     ]
-    metrics.requests.predicting = {route.path for route in predictions}
+    metrics.requests.predicting |= {route.path for route in predictions}
     others = [*explain.routes(Explain(serving)), *feedback.routes(Feedback(serving, committer))]
     return Router([*predictions, *others], app, metrics.requests)
 

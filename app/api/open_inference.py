@@ -1,4 +1,4 @@
-"""/v2: the Open Inference Protocol, version 2, in JSON."""
+"""/v2: the Open Inference Protocol, version 2, in JSON; `app.api.grpc_server` has its gRPC."""
 
 from __future__ import annotations
 
@@ -49,16 +49,18 @@ NEVER: dict[int | str, dict[str, Any]] = {
 }
 
 
+SERVER = "mlops-model-api"  # what its metadata calls it
 # Parameters of outputs, of Triton's extensions: what they ask for is not what would be answered.
 NOT_SPOKEN = frozenset({"classification", "shared_memory_region"})
 
 
 class InferAsked(NamedTuple):
-    """What an answer needs of its request."""
+    """What an answer needs of its request. raw: whether its values came as raw contents, over gRPC."""
 
     id: str | None
     outputs: list[RequestedOutput]
     parameters: dict[str, Any]
+    raw: bool = False
 
     def binary_outputs(self, names: list[str]) -> set[str]:
         """Which of the outputs to answer in binary."""
@@ -87,7 +89,7 @@ class Infer(PredictionEndpoint[InferAsked]):
         length = header(scope, BINARY)
         if length:
             content, values = split_body(body, length)
-            request = _request_of(without_data(read_json(content)))
+            request = request_of(without_data(read_json(content)))
             rows = rows_of_tensors(served, request, read_tensors(request, values))
             return Asked(rows, InferAsked(request.id, request.outputs, request.parameters))
         decoded = decode_request(served, body)
@@ -98,17 +100,8 @@ class Infer(PredictionEndpoint[InferAsked]):
 
     def write(self, served: ServedModel, request: InferAsked, predicted: PredictedRows) -> Reply:
         """As `PredictionEndpoint.write`."""
-        outputs = _outputs(served, predicted)
-        if request.outputs:
-            outputs = requested_outputs(outputs, request.outputs)
-        answer = {
-            "model_name": served.name,
-            "model_version": served.version,
-            "id": request.id if request.id is not None else str(uuid.uuid4()),
-            "parameters": {"run_id": served.run_id},
-            "outputs": outputs,
-        }
-        binary = request.binary_outputs([output["name"] for output in outputs])
+        answer = infer_answer(served, request, predicted)
+        binary = request.binary_outputs([output["name"] for output in answer["outputs"]])
         return Reply(*encode_answer(answer, binary)) if binary else Reply(to_json(answer))
 
 
@@ -124,8 +117,8 @@ def read_request(body: bytes) -> InferRequest:
         raise _invalid_request(error) from None
 
 
-def _request_of(content: Any) -> InferRequest:
-    """The request that was read from JSON already; Invalid as in `read_request`."""
+def request_of(content: Any) -> InferRequest:
+    """The request that was read already, into dicts and lists; Invalid as in `read_request`."""
     try:
         return InferRequest.model_validate(content)
     except ValidationError as error:
@@ -152,6 +145,22 @@ def _message(item: Any) -> str:
     if item["type"] == "missing" and item["loc"][-1] == "data":
         return f"the tensor has no values: send data, or binary_data_size and the header {LENGTH_HEADER}"
     return item["msg"]
+
+
+def infer_answer(served: ServedModel, request: InferAsked, predicted: PredictedRows) -> dict[str, Any]:
+    """What a request is answered, as `contract.InferAnswer` has it.
+
+    Raises:
+        Invalid: it asks for an output that there is not.
+    """
+    outputs = _outputs(served, predicted)
+    return {
+        "model_name": served.name,
+        "model_version": served.version,
+        "id": request.id if request.id is not None else str(uuid.uuid4()),
+        "parameters": {"run_id": served.run_id},
+        "outputs": requested_outputs(outputs, request.outputs) if request.outputs else outputs,
+    }
 
 
 def _outputs(served: ServedModel, predicted: PredictedRows) -> list[dict[str, Any]]:
@@ -217,7 +226,7 @@ def infer_refusal_body(refusal: Refusal) -> bytes:
 @router.get("", dependencies=[NEEDS_KEY])
 async def server() -> ServerMetadata:
     """The server's metadata."""
-    return ServerMetadata(name="mlops-model-api", version="1", extensions=["binary_tensor_data", "model_repository"])
+    return ServerMetadata(name=SERVER, version="1", extensions=["binary_tensor_data", "model_repository"])
 
 
 @router.get("/health/live")
@@ -237,16 +246,17 @@ async def ready(shared: Shared, response: Response) -> ServerReady:
 @router.get("/models/{name}", responses=REFUSED, dependencies=[NEEDS_KEY])
 async def metadata(shared: Shared, name: str) -> ModelMetadata:
     """Inputs and outputs of a model."""
-    return _metadata(find_version(shared.models, name))
+    return model_metadata(find_version(shared.models, name))
 
 
 @router.get("/models/{name}/versions/{version}", responses=REFUSED, dependencies=[NEEDS_KEY])
 async def version_metadata(shared: Shared, name: str, version: str) -> ModelMetadata:
     """Inputs and outputs of a model, if this is the version in service."""
-    return _metadata(find_version(shared.models, name, version))
+    return model_metadata(find_version(shared.models, name, version))
 
 
-def _metadata(served: ServedModel) -> ModelMetadata:
+def model_metadata(served: ServedModel) -> ModelMetadata:
+    """Inputs and outputs of a version."""
     return ModelMetadata(
         name=served.name,
         versions=[served.version],

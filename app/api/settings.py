@@ -17,6 +17,7 @@ class ApiSettings(BaseSettings):
     """Read from MLOPS_* when it is created.
 
     host, port: where to listen.
+    grpc_port: where to answer the Open Inference Protocol's gRPC, too; 0 for nowhere, and then grpcio is not imported.
     default_model: what /predict serves; by default the only model there is.
     cache_dir: where verified bundles are kept, so that the API starts without MLflow.
     poll_seconds: between two looks at MLflow's aliases.
@@ -30,6 +31,7 @@ class ApiSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8086, ge=0, le=65535)
+    grpc_port: int = Field(default=0, ge=0, le=65535)
     default_model: str = ""
     cache_dir: Path = Path(".mlops/cache")
     poll_seconds: float = Field(default=5.0, gt=0, allow_inf_nan=False)

@@ -42,6 +42,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         },
         "model-api": {
             "keys": {"required": ["predict", "feedback"]},
+            "grpc": {"enabled": True},
             "autoscaling": {"enabled": False},
             "replicas": 3,
             "serviceMonitor": {"labels": {"release": "stack"}},

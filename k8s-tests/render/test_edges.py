@@ -12,7 +12,7 @@ from chart import Loader, Manifest, containers, operated, pods, render_chart, te
 from network import Edge, Party, edges
 from profiles import PROFILES
 
-API = 8086
+API, GRPC = 8086, 8087
 SHARED = {"global": {"networkPolicy": {"wholeNamespace": False}}}  # with the neighbour
 # Where clouds hand a machine its rights: no pod reaches them.
 METADATA = ("169.254.169.254", "100.100.100.200", "168.63.129.16", "fd00:ec2::254", "fd20:ce::254")
@@ -87,7 +87,7 @@ EXPECTED: dict[str, set[Edge]] = {
     "external": COMMON
     | GRAFANA
     | {("stack", name, port) for name, port in TARGETS}
-    | {("controller", name, port) for name, port in WAYS_IN}
+    | {("controller", name, port) for name, port in (*WAYS_IN, ("model-api", GRPC))}
     # grafana.prometheusUrl is outside, wherever that is
     | {("grafana", name, 443) for name in ("outside", "data", "kubernetes", "intranet")}
     | {("mlflow", "data", port) for port in (80, 443, 5432)}
