@@ -227,7 +227,10 @@ def test_prefect_shows_runs_and_starts_one_after_the_login(
     known = _runs_of_iris(runs)
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Quick run", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name=re.compile("Submit|Run")).click()  # it shows the parameters
+    dialog = page.get_by_role("dialog")  # of the parameters
+    expect(dialog.get_by_text("Validate parameters")).to_be_visible()
+    dialog.get_by_role("button", name=re.compile("Submit|Run")).click()
+    expect(dialog).to_be_hidden()
     (started,) = wait_for(
         lambda: _runs_of_iris(runs) - known, lambda: f"the run of the button; the browser says {someone.errors}", 30
     )
