@@ -16,6 +16,7 @@ from app.api.metrics import Metrics
 from app.api.prediction_json import PredictionWriter
 from app.api.row_decoder import Rows
 from app.api.row_schema import RowSchema
+from app.api.shadow import Shadow
 from app.registry.bundle import Bundle
 from app.registry.prediction_id import model_digest
 from app.registry.predictor import Predictions, Predictor, load_predictor
@@ -40,6 +41,7 @@ class ServedModel:
         and need it not.
     in_thread: whether it takes milliseconds, which the event loop cannot wait for.
     inline_rows: how many rows of one request are not too many for the event loop or for a batch with others.
+    shadow: the challenger that gets copies of its rows.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ServedModel:
     classes: dict[Any, Label]
     in_thread: bool
     inline_rows: int
+    shadow: Shadow | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -107,6 +110,8 @@ class ServedModel:
         """
         predictions = self.predict(rows)
         self.meter.count(rows, predictions.labels, size)
+        if self.shadow is not None:
+            self.shadow.offer(rows, predictions.labels, size)
         return predictions
 
 
