@@ -238,6 +238,20 @@ class FeatureInfo(BaseModel):
         return _REFERENCE.validate_python(self.model_dump(exclude={"name", "only"}, exclude_none=True))
 
 
+class ChallengerInfo(BaseModel):
+    """A challenger in the shadow, and what this process counted of it since it is beside the version in production.
+
+    share: of production's rows that it gets a copy of; agree, disagree, failed, dropped: rows.
+    """
+
+    version: str
+    share: float
+    agree: int
+    disagree: int
+    failed: int
+    dropped: int
+
+
 class ModelInfo(BaseModel):
     """A version in service, and all that a form or a dashboard needs of it."""
 
@@ -256,6 +270,8 @@ class ModelInfo(BaseModel):
     gate: Gate
     loaded_at: str
     last_failure: LoadFailure | None
+    challenger: ChallengerInfo | None = None
+    challenger_failure: LoadFailure | None = None
     registry: MlflowStatus
 
 

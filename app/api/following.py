@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from app.api.bundle_cache import BundleCache, CacheNote
 from app.api.served_model import ServedModel, load_served_model
 from app.api.served_models import ServedModels
-from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError
+from app.api.shadow import Shadow, why_not_comparable
+from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError, RegisteredModel
 from app.contract import LoadFailure, MlflowStatus
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
+from app.registry.challenger import shadow_of
 from app.registry.ledger import SEQUENCE_TAG
-from app.registry.predictor import GoldenMismatch
+from app.registry.predictor import GoldenMismatch, load_predictor
 
 MAX_BACKOFF = 300.0  # seconds
 
@@ -53,6 +55,7 @@ class Follower:
     ) -> None:
         self.models, self.registry, self.cache, self.poll_seconds = models, registry, cache, poll_seconds
         self._retries: dict[str, _Retry] = {}
+        self._challenger_retries: dict[str, _Retry] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
 
@@ -66,6 +69,8 @@ class Follower:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
+        for shadow in self.models.metrics.shadows.values():
+            shadow.stop()
 
     def load_cache(self) -> None:
         """Serve the last good version of each model in the cache folder."""
@@ -101,6 +106,7 @@ class Follower:
             if self._stop.is_set():
                 return
             self._follow(name, _Target(model.aliases[PRODUCTION], model.tags.get(SEQUENCE_TAG, "")))
+            self._follow_challenger(model)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -119,10 +125,8 @@ class Follower:
         if served and _Target(served.version, served.incarnation) == target:
             self._recover(name)
             return
-        retry = self._retries.get(name)
-        if retry is None or retry.target != target:
-            retry = _Retry(target, 0, 0.0)
-        elif time.monotonic() < retry.not_before:
+        retry = _next_try(self._retries.get(name), target)
+        if retry is None:
             return
         kind = "download"
         try:
@@ -135,10 +139,49 @@ class Follower:
             self._remember(served)
         except Exception as error:  # whatever is wrong with this version, the others are followed on
             self._fail(name, target.version, "download" if isinstance(error, MlflowError | OSError) else kind, error)
-            delay = min(MAX_BACKOFF, max(self.poll_seconds, 1.0) * 2**retry.attempts)
-            self._retries[name] = _Retry(target, min(retry.attempts + 1, 16), time.monotonic() + delay)
+            self._retries[name] = self._later(retry)
         else:
             self._recover(name)
+
+    def _follow_challenger(self, model: RegisteredModel) -> None:
+        """Bring the challenger beside what is in service, or take it away. It never touches what is in service."""
+        name, wanted = model.name, shadow_of(model)
+        served = self.models.current.get(name)
+        if served is None:
+            return
+        if wanted is None:
+            self._challenger_retries.pop(name, None)
+            self.models.clear_challenger_failure(name)
+            self.models.challenge(name, None)
+            return
+        number, share = wanted
+        if served.shadow and (served.shadow.version, served.shadow.share) == wanted:
+            return
+        # another production or share is tried at once
+        target = _Target(number, f"{served.version} {served.incarnation} {share:g}")
+        retry = _next_try(self._challenger_retries.get(name), target)
+        if retry is None:
+            return
+        try:
+            bundle = fetch_bundle(self.registry, self.registry.version(name, number), self.cache.folder)
+            different = why_not_comparable(bundle, served.bundle)
+            if different:
+                raise BundleError(f"{different}: train it with production's features")
+            shadow = Shadow(name, number, bundle, load_predictor(bundle), share, served.bundle)
+        except Exception as error:  # whatever is wrong with it, production is followed on
+            text = str(error) if isinstance(error, BundleError | MlflowError) else f"{type(error).__name__}: {error}"
+            self.models.challenge(name, None)
+            self.models.record_challenger_failure(name, LoadFailure(version=number, reason=text, at=_now()))
+            self._challenger_retries[name] = self._later(retry)
+        else:
+            self._challenger_retries.pop(name, None)
+            self.models.clear_challenger_failure(name)
+            self.models.challenge(name, shadow)
+
+    def _later(self, retry: _Retry) -> _Retry:
+        """When a version that failed once more is tried again."""
+        delay = min(MAX_BACKOFF, max(self.poll_seconds, 1.0) * 2**retry.attempts)
+        return _Retry(retry.target, min(retry.attempts + 1, 16), time.monotonic() + delay)
 
     def _load(self, name: str, version: str, run_id: str, bundle: Bundle, incarnation: str) -> ServedModel:
         return load_served_model(name, version, run_id, bundle, self.models.metrics, incarnation, _now())
@@ -169,6 +212,13 @@ class Follower:
         self._retries.pop(name, None)
         self.cache.forget(name)
         self.models.withdraw(name)
+
+
+def _next_try(retry: _Retry | None, target: _Target) -> _Retry | None:
+    """The try of a version that is due, the first where it was not tried yet; None where it is too early."""
+    if retry is None or retry.target != target:
+        return _Retry(target, 0, 0.0)
+    return None if time.monotonic() < retry.not_before else retry
 
 
 def _now() -> str:

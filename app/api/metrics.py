@@ -29,6 +29,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 
 from app.api.meter import Meter
 from app.api.request_counts import DURATION_BUCKETS, Counts, RequestCounts
+from app.api.shadow import Shadow
 from app.registry.bundle import Bundle
 from app.registry.reference import bucket_labels, bucket_shares
 
@@ -51,6 +52,12 @@ class Metrics(Collector):
             ["model", "version", "reason"],
             registry=self.registry,
         )
+        self.challenger_failures = PrometheusCounter(
+            "mlops_challenger_load_failures",
+            "Number of times a challenger could not be loaded or compared and stayed out.",
+            ["model", "version"],
+            registry=self.registry,
+        )
         self.registry_up = Gauge(
             "mlops_registry_up", "Whether MLflow answered at the last look: 1 yes, 0 no.", registry=self.registry
         )
@@ -61,6 +68,7 @@ class Metrics(Collector):
             registry=self.registry,
         )
         self.info: dict[str, tuple[str, str, str]] = {}  # model -> version, run id, serving
+        self.shadows: dict[str, Shadow] = {}  # by model; those that are loaded
         self.requests = RequestCounts()
         self._meters: dict[tuple[str, str], Meter] = {}
         self._lock = threading.Lock()
@@ -119,6 +127,8 @@ class Metrics(Collector):
             counts.merge(predictions.get((meter.model, meter.version), Counts()))
             families.add_predictions(meter.model, meter.version, counts)
             families.add_meter(meter, in_service.get(meter.model, ("",))[0] == meter.version)
+        for shadow in self.shadows.values():
+            families.add_shadow(shadow)
         yield from families.all()
 
 
@@ -187,12 +197,40 @@ class _Families:
             labels=version,
         )
 
+        self.challenger_rows = CounterMetricFamily(
+            "mlops_challenger_rows",
+            "Number of rows that the challenger predicted in the shadow, by whether it agrees with production.",
+            labels=[*version, "agreement"],
+        )
+        self.challenger_failed = CounterMetricFamily(
+            "mlops_challenger_failed_rows", "Number of rows that the challenger failed on.", labels=version
+        )
+        self.challenger_dropped = CounterMetricFamily(
+            "mlops_challenger_dropped_rows",
+            "Number of rows that the challenger did not get because too many waited.",
+            labels=version,
+        )
+        self.challenger_durations = HistogramMetricFamily(
+            "mlops_challenger_duration_seconds",
+            "Duration of the challenger's predictions in seconds, each of up to 256 rows of one batch.",
+            labels=version,
+        )
+
     def all(self) -> list[Metric]:
         return [
             *(self.http_requests, self.http_durations),
             *(self.info, self.gates, self.requests, self.durations, self.predictions, self.prediction_shares),
             *(self.buckets, self.bucket_shares, self.feedback, self.errors),
+            *(self.challenger_rows, self.challenger_failed, self.challenger_dropped, self.challenger_durations),
         ]
+
+    def add_shadow(self, shadow: Shadow) -> None:
+        labels = [shadow.model, shadow.version]
+        self.challenger_rows.add_metric([*labels, "agree"], shadow.agree)
+        self.challenger_rows.add_metric([*labels, "disagree"], shadow.disagree)
+        self.challenger_failed.add_metric(labels, shadow.failed)
+        self.challenger_dropped.add_metric(labels, shadow.dropped)
+        self.challenger_durations.add_metric(labels, buckets=shadow.buckets(), sum_value=shadow.seconds)
 
     def add_meter(self, meter: Meter, in_service: bool) -> None:
         labels = [meter.model, meter.version]

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from app.api.served_models import ServedModels
 from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
-from app.contract import FeatureInfo, ModelInfo, ModelList, ModelSummary
+from app.contract import ChallengerInfo, FeatureInfo, ModelInfo, ModelList, ModelSummary
 
 router = APIRouter(tags=["models"], dependencies=[NEEDS_KEY])
 
@@ -20,7 +20,7 @@ def model_info(models: ServedModels, name: str | None) -> ModelInfo:
         Refusal: it is not served.
     """
     served = models.get(name)
-    bundle = served.bundle
+    bundle, shadow = served.bundle, served.shadow
     return ModelInfo(
         name=served.name,
         version=served.version,
@@ -40,6 +40,17 @@ def model_info(models: ServedModels, name: str | None) -> ModelInfo:
         gate=bundle.gate,
         loaded_at=served.loaded_at,
         last_failure=models.failures.get(served.name),
+        challenger=ChallengerInfo(
+            version=shadow.version,
+            share=shadow.share,
+            agree=shadow.agree,
+            disagree=shadow.disagree,
+            failed=shadow.failed,
+            dropped=shadow.dropped,
+        )
+        if shadow
+        else None,
+        challenger_failure=models.challenger_failures.get(served.name),
         registry=models.mlflow,
     )
 

@@ -18,6 +18,7 @@ from app.api.metrics import Metrics
 from app.api.prediction_json import PredictionWriter
 from app.api.row_decoder import Rows
 from app.api.row_schema import RowSchema
+from app.api.shadow import Shadow
 from app.registry.bundle import Bundle
 from app.registry.prediction_id import model_digest
 from app.registry.predictor import Predictions, Predictor, load_predictor
@@ -44,6 +45,7 @@ class ServedModel:
     as_matrix: whether one array of doubles holds its rows exactly, and is what the model takes.
     in_thread: whether it takes milliseconds, which the event loop cannot wait for.
     inline_rows: how many rows of one request are not too many for the event loop or for a batch with others.
+    shadow: the challenger that gets copies of its rows.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ServedModel:
     as_matrix: bool
     in_thread: bool
     inline_rows: int
+    shadow: Shadow | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -114,6 +117,8 @@ class ServedModel:
             rows = np.array(rows, dtype=np.float64)  # once, for the model and for the counts
         predictions = self.predict(rows)
         self.meter.count(rows, predictions.labels, size)
+        if self.shadow is not None:
+            self.shadow.offer(rows, predictions.labels, size)
         return predictions
 
 

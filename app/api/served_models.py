@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from app.api.errors import RETRY_AFTER, Refusal, invalid
 from app.api.metrics import Metrics
 from app.api.served_model import ServedModel
+from app.api.shadow import Shadow
 from app.contract import LoadFailure, MlflowStatus
 from app.vocabulary import Label
 
@@ -27,6 +29,7 @@ class ServedModels:
         self.metrics, self.default_model = metrics, default_model
         self.current: dict[str, ServedModel] = {}
         self.failures: dict[str, LoadFailure] = {}
+        self.challenger_failures: dict[str, LoadFailure] = {}
         self.mlflow = MlflowStatus(ok=False, error="not asked yet", checked_at="")
         self.generation = 0  # grows with each change
 
@@ -105,6 +108,7 @@ class ServedModels:
     def install(self, served: ServedModel) -> None:
         """Serve this version from now on."""
         before = self.current.get(served.name)
+        self._end_shadow(served.name)
         self.metrics.info = {
             **self.metrics.info,
             served.name: (served.version, served.run_id, served.bundle.serving),
@@ -121,6 +125,8 @@ class ServedModels:
     def withdraw(self, name: str) -> None:
         """Serve nothing under this name any more."""
         self.clear_failure(name)
+        self.clear_challenger_failure(name)
+        self._end_shadow(name)
         served = self.current.get(name)
         if served:
             self.current = {k: v for k, v in self.current.items() if k != name}
@@ -140,3 +146,37 @@ class ServedModels:
         """Forget the model's failure: what is in production is in service, or nothing is in production."""
         if name in self.failures:
             self.failures = {k: v for k, v in self.failures.items() if k != name}
+
+    # -- the challenger beside it ----------------------------------------------------------------------------------
+
+    def challenge(self, name: str, shadow: Shadow | None) -> None:
+        """Copy rows of the model in service to this challenger from now on, or to none."""
+        served = self.current[name]
+        before = served.shadow
+        if before is None and shadow is None:
+            return
+        self._end_shadow(name)
+        self.current = {**self.current, name: replace(served, shadow=shadow)}
+        if shadow:
+            self.metrics.shadows = {**self.metrics.shadows, name: shadow}
+            shadow.start()
+            log.info("version %s of %s is the challenger, of a share of %g", shadow.version, name, shadow.share)
+        elif before:
+            log.info("version %s of %s is no challenger any more", before.version, name)
+
+    def record_challenger_failure(self, name: str, failure: LoadFailure) -> None:
+        """Remember that a challenger stays out."""
+        self.challenger_failures = {**self.challenger_failures, name: failure}
+        self.metrics.challenger_failures.labels(name, failure.version).inc()
+        log.error("the challenger, version %s of %s, stays out (%s)", failure.version, name, failure.reason)
+
+    def clear_challenger_failure(self, name: str) -> None:
+        """Forget the failure: the challenger is loaded, or there is none."""
+        if name in self.challenger_failures:
+            self.challenger_failures = {k: v for k, v in self.challenger_failures.items() if k != name}
+
+    def _end_shadow(self, name: str) -> None:
+        shadow = self.metrics.shadows.get(name)
+        if shadow:
+            shadow.stop()
+            self.metrics.shadows = {k: v for k, v in self.metrics.shadows.items() if k != name}

@@ -206,6 +206,29 @@ def rollback(model: str, who: str, why: str) -> None:
 
 @main.command()
 @click.argument("model")
+@click.argument("version", required=False)
+@click.option("--shadow", default=1.0, show_default=True, help="Share of production's rows, above 0 and at most 1.")
+@click.option("--end", is_flag=True, help="Let no version predict in the shadow any more.")
+def challenge(model: str, version: str | None, shadow: float, end: bool) -> None:
+    """Let VERSION of MODEL predict copies of production's rows, in the shadow; nobody gets its answers."""
+    from app.registry.challenger import challenge as begin_challenge
+    from app.registry.challenger import end_challenge
+
+    if end == bool(version):
+        raise click.UsageError("name a VERSION, or --end")
+    if not 0 < shadow <= 1:
+        raise click.BadParameter(f"{shadow:g} is not above 0 and at most 1", param_hint="--shadow")
+    with MlflowClient() as registry:
+        if version:
+            begin_challenge(registry, model, version, shadow)
+            _print(f"version {version} of {model} is the challenger, of a share of {shadow:g}")
+        else:
+            end_challenge(registry, model)
+            _print(f"{model} has no challenger any more")
+
+
+@main.command()
+@click.argument("model")
 @click.option("--limit", default=20, show_default=True, help="How many decisions to print.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def history(model: str, limit: int, as_json: bool) -> None:

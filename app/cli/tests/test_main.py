@@ -13,6 +13,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from app.clients.mlflow import MlflowClient
+from app.registry.challenger import shadow_of
 from app.runtime.processes import ChildProcess, Server, free_port, wait_for_url
 from app.testing.docs import ROOT
 from app.testing.model_api import SETOSA
@@ -46,6 +47,21 @@ def test_promote_rollback_and_history(registry: MlflowClient, name: str, new_ver
     assert entries[0]["why"] == "it was wrong"
     assert entries[2]["who"] == "ada"
     assert mlops("history", name).stdout.count("\n") == 3
+
+
+@pytest.mark.usefixtures("model_file")
+def test_a_challenge_begins_and_ends(registry: MlflowClient, name: str, new_version: Any) -> None:
+    new_version()
+    assert mlops("promote", name).returncode == 0
+    new_version()
+    done = mlops("challenge", name, "2", "--shadow", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert shadow_of(registry.model(name)) == ("2", 0.5)
+    assert mlops("challenge", name, "2", "--shadow", "2").returncode == 2
+    assert mlops("challenge", name).returncode == 2
+    assert mlops("challenge", name, "7").returncode == 1
+    assert mlops("challenge", name, "--end").returncode == 0
+    assert shadow_of(registry.model(name)) is None
 
 
 @pytest.mark.usefixtures("model_file")
