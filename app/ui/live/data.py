@@ -121,6 +121,38 @@ class FeedbackSummary:
 
 
 @dataclass(frozen=True)
+class ChallengerSummary:
+    """What a challenger made of copies of production's rows, in the shadow.
+
+    agree, disagree: rows that it answered as production did, or otherwise; failed: rows that it could not answer;
+    dropped: rows that it did not get, because too many waited; durations: batches that took up to so many seconds, by
+    these seconds.
+    """
+
+    version: str
+    agree: float
+    disagree: float
+    failed: float
+    dropped: float
+    durations: dict[float, float]
+
+    @property
+    def rows(self) -> float:
+        """How many rows were compared."""
+        return self.agree + self.disagree
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the compared rows that it answered as production did; None without any."""
+        return self.agree / self.rows if self.rows > 0 else None
+
+    def latency(self, q: float) -> float | None:
+        """A quantile (0 to 1) of the durations, in seconds; None without any."""
+        bounds = sorted(self.durations)
+        return quantile(q, bounds, [self.durations[bound] for bound in bounds])
+
+
+@dataclass(frozen=True)
 class FiringAlert:
     """A firing alert.
 
@@ -200,6 +232,22 @@ class Snapshot:
             errors = self.series.total("mlops_feedback_absolute_error_sum", **of)
             return FeedbackSummary(round(labels), error=errors / labels if labels else None)
         return None
+
+    def challenger(self, model: str) -> ChallengerSummary | None:
+        """What the model's newest challenger did; None where there is none."""
+        series = self.series.select("mlops_challenger_rows_total", model=model)
+        if not series:
+            return None
+        of = {"model": model, "version": max((labels["version"] for labels, _ in series), key=_version_order)}
+        durations = self.series.select("mlops_challenger_duration_seconds_bucket", **of)
+        return ChallengerSummary(
+            of["version"],
+            agree=self.series.total("mlops_challenger_rows_total", **of, agreement="agree"),
+            disagree=self.series.total("mlops_challenger_rows_total", **of, agreement="disagree"),
+            failed=self.series.total("mlops_challenger_failed_rows_total", **of),
+            dropped=self.series.total("mlops_challenger_dropped_rows_total", **of),
+            durations={float(labels["le"]): value for labels, value in durations},
+        )
 
     def _by_label(self, name: str, of: dict[str, str]) -> dict[str, float]:
         return {labels["label"]: value for labels, value in self.series.select(name, **of)}

@@ -30,6 +30,10 @@ PER_WINDOW = {
     "mlops_feedback_total": "model, version, correct",
     "mlops_feedback_absolute_error_count": "model, version",
     "mlops_feedback_absolute_error_sum": "model, version",
+    "mlops_challenger_rows_total": "model, version, agreement",
+    "mlops_challenger_failed_rows_total": "model, version",
+    "mlops_challenger_dropped_rows_total": "model, version",
+    "mlops_challenger_duration_seconds_bucket": "model, version, le",
 }
 REPLICAS = {"mlops_model_info": "model, version"}  # 1 for each replica: their sum says how many there are
 EQUAL_IN_REPLICAS = {

@@ -23,6 +23,7 @@ from app.ui.formatting import (
 from app.ui.links import runbook_link
 from app.ui.live.api_source import ApiSource
 from app.ui.live.data import (
+    ChallengerSummary,
     FeatureBuckets,
     FeedbackSummary,
     FiringAlert,
@@ -82,6 +83,8 @@ def _figures(source: LiveSource) -> None:
     feedback = snapshot.feedback(name, version)
     _headline(traffic, feedback, f"of {format_window(HISTORY)}" if snapshot.window else "since the API was started")
     _charts(traffic)
+    if challenger := snapshot.challenger(name):
+        _challenger(challenger)
     left, right = st.columns(2, gap="medium")
     with left:
         _predictions(snapshot.prediction_shares(name, version), feedback)
@@ -197,6 +200,24 @@ def _charts(traffic: Traffic) -> None:
             speed_chart("Requests under 100 ms", traffic.points)
         with right:
             latency_chart("p90 latency", traffic.points, 0.9)
+
+
+# -- the challenger ----------------------------------------------------------------------------------------------
+
+
+def _challenger(challenger: ChallengerSummary) -> None:
+    st.subheader(f"Challenger: version {challenger.version}", anchor=False)
+    figures = [
+        ("Agrees", format_share(challenger.agreement), "Share of the rows that it answered as production did."),
+        ("Rows compared", f"{challenger.rows:,.0f}", "Copies of production's rows that both answered."),
+        ("Median time", format_duration(challenger.latency(0.5)), "Half of its batches, of up to 256 rows, took less."),
+        ("p90 time", format_duration(challenger.latency(0.9)), "Nine of ten of its batches took less."),
+        ("Rows failed", f"{challenger.failed:,.0f}", "Rows that it could not answer: the API's log has the reason."),
+        ("Rows dropped", f"{challenger.dropped:,.0f}", "Rows that it did not get, because too many waited."),
+    ]
+    for column, (label, value, about) in zip(st.columns(len(figures)), figures, strict=True):
+        column.metric(label, value, help=about, border=True)
+    st.caption("It predicts copies of production's rows, in the shadow: nobody gets its answers.")
 
 
 # -- predictions and feedback ------------------------------------------------------------------------------------

@@ -107,6 +107,35 @@ def test_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "The API serves no model yet" in read(open_page("live").info)
 
 
+CHALLENGED = """
+mlops_registry_up 1
+mlops_model_info{model="iris",version="3",run_id="r",serving="onnx"} 1
+mlops_challenger_rows_total{model="iris",version="9",agreement="agree"} 5
+mlops_challenger_rows_total{model="iris",version="9",agreement="disagree"} 5
+mlops_challenger_rows_total{model="iris",version="10",agreement="agree"} 1900
+mlops_challenger_rows_total{model="iris",version="10",agreement="disagree"} 100
+mlops_challenger_failed_rows_total{model="iris",version="10"} 7
+mlops_challenger_dropped_rows_total{model="iris",version="10"} 12
+mlops_challenger_duration_seconds_bucket{model="iris",version="10",le="0.001"} 60
+mlops_challenger_duration_seconds_bucket{model="iris",version="10",le="+Inf"} 60
+"""
+
+
+def test_the_newest_challenger_is_compared_with_production(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(FaultyProxy(answers={"/metrics": (200, CHALLENGED)})) as peer:
+        monkeypatch.setenv("MLOPS_API_URL", peer.url)
+        app = open_page("live")
+    assert "Challenger: version 10" in read(app.subheader)
+    assert metric(app, "Agrees") == "95.0%"
+    assert metric(app, "Rows compared") == "2,000"
+    assert metric(app, "Median time").endswith("ms")
+    assert metric(app, "Rows dropped") == "12"
+
+
+def test_without_a_challenger_nothing_is_said_of_one(served: Any) -> None:
+    assert "Challenger" not in read(open_page("live", served.names["iris"]).subheader)
+
+
 def test_figures_stay_while_the_api_is_away(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     served.predict("iris", EVERYTHING_SETOSA)
     with serving(FaultyProxy(served.url)) as peer:
