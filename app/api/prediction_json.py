@@ -64,8 +64,9 @@ class PredictionWriter:
             Answer(label, row, model, version, run_id, name)
             for label, row, name in zip(predictions.labels, self._rows(predictions), ids, strict=True)
         ]
-        for answer, token in zip(answers, tokens or (), strict=False):
-            answer.feedback_token = token
+        if tokens:
+            for answer, token in zip(answers, tokens, strict=True):
+                answer.feedback_token = token
         return encode(answers if as_list else answers[0])
 
     def _rows(self, predictions: Predictions) -> Iterator[Any]:

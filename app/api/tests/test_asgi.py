@@ -50,6 +50,11 @@ def read(peer: socket.socket, end: bytes) -> bytes:
     return received
 
 
+def read_to_the_end(peer: socket.socket) -> bytes:
+    """What comes until the connection is closed."""
+    return b"".join(iter(lambda: peer.recv(65536), b""))
+
+
 def connected(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), 10)
 
@@ -66,9 +71,7 @@ def test_head_and_body_come_in_order_again_and_again(port: int) -> None:
 def test_requests_that_are_sent_at_once_are_answered_one_after_the_other(port: int) -> None:
     with connected(port) as peer:
         peer.sendall(GET * 3 + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        received = b""
-        while part := peer.recv(65536):
-            received += part
+        received = read_to_the_end(peer)
         assert received.count(b"HTTP/1.1 200 OK") == received.count(BODY) == 4
 
 
@@ -92,9 +95,7 @@ def test_an_answer_says_what_it_is_and_how_long(port: int) -> None:
 def test_a_client_that_has_the_connection_closed_is_told_so(port: int) -> None:
     with connected(port) as peer:
         peer.sendall(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
-        received = b""
-        while part := peer.recv(65536):
-            received += part
+        received = read_to_the_end(peer)
         assert received.endswith(BODY)
         assert b"\r\nconnection: close\r\n" in received
 
@@ -110,9 +111,7 @@ def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(port: int) -> No
 def test_what_is_no_http_is_told_so_before_the_connection_closes(port: int) -> None:
     with connected(port) as peer:
         peer.sendall(b"\x16\x03\x01 no http\r\n\r\n")
-        received = b""
-        while part := peer.recv(65536):
-            received += part
+        received = read_to_the_end(peer)
         assert received.startswith(b"HTTP/1.1 400 ")
         assert b"Invalid HTTP request" in received
 
