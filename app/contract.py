@@ -252,6 +252,20 @@ class ChallengerInfo(BaseModel):
     dropped: int
 
 
+class CanaryInfo(BaseModel):
+    """A version that answers a share of the requests, and what this process counted of it since it is loaded.
+
+    requests: those that fell to it; failures: those of them that it did not answer, and production did.
+    returned: why production answers all requests again, where it does.
+    """
+
+    version: str
+    share: float
+    requests: int
+    failures: int
+    returned: str | None
+
+
 class ModelInfo(BaseModel):
     """A version in service, and all that a form or a dashboard needs of it."""
 
@@ -272,6 +286,7 @@ class ModelInfo(BaseModel):
     last_failure: LoadFailure | None
     challenger: ChallengerInfo | None = None
     challenger_failure: LoadFailure | None = None
+    canary: CanaryInfo | None = None
     registry: MlflowStatus
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 Task = Literal["classification", "regression"]
 Serving = Literal["onnx", "skops"]  # what answers: onnxruntime, or scikit-learn where ONNX cannot express the estimator
-Action = Literal["promote", "rollback", "outside"]  # outside: the alias was moved by hand
-Outcome = Literal["promoted", "refused", "unchanged"]
+Action = Literal["promote", "rollback", "canary", "outside"]  # outside: the alias was moved by hand
+Outcome = Literal["promoted", "refused", "unchanged", "started", "ended"]
 # What can refuse a version, see docs/architecture.md; history: there is no version to roll back to.
 Check = Literal[
     "bundle", "golden", "definition", "signature", "threshold", "regression", "better", "concurrent", "history"

@@ -10,6 +10,7 @@ import numpy as np
 from starlette.types import Receive, Scope
 
 from app.api.asgi import header, read_body
+from app.api.canary import Canary
 from app.api.errors import Invalid, Location, Refusal, invalid
 from app.api.feedback_token import FeedbackTokens
 from app.api.keys import Keys
@@ -64,7 +65,12 @@ class Serving:
 
 
 class PredictionEndpoint(Generic[Request]):
-    """Answers predictions. Subclasses turn a body into rows, and predictions into a body."""
+    """Answers predictions. Subclasses turn a body into rows, and predictions into a body.
+
+    asks_canary: whether a canary answers its share of the requests.
+    """
+
+    asks_canary = True
 
     def __init__(self, serving: Serving) -> None:
         self.models, self.ids, self.tokens = serving.models, serving.ids, serving.tokens
@@ -112,6 +118,8 @@ class PredictionEndpoint(Generic[Request]):
             served = self.served_model(scope)
             name, version = served.name, served.version
             content = await self.receive_body(scope, receive)
+            if served.canary is not None:
+                return await self._answer_with_canary(served, served.canary, scope, content)
             body, headers = await self._reply(served, scope, content)
             return Answer(200, body, headers, name, version)
         except Refusal as refused:
@@ -121,6 +129,22 @@ class PredictionEndpoint(Generic[Request]):
             log.exception("a prediction at %s failed", scope["path"])
             failure = Refusal(500, f"the prediction failed ({type(error).__name__}): see the API's log")
             return Answer(500, self.refusal_body(failure), None, name, version)
+
+    async def _answer_with_canary(self, served: ServedModel, canary: Canary, scope: Scope, content: bytes) -> Answer:
+        """The canary's answer where the request falls to it, names no version and gets one; otherwise production's."""
+        failure: Exception | None = None
+        if self.asks_canary and scope["path_params"].get("version") is None and (other := canary.next()):
+            try:
+                body, headers = await self._reply(other, scope, content)
+                return Answer(200, body, headers, other.name, other.version)
+            except Exception as error:
+                if isinstance(error, Refusal) and error.status == 503:  # too much waits, whoever would answer
+                    raise
+                failure = error
+        body, headers = await self._reply(served, scope, content)
+        if failure:  # it was no fault of the request, as production answers it
+            canary.fail(failure)
+        return Answer(200, body, headers, served.name, served.version)
 
     async def _reply(self, served: ServedModel, scope: Scope, content: bytes) -> Reply:
         size = len(content)

@@ -20,6 +20,8 @@ class Explain(PredictionEndpoint[None]):
     These rows are nobody's requests, so neither drift nor predictions count them.
     """
 
+    asks_canary = False
+
     async def _reply(self, served: ServedModel, scope: Scope, content: bytes) -> Reply:
         return await self.workers.run(len(content), self._explain, served, content)
 

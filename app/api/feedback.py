@@ -150,8 +150,8 @@ class Feedback:
         return LabelledPrediction(record.prediction_id, record, label)
 
     def _read_row(self, item: RowFeedback, location: Location, client: str) -> LabelledPrediction:
-        """A row without a token: what it is compared with is what the version in service says of it."""
-        served = self.models.get(item.model)
+        """A row without a token: what it is compared with is what its version says of it, or else production."""
+        served = self.models.version(item.model, item.version) or self.models.get(item.model)
         row = served.schema.from_object(item.features, (*location, "features"))
         try:
             (prediction,) = served.predict([row]).labels

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from app.api.bundle_cache import BundleCache, CacheNote
+from app.api.canary import Canary
 from app.api.served_model import ServedModel, load_served_model
 from app.api.served_models import ServedModels
 from app.api.shadow import Shadow, why_not_comparable
 from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError, RegisteredModel
 from app.contract import LoadFailure, MlflowStatus
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
+from app.registry.canary import canary_of
 from app.registry.challenger import shadow_of
 from app.registry.ledger import SEQUENCE_TAG
 from app.registry.predictor import GoldenMismatch, load_predictor
@@ -56,6 +58,7 @@ class Follower:
         self.models, self.registry, self.cache, self.poll_seconds = models, registry, cache, poll_seconds
         self._retries: dict[str, _Retry] = {}
         self._challenger_retries: dict[str, _Retry] = {}
+        self._canary_retries: dict[str, _Retry] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
 
@@ -107,6 +110,7 @@ class Follower:
                 return
             self._follow(name, _Target(model.aliases[PRODUCTION], model.tags.get(SEQUENCE_TAG, "")))
             self._follow_challenger(model)
+            self._follow_canary(model)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -178,6 +182,41 @@ class Follower:
             self.models.clear_challenger_failure(name)
             self.models.challenge(name, shadow)
 
+    def _follow_canary(self, model: RegisteredModel) -> None:
+        """Bring the canary beside what is in service, or take it away. What is in service stays."""
+        name, wanted = model.name, canary_of(model)
+        served = self.models.current.get(name)
+        if served is None:
+            return
+        if wanted is None:
+            self._canary_retries.pop(name, None)
+            self.models.set_canary(name, None)
+            return
+        number, share = wanted
+        before = self.models.metrics.canaries.get(name)
+        if before and _is_canary(before, number, share, served):
+            self.models.set_canary(name, before)  # production may have been swapped under it
+            return
+        # another production or share is tried at once
+        target = _Target(number, f"{served.version} {served.incarnation} {share:g}")
+        retry = _next_try(self._canary_retries.get(name), target)
+        if retry is None:
+            return
+        try:
+            version = self.registry.version(name, number)
+            bundle = fetch_bundle(self.registry, version, self.cache.folder)
+            different = why_not_comparable(bundle, served.bundle)
+            if different:
+                raise BundleError(f"{different}: train it with production's features")
+            canary = Canary(name, number, share, self._load(name, number, version.run_id, bundle, served.incarnation))
+        except Exception as error:  # whatever is wrong with it, production is followed on
+            text = str(error) if isinstance(error, BundleError | MlflowError) else f"{type(error).__name__}: {error}"
+            canary = Canary(name, number, share, None, f"it cannot be loaded: {text}")
+            self._canary_retries[name] = self._later(retry)
+        else:
+            self._canary_retries.pop(name, None)
+        self.models.set_canary(name, canary)
+
     def _later(self, retry: _Retry) -> _Retry:
         """When a version that failed once more is tried again."""
         delay = min(MAX_BACKOFF, max(self.poll_seconds, 1.0) * 2**retry.attempts)
@@ -219,6 +258,16 @@ def _next_try(retry: _Retry | None, target: _Target) -> _Retry | None:
     if retry is None or retry.target != target:
         return _Retry(target, 0, 0.0)
     return None if time.monotonic() < retry.not_before else retry
+
+
+def _is_canary(canary: Canary, number: str, share: float, production: ServedModel) -> bool:
+    """Whether a loaded canary, returned or not, is this version with this share, and fits what is in production."""
+    served = canary.served
+    return (
+        served is not None
+        and (canary.version, canary.share, served.incarnation) == (number, share, production.incarnation)
+        and not why_not_comparable(served.bundle, production.bundle)
+    )
 
 
 def _now() -> str:

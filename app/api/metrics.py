@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from prometheus_client import (
@@ -32,6 +33,9 @@ from app.api.request_counts import DURATION_BUCKETS, Counts, RequestCounts
 from app.api.shadow import Shadow
 from app.registry.bundle import Bundle
 from app.registry.reference import bucket_labels, bucket_shares
+
+if TYPE_CHECKING:
+    from app.api.canary import Canary
 
 KEPT_VERSIONS = 5  # per model
 # Counted from 0 on: Prometheus does not see the first request in a series that begins with it.
@@ -69,6 +73,7 @@ class Metrics(Collector):
         )
         self.info: dict[str, tuple[str, str, str]] = {}  # model -> version, run id, serving
         self.shadows: dict[str, Shadow] = {}  # by model; those that are loaded
+        self.canaries: dict[str, Canary] = {}  # by model; those that could not be loaded, too
         self.requests = RequestCounts()
         self._meters: dict[tuple[str, str], Meter] = {}
         self._lock = threading.Lock()
@@ -94,10 +99,11 @@ class Metrics(Collector):
                         before.correct, before.error_sum, before.error_count,
                     )  # fmt: skip
             meters[key] = meter
-            served = self.info.get(model, ("",))[0]
+            canary = self.canaries.get(model)
+            served = {self.info.get(model, ("",))[0], canary.version if canary else ""}
             oldest = [k for k in meters if k[0] == model][:-KEPT_VERSIONS]
             for key in oldest:
-                if key[1] != served:
+                if key[1] not in served:
                     del meters[key]
                     self.requests.forget(*key)
             self._meters = meters
@@ -129,6 +135,8 @@ class Metrics(Collector):
             families.add_meter(meter, in_service.get(meter.model, ("",))[0] == meter.version)
         for shadow in self.shadows.values():
             families.add_shadow(shadow)
+        for canary in self.canaries.values():
+            families.add_canary(canary)
         yield from families.all()
 
 
@@ -216,12 +224,27 @@ class _Families:
             labels=version,
         )
 
+        self.canary_requests = CounterMetricFamily(
+            "mlops_canary_requests", "Number of requests that fell to the canary.", labels=version
+        )
+        self.canary_failures = CounterMetricFamily(
+            "mlops_canary_failures",
+            "Number of requests that the canary did not answer, and production did.",
+            labels=version,
+        )
+        self.canary_returned = GaugeMetricFamily(
+            "mlops_canary_returned",
+            "Whether production answers the canary's requests, as it failed or could not be loaded: 1 yes, 0 no.",
+            labels=version,
+        )
+
     def all(self) -> list[Metric]:
         return [
             *(self.http_requests, self.http_durations),
             *(self.info, self.gates, self.requests, self.durations, self.predictions, self.prediction_shares),
             *(self.buckets, self.bucket_shares, self.feedback, self.errors),
             *(self.challenger_rows, self.challenger_failed, self.challenger_dropped, self.challenger_durations),
+            *(self.canary_requests, self.canary_failures, self.canary_returned),
         ]
 
     def add_shadow(self, shadow: Shadow) -> None:
@@ -231,6 +254,12 @@ class _Families:
         self.challenger_failed.add_metric(labels, shadow.failed)
         self.challenger_dropped.add_metric(labels, shadow.dropped)
         self.challenger_durations.add_metric(labels, buckets=shadow.buckets(), sum_value=shadow.seconds)
+
+    def add_canary(self, canary: Canary) -> None:
+        labels = [canary.model, canary.version]
+        self.canary_requests.add_metric(labels, canary.requests)
+        self.canary_failures.add_metric(labels, canary.failures)
+        self.canary_returned.add_metric(labels, bool(canary.returned))
 
     def add_meter(self, meter: Meter, in_service: bool) -> None:
         labels = [meter.model, meter.version]

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from app.api.served_models import ServedModels
 from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
-from app.contract import ChallengerInfo, FeatureInfo, ModelInfo, ModelList, ModelSummary
+from app.contract import CanaryInfo, ChallengerInfo, FeatureInfo, ModelInfo, ModelList, ModelSummary
 
 router = APIRouter(tags=["models"], dependencies=[NEEDS_KEY])
 
@@ -21,6 +21,7 @@ def model_info(models: ServedModels, name: str | None) -> ModelInfo:
     """
     served = models.get(name)
     bundle, shadow = served.bundle, served.shadow
+    canary = models.metrics.canaries.get(served.name)
     return ModelInfo(
         name=served.name,
         version=served.version,
@@ -51,6 +52,15 @@ def model_info(models: ServedModels, name: str | None) -> ModelInfo:
         if shadow
         else None,
         challenger_failure=models.challenger_failures.get(served.name),
+        canary=CanaryInfo(
+            version=canary.version,
+            share=canary.share,
+            requests=canary.requests,
+            failures=canary.failures,
+            returned=canary.returned or None,
+        )
+        if canary
+        else None,
         registry=models.mlflow,
     )
 

@@ -207,14 +207,14 @@ def label_datatype(served: ServedModel) -> str:
 
 
 def find_version(models: ServedModels, name: str, version: str | None = None) -> ServedModel:
-    """The served model, if it has this version.
+    """The served model, or its canary where that is the version.
 
     Raises:
         Refusal: 404 another version, or as `ServedModels.get`.
     """
-    served = models.get(name)
-    if version is not None and version != served.version:
-        raise Refusal(404, f"version {version} of {name} is not served; version {served.version} is")
+    served = models.get(name) if version is None else models.version(name, version)
+    if served is None:
+        raise Refusal(404, f"version {version} of {name} is not served; version {models.get(name).version} is")
     return served
 
 
@@ -257,9 +257,10 @@ async def version_metadata(shared: Shared, name: str, version: str) -> ModelMeta
 
 def model_metadata(served: ServedModel) -> ModelMetadata:
     """Inputs and outputs of a version."""
+    canary = served.canary.answering if served.canary else None
     return ModelMetadata(
         name=served.name,
-        versions=[served.version],
+        versions=[served.version, *([canary.version] if canary else [])],
         platform="onnx_onnxv1" if served.bundle.serving == "onnx" else "sklearn_skops",
         inputs=_input_metadata(served),
         outputs=_output_metadata(served),
@@ -311,8 +312,9 @@ async def repository_index(request: Request, shared: Shared) -> list[RepositoryE
     query = _repository_query(await read_body(request.scope, request.receive))
     models = shared.models
     entries = [
-        RepositoryEntry(name=name, version=served.version, state="READY", reason="")
+        RepositoryEntry(name=name, version=version, state="READY", reason="")
         for name, served in sorted(models.current.items())
+        for version in model_metadata(served).versions
     ]
     if not query.ready:
         entries += [

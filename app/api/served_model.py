@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
@@ -23,6 +23,9 @@ from app.registry.bundle import Bundle
 from app.registry.prediction_id import model_digest
 from app.registry.predictor import Predictions, Predictor, load_predictor
 from app.vocabulary import Label
+
+if TYPE_CHECKING:
+    from app.api.canary import Canary
 
 # What estimators and onnxruntime raise on values that they do not know. Anything else is no fault of the values; nor is
 # memory that cannot be had, for which onnxruntime raises RuntimeException.
@@ -46,6 +49,7 @@ class ServedModel:
     in_thread: whether it takes milliseconds, which the event loop cannot wait for.
     inline_rows: how many rows of one request are not too many for the event loop or for a batch with others.
     shadow: the challenger that gets copies of its rows.
+    canary: the version that answers a share of the requests for it.
     """
 
     name: str
@@ -62,6 +66,7 @@ class ServedModel:
     in_thread: bool
     inline_rows: int
     shadow: Shadow | None = None
+    canary: Canary | None = None
 
     @cached_property
     def digest(self) -> str:

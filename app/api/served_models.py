@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from app.api.canary import Canary
 from app.api.errors import RETRY_AFTER, Refusal, invalid
 from app.api.metrics import Metrics
 from app.api.served_model import ServedModel
@@ -51,6 +52,18 @@ class ServedModels:
             raise Refusal(503, self.why_unavailable(name), RETRY_AFTER)
         raise Refusal(404, f"there is no model {name!r}; served are: {', '.join(sorted(current))}")
 
+    def version(self, name: str, version: str) -> ServedModel | None:
+        """This version of a model, which is in production or its canary; None where it is neither.
+
+        Raises:
+            Refusal: as `get`.
+        """
+        served = self.get(name)
+        if served.version == version:
+            return served
+        canary = served.canary.answering if served.canary else None
+        return canary if canary and canary.version == version else None
+
     def _require_default(self, current: dict[str, ServedModel]) -> ServedModel:
         served = self._find_default(current)
         if served:
@@ -89,7 +102,7 @@ class ServedModels:
         if failure:
             return (
                 f"version {failure.version} of {name} is in production but cannot be loaded: {failure.reason}. "
-                f"Promote another one: `mlops promote {name} VERSION`"
+                f"Promote another one: `mlops promote {name} --version VERSION`"
             )
         if not self.mlflow.ok:
             return f"no model is loaded yet, and MLflow cannot be asked: {self.mlflow.error}"
@@ -127,6 +140,7 @@ class ServedModels:
         self.clear_failure(name)
         self.clear_challenger_failure(name)
         self._end_shadow(name)
+        self._forget_canary(name)
         served = self.current.get(name)
         if served:
             self.current = {k: v for k, v in self.current.items() if k != name}
@@ -174,6 +188,33 @@ class ServedModels:
         """Forget the failure: the challenger is loaded, or there is none."""
         if name in self.challenger_failures:
             self.challenger_failures = {k: v for k, v in self.challenger_failures.items() if k != name}
+
+    # -- the canary beside it --------------------------------------------------------------------------------------
+
+    def set_canary(self, name: str, canary: Canary | None) -> None:
+        """Let this canary answer its share of the requests from now on, or none."""
+        served = self.current.get(name)
+        if served is None:
+            return
+        beside = canary if canary and canary.served else None
+        if served.canary is not beside:  # also where production was swapped under it
+            self.current = {**self.current, name: replace(served, canary=beside)}
+        before = self.metrics.canaries.get(name)
+        if before is canary:
+            return
+        self._forget_canary(name)
+        if canary is None:
+            log.info("%s has no canary any more", name)
+            return
+        self.metrics.canaries = {**self.metrics.canaries, name: canary}
+        if canary.returned:
+            log.error("the canary, version %s of %s, stays out (%s)", canary.version, name, canary.returned)
+        else:
+            log.info("version %s of %s is the canary, of a share of %g", canary.version, name, canary.share)
+
+    def _forget_canary(self, name: str) -> None:
+        if name in self.metrics.canaries:
+            self.metrics.canaries = {k: v for k, v in self.metrics.canaries.items() if k != name}
 
     def _end_shadow(self, name: str) -> None:
         shadow = self.metrics.shadows.get(name)

@@ -163,17 +163,35 @@ def train(
 @click.argument("model")
 @click.option("--version", help="Version to promote; by default the newest.")
 @click.option("--allow-signature-change", is_flag=True, help="Promote it even if requests that work today would fail.")
+@click.option(
+    "--canary",
+    type=float,
+    metavar="SHARE",
+    help="Keep production, and let the version answer this share of the requests, below 1; 0 ends the canary.",
+)
 @who_option
 @why_option
-def promote(model: str, version: str | None, allow_signature_change: bool, who: str, why: str) -> None:
-    """Put a version of MODEL into production if it passes the gate of its model file."""
+def promote(
+    model: str, version: str | None, allow_signature_change: bool, canary: float | None, who: str, why: str
+) -> None:
+    """Put a version of MODEL into production if it passes the gate of its model file, or beside it as a canary."""
     from dataclasses import asdict
 
+    from app.registry.canary import end as end_canary
     from app.registry.promotion import promote as promote_version
     from flows.catalog import load_model
     from flows.model import ModelFileError
 
+    if canary is not None and not 0 <= canary < 1:
+        raise click.BadParameter(f"{canary:g} is not from 0 to below 1", param_hint="--canary")
+    if canary == 0 and version:
+        raise click.UsageError("--canary 0 ends the canary that there is: leave --version out")
+    if canary is not None and allow_signature_change:
+        raise click.UsageError("a canary answers production's requests: leave --allow-signature-change out")
     with MlflowClient() as registry:
+        if canary == 0:
+            _report(asdict(end_canary(registry, model, who=who, why=why)))
+            return
         try:
             definition = load_model(model).definition
         except ModelFileError as error:
@@ -186,6 +204,7 @@ def promote(model: str, version: str | None, allow_signature_change: bool, who: 
             who=who,
             why=why,
             allow_signature_change=allow_signature_change,
+            canary=canary,
         )
     _report(asdict(decision))
 

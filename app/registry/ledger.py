@@ -271,7 +271,7 @@ class Ledger:
             f"production was moved from {decision.previous or 'nothing'} to version {winner.version} while this was "
             "checked; run it again to be measured against that"
         )
-        return self._amend(replace(decision, outcome="refused", check="concurrent", reason=reason))
+        return self.amend(replace(decision, outcome="refused", check="concurrent", reason=reason))
 
     def record(self, decision: Decision) -> Decision:
         """Append the decision as a run of the experiment `promotions`; returns it with the run's id."""
@@ -292,7 +292,7 @@ class Ledger:
         runs = self.registry.search_runs(PROMOTIONS_EXPERIMENT, tags, limit)
         return [_decision(run, run.run_id in winners) for run in runs]
 
-    def _amend(self, decision: Decision) -> Decision:
+    def amend(self, decision: Decision) -> Decision:
         """Write into the run of a recorded decision how it ended."""
         tags = {
             "mlops.outcome": decision.outcome,

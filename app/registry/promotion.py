@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pydantic import TypeAdapter, ValidationError
 
 from app.clients.mlflow import CHALLENGER, MlflowClient, MlflowError, ModelVersion, NotFound, RegisteredModel
+from app.registry import canary as canaries
 from app.registry.gate import Refused, judge, load_version
 from app.registry.gate_metrics import BY_TASK
 from app.registry.ledger import Decision, Ledger, Move, adopt_model
@@ -28,8 +29,9 @@ def promote(
     cause: str = "",
     allow_signature_change: bool = False,
     only_if_better: bool = False,
+    canary: float | None = None,
 ) -> Decision:
-    """Put a version into production if it passes the gate.
+    """Put a version into production if it passes the gate, or beside it as a canary.
 
     Checks, in this order: `bundle` (files and checksums), `golden` (the serving loader answers as the estimator did),
     `definition` (task and target are the model file's), `signature` (same features and types as production),
@@ -41,13 +43,17 @@ def promote(
         definition: what the model file says, as it is deployed; it is noted in MLflow, for who has no model files.
         who, why, cause: for the ledger.
         only_if_better: the metric must be better than production's; as good, or a little worse, is refused.
+        canary: a share of the requests, above 0 and below 1: production stays, and the version answers so many of them
+            beside it. Without one the version is to answer all, and the canary that there may be ends.
 
     Returns:
-        the decision: promoted, refused (with check and reason), or unchanged when the version is in production already.
+        the decision: promoted or (as a canary) started, refused (with check and reason), or unchanged when the version
+        is in production already.
 
     Raises:
+        ValueError: the canary's share is none, or it may change the signature.
         NotFound: no such model or version.
-        MlflowError: MLflow does not answer.
+        MlflowError: a canary is to be the version in production, or nothing is there; or MLflow does not answer.
     """
     _note(registry, adopt_model(registry, model), definition)
     ledger = Ledger(registry, model)
@@ -57,22 +63,29 @@ def promote(
         model=model,
         version=candidate.version,
         previous=current,
-        action="promote",
-        outcome="promoted",
+        action="promote" if canary is None else "canary",
+        outcome="promoted" if canary is None else "started",
         check="",
         reason="",
         who=who,
         why=why,
         cause=cause,
     )
-    if current == candidate.version:
+    if canary is not None:
+        if allow_signature_change:
+            raise ValueError("a canary answers the requests that production does: no other signature can be allowed")
+        canaries.check_canary(model, candidate.version, canary, current)
+    elif current == candidate.version:
         return replace(decision, outcome="unchanged", reason=f"version {current} is in production already")
     registry.set_alias(model, CHALLENGER, candidate.version)
     verdict = judge(registry, candidate, current, definition, allow_signature_change, only_if_better)
     decision = replace(decision, check=verdict.check, reason=verdict.reason, metrics=verdict.metrics)
     if verdict.check:
         return ledger.record(replace(decision, outcome="refused"))
-    return ledger.move(moves, decision)
+    if canary is not None:
+        decision = replace(decision, reason=f"it answers {canary:g} of the requests; {verdict.reason}")
+        return canaries.start(ledger, moves, decision, canary)
+    return _move(ledger, moves, decision)
 
 
 def rollback(registry: MlflowClient, model: str, *, who: str, why: str = "", cause: str = "") -> Decision:
@@ -114,7 +127,7 @@ def rollback(registry: MlflowClient, model: str, *, who: str, why: str = "", cau
             raise Refused("bundle", f"version {before} was deleted: {error}") from error
     except Refused as refusal:
         return ledger.record(replace(decision, outcome="refused", check=refusal.check, reason=str(refusal)))
-    return ledger.move(moves, decision)
+    return _move(ledger, moves, decision)
 
 
 def history(registry: MlflowClient, model: str, limit: int = 1000) -> list[Decision]:
@@ -153,6 +166,14 @@ def _note(registry: MlflowClient, model: RegisteredModel, definition: Definition
     text = json.dumps(asdict(definition))
     if model.tags.get(DEFINITION_TAG) != text:
         registry.set_model_tag(model.name, DEFINITION_TAG, text)
+
+
+def _move(ledger: Ledger, moves: list[Move], decision: Decision) -> Decision:
+    """Move production as decided, which ends a canary: it was measured against the version before."""
+    decision = ledger.move(moves, decision)
+    if not decision.refused:
+        canaries.forget(ledger.registry, ledger.model)
+    return decision
 
 
 def _version_before(moves: list[Move]) -> str | None:

@@ -84,6 +84,7 @@ def whence(registry: MlflowClient, prediction_id: str) -> Whence:
 def _promotion(registry: MlflowClient, version: ModelVersion, at: float) -> Decision | None:
     """The last decision before the time that put the version into service; decisions are noted once they were made."""
     for decision in history(registry, version.name):
-        if decision.version == version.version and decision.outcome == "promoted" and decision.time <= at:
+        is_in_service = decision.outcome == "promoted" or (decision.action, decision.outcome) == ("canary", "started")
+        if decision.version == version.version and is_in_service and decision.time <= at:
             return decision
     return None

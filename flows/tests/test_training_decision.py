@@ -13,6 +13,7 @@ from sklearn.dummy import DummyClassifier
 
 from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, Unauthorized
 from app.clients.prefect import PrefectClient
+from app.registry.canary import CANARY_TAG, canary_of
 from app.registry.promotion import history
 from app.runtime.processes import ChildProcess, Server
 from app.runtime.waiting import wait_until
@@ -21,6 +22,7 @@ from app.testing.prefect import PrefectAdmin
 from flows.catalog import load_model
 from flows.decision import UndecidedError, decision_about
 from flows.model import Gate, Model
+from flows.promote import promote
 from flows.train import train
 
 # Serves the flows that decide, as the worker does; their runs are processes with its environment.
@@ -90,6 +92,23 @@ def test_a_training_registers_and_its_promotion_is_a_run_of_its_own(
     # and what it is left with cannot move production
     with pytest.raises(Unauthorized, match="the account `trainer` may not do this"):
         trainer.set_alias("iris", PRODUCTION, refused["version"])
+
+
+def test_the_account_of_the_gate_starts_and_ends_a_canary(
+    trainer: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (train("iris", who="ada", promote=False)["version"] for _ in range(2))
+    for key, value in account("gate").items():
+        monkeypatch.setenv(key, value)
+    assert promote("iris", first, who="ada")["outcome"] in ("promoted", "unchanged")
+    assert promote("iris", second, who="ada", canary=0.1)["outcome"] == "started"
+    assert canary_of(trainer.model("iris")) == (second, 0.1)
+    with pytest.raises(Unauthorized, match="the account `trainer` may not do this"):
+        trainer.set_model_tag("iris", CANARY_TAG, f"{second} 0.9")
+    with pytest.raises(ValueError, match="leave the version out"):
+        promote("iris", second, canary=0)
+    assert promote("iris", who="ada", canary=0)["outcome"] == "ended"
+    assert canary_of(trainer.model("iris")) is None
 
 
 def tampered(name: str) -> Model:

@@ -19,7 +19,7 @@ from app.registry.reference import SHARE_FLOOR, psi
 ALERTS = {
     *("ApiDown", "ApiErrorRatio", "ApiLatency", "NoModel", "SwapFailed", "ReplicaVersionsDiffer", "FeatureDrift"),
     *("PredictionDrift", "LiveAccuracyLow", "TrainingFailed", "TrainingOverdue", "VolumeNearlyFull", "TargetDown"),
-    *("BackupOverdue", "ModelFileBroken", "ModelsRepositoryUnread"),
+    *("BackupOverdue", "ModelFileBroken", "ModelsRepositoryUnread", "CanaryReturned"),
 }
 RETRAIN = {"FeatureDrift", "PredictionDrift", "LiveAccuracyLow"}
 IRIS = {"model": "iris", "version": "2"}
@@ -197,6 +197,12 @@ DIFFERENT = Alert(
     "Pods of the model API have served different versions of iris for three minutes: the answer depends on which one is"
     " asked.",
 )
+RETURNED = Alert(
+    {"model": "iris", "version": "3"},
+    "Version 3 of iris, the canary, was returned",
+    "It failed on requests or could not be loaded, so pods of the model API took it out of service. Production answers"
+    " its requests. `mlops promote iris --canary 0` ends the canary.",
+)
 TRAINING_FAILED = Alert(
     {"model": "iris", "deployment": "train/iris"},
     "The last training of iris failed",
@@ -307,6 +313,15 @@ CASES = {
         "SwapFailed",
         served("1") | served("2", pod="b") | api("mlops_swap_failures_total", "1 2 2 3x80", reason="golden", **IRIS),
         {"4m": [STAYS_OUT]},
+    ),
+    "canary returned by one of two pods": Case(
+        "CanaryReturned",
+        api("mlops_canary_returned", "0x400", model="iris", version="3")
+        | api("mlops_canary_returned", "0x4 1x40 stale", "b", model="iris", version="3"),
+        {"1m30s": [], "3m": [RETURNED], "13m": []},
+    ),
+    "canary that answers": Case(
+        "CanaryReturned", api("mlops_canary_returned", "0x80", model="iris", version="3"), {"15m": []}
     ),
     "versions differ": Case("ReplicaVersionsDiffer", served("1") | served("2", pod="b"), {"2m": [], "4m": [DIFFERENT]}),
     "promotion": Case(

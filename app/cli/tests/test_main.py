@@ -13,6 +13,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from app.clients.mlflow import MlflowClient
+from app.registry.canary import canary_of
 from app.registry.challenger import shadow_of
 from app.runtime.processes import ChildProcess, Server, free_port, wait_for_url
 from app.testing.docs import ROOT
@@ -62,6 +63,29 @@ def test_a_challenge_begins_and_ends(registry: MlflowClient, name: str, new_vers
     assert mlops("challenge", name, "7").returncode == 1
     assert mlops("challenge", name, "--end").returncode == 0
     assert shadow_of(registry.model(name)) is None
+
+
+@pytest.mark.usefixtures("model_file")
+def test_a_canary_starts_and_ends(registry: MlflowClient, name: str, new_version: Any) -> None:
+    new_version()
+    assert mlops("promote", name).returncode == 0
+    new_version()
+    done = mlops("promote", name, "--canary", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert f"canary {name} version 2: started: it answers 0.1 of the requests" in done.stdout
+    assert canary_of(registry.model(name)) == ("2", 0.1)
+    for wrong in (["1"], ["-1"], ["nan"], ["0", "--version", "2"], ["0.1", "--allow-signature-change"]):
+        done = mlops("promote", name, "--canary", *wrong)
+        assert done.returncode == 2, wrong
+        assert "Traceback" not in done.stderr
+    done = mlops("promote", name, "--canary", "0")
+    assert done.returncode == 0, done.stderr
+    assert canary_of(registry.model(name)) is None
+    assert [line.split()[2:7] for line in mlops("history", name).stdout.splitlines()[:2]] == [
+        ["canary", "1", "->", "2", "ended"],
+        ["canary", "1", "->", "2", "started"],
+    ]
+    assert "has no canary" in mlops("promote", name, "--canary", "0").stderr
 
 
 @pytest.mark.usefixtures("model_file")

@@ -53,6 +53,8 @@ def test_the_decision_is_the_one_before_the_prediction(registry: MlflowClient, n
     promote(registry, name, "1", definition=IRIS, who="ada")
     before = made(name, "1")
     new_version()
+    promote(registry, name, "2", definition=IRIS, who="dan", canary=0.1)
+    assert json.loads(whence(made(name, "2"), "--json").output)["promotion"]["who"] == "dan"
     promote(registry, name, "2", definition=IRIS, who="bob")
     promote(registry, name, "1", definition=IRIS, who="eve")
     assert json.loads(whence(before, "--json").output)["promotion"]["who"] == "ada"

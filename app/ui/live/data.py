@@ -153,6 +153,24 @@ class ChallengerSummary:
 
 
 @dataclass(frozen=True)
+class CanarySummary:
+    """What came of the requests that fell to a canary.
+
+    failures: those that it did not answer, and production did; returned: how many replicas of the API took it out.
+    """
+
+    version: str
+    requests: float
+    failures: float
+    returned: int
+
+    @property
+    def failed_share(self) -> float | None:
+        """Share of its requests that it did not answer; None without any."""
+        return self.failures / self.requests if self.requests > 0 else None
+
+
+@dataclass(frozen=True)
 class FiringAlert:
     """A firing alert.
 
@@ -247,6 +265,19 @@ class Snapshot:
             failed=self.series.total("mlops_challenger_failed_rows_total", **of),
             dropped=self.series.total("mlops_challenger_dropped_rows_total", **of),
             durations={float(labels["le"]): value for labels, value in durations},
+        )
+
+    def canary(self, model: str) -> CanarySummary | None:
+        """What the model's newest canary did; None where there is none."""
+        series = self.series.select("mlops_canary_returned", model=model)
+        if not series:
+            return None
+        of = {"model": model, "version": max((labels["version"] for labels, _ in series), key=_version_order)}
+        return CanarySummary(
+            of["version"],
+            requests=self.series.total("mlops_canary_requests_total", **of),
+            failures=self.series.total("mlops_canary_failures_total", **of),
+            returned=round(self.series.total("mlops_canary_returned", **of)),
         )
 
     def _by_label(self, name: str, of: dict[str, str]) -> dict[str, float]:

@@ -34,8 +34,11 @@ PER_WINDOW = {
     "mlops_challenger_failed_rows_total": "model, version",
     "mlops_challenger_dropped_rows_total": "model, version",
     "mlops_challenger_duration_seconds_bucket": "model, version, le",
+    "mlops_canary_requests_total": "model, version",
+    "mlops_canary_failures_total": "model, version",
 }
-REPLICAS = {"mlops_model_info": "model, version"}  # 1 for each replica: their sum says how many there are
+# 1 for each replica of which it is so: their sum says how many there are
+REPLICAS = {"mlops_model_info": "model, version", "mlops_canary_returned": "model, version"}
 EQUAL_IN_REPLICAS = {
     "mlops_registry_up": "",
     "mlops_feature_reference_share": "model, version, feature, bucket",

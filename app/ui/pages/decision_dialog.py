@@ -1,4 +1,4 @@
-"""Promote and roll back, on the page Models: the buttons, the dialog that confirms, and the message afterwards."""
+"""What is decided on the page Models, canaries too: the buttons, the dialog that confirms, the message afterwards."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import streamlit as st
 
 from app.clients.errors import ServiceError
 from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowError, Unauthorized
+from app.registry import canary as canaries
 from app.registry.ledger import Decision
 from app.registry.promotion import noted_definition, promote, rollback
 from app.runtime.settings import MlflowSettings
@@ -24,9 +25,12 @@ CAUSE = "the page Models"  # in the ledger
 
 @dataclass(frozen=True)
 class PendingDecision:
-    """What a visitor is about to decide. version: to promote, None for a rollback; production: the version there."""
+    """What a visitor is about to decide.
 
-    action: Literal["promote", "rollback"]
+    version: to promote, None for a rollback, or the canary that is to end; production: the version there.
+    """
+
+    action: Literal["promote", "rollback", "end canary"]
     model: str
     version: str | None
     production: str | None
@@ -40,6 +44,10 @@ def show_last_decision(model: str) -> None:
     version, reason = escape_markdown(decision.version), escape_markdown(decision.reason)
     if decision.outcome == "promoted":
         st.success(f"Version {version} is in production: {reason}.", icon=":material/check:")
+    elif decision.outcome == "started":
+        st.success(f"Version {version} is the canary: {reason}.", icon=":material/check:")
+    elif decision.outcome == "ended":
+        st.success(f"Version {version} is the canary no more: {reason}.", icon=":material/check:")
     elif decision.refused:
         what = f"Version {version} was" if decision.version else "That was"
         check = escape_markdown(decision.check)
@@ -66,14 +74,21 @@ def show_decision_buttons(overview: ModelOverview) -> None:
         )
         promoting = st.button("Promote", type="primary", icon=":material/arrow_upward:", disabled=version is None)
         returning = st.button("Roll back", icon=":material/undo:", disabled=production is None)
+        ending = overview.canary and st.button("End the canary", icon=":material/close:")
     if promoting:
         st.session_state[PENDING] = PendingDecision("promote", name, version, production)
     elif returning:
         st.session_state[PENDING] = PendingDecision("rollback", name, None, production)
+    elif ending and overview.canary:
+        st.session_state[PENDING] = PendingDecision("end canary", name, overview.canary[0], production)
     pending: PendingDecision | None = st.session_state.get(PENDING)
     if pending and pending.model == name:
-        title = f"Promote version {pending.version} of {name}" if pending.version else f"Roll back {name}"
-        st.dialog(title, on_dismiss=_forget_pending)(_confirm)(pending)
+        titles = {
+            "promote": f"Promote version {pending.version} of {name}",
+            "rollback": f"Roll back {name}",
+            "end canary": f"End the canary of {name}",
+        }
+        st.dialog(titles[pending.action], on_dismiss=_forget_pending)(_confirm)(pending)
 
 
 def _forget_pending() -> None:
@@ -88,10 +103,11 @@ def _confirm(pending: PendingDecision) -> None:
     allow_signature_change = pending.action == "promote" and st.checkbox(
         "Allow a changed signature", help="Requests with today's features will then fail: every caller must be ready."
     )
+    canary = _ask_for_share() if pending.action == "promote" and pending.production else None
     account = _ask_for_account()
     left, right = st.columns(2)
-    label = "Yes, promote" if pending.action == "promote" else "Yes, roll back"
-    confirmed = left.button(label, type="primary", width="stretch", key="confirm")
+    labels = {"promote": "Yes, promote", "rollback": "Yes, roll back", "end canary": "Yes, end the canary"}
+    confirmed = left.button(labels[pending.action], type="primary", width="stretch", key="confirm")
     if right.button("Cancel", width="stretch", key="cancel"):
         _forget_pending()
         st.rerun()
@@ -100,8 +116,11 @@ def _confirm(pending: PendingDecision) -> None:
     if not who.strip():
         st.error("Fill in your name: the promotion history keeps who decided.", icon=":material/error:")
         return
+    if canary and allow_signature_change:
+        st.error("A canary answers production's requests: its signature must be the same.", icon=":material/error:")
+        return
     try:
-        decision = _decide(pending, account, who.strip(), why.strip(), allow_signature_change)
+        decision = _decide(pending, account, who.strip(), why.strip(), allow_signature_change, canary)
     except ServiceError as error:
         show_error(error)
         return
@@ -118,20 +137,45 @@ def _explanation(pending: PendingDecision) -> str:
             f"its metric on the held-out rows against production (version {production}). It goes into production "
             "only if it passes."
         )
+    if pending.action == "end canary":
+        return (
+            f"Version {escape_markdown(pending.version or '')} answers no requests any more; production (version "
+            f"{production}) answers them all."
+        )
     return (
         f"Production leaves version {production} and returns to the version before. That version's files and answers "
         "are checked first."
     )
 
 
+def _ask_for_share() -> float | None:
+    """The share of the requests that the version is to answer beside production; None for all of them."""
+    percent = st.number_input(
+        "Percent of the requests",
+        min_value=1,
+        max_value=100,
+        value=100,
+        help="Below 100 production stays, and the version answers this share of the requests beside it, as a canary. "
+        "Each replica of the API returns it to production by itself when it fails.",
+    )
+    return percent / 100 if percent < 100 else None
+
+
 def _decide(
-    pending: PendingDecision, account: tuple[str, str] | None, who: str, why: str, allow_signature_change: bool
+    pending: PendingDecision,
+    account: tuple[str, str] | None,
+    who: str,
+    why: str,
+    allow_signature_change: bool,
+    canary: float | None,
 ) -> Decision:
-    """Promote or roll back, and say who decided. Raises ServiceError."""
+    """Promote or roll back, start or end a canary, and say who decided. Raises ServiceError."""
     try:
         with st.spinner("Checking the version"), readable_mlflow_errors(), _deciding_client(account) as registry:
             if pending.action == "rollback":
                 return rollback(registry, pending.model, who=who, why=why, cause=CAUSE)
+            if pending.action == "end canary":
+                return canaries.end(registry, pending.model, who=who, why=why, cause=CAUSE)
             definition = noted_definition(registry.model(pending.model))
             if definition is None:
                 raise MlflowError(
@@ -148,6 +192,7 @@ def _decide(
                 why=why,
                 cause=CAUSE,
                 allow_signature_change=allow_signature_change,
+                canary=canary,
             )
     except ServiceError as error:
         if account and isinstance(error.__cause__, Unauthorized):

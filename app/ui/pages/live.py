@@ -23,6 +23,7 @@ from app.ui.formatting import (
 from app.ui.links import runbook_link
 from app.ui.live.api_source import ApiSource
 from app.ui.live.data import (
+    CanarySummary,
     ChallengerSummary,
     FeatureBuckets,
     FeedbackSummary,
@@ -85,6 +86,8 @@ def _figures(source: LiveSource) -> None:
     _charts(traffic)
     if challenger := snapshot.challenger(name):
         _challenger(challenger)
+    if canary := snapshot.canary(name):
+        _canary(canary)
     left, right = st.columns(2, gap="medium")
     with left:
         _predictions(snapshot.prediction_shares(name, version), feedback)
@@ -218,6 +221,27 @@ def _challenger(challenger: ChallengerSummary) -> None:
     for column, (label, value, about) in zip(st.columns(len(figures)), figures, strict=True):
         column.metric(label, value, help=about, border=True)
     st.caption("It predicts copies of production's rows, in the shadow: nobody gets its answers.")
+
+
+# -- the canary --------------------------------------------------------------------------------------------------
+
+
+def _canary(canary: CanarySummary) -> None:
+    st.subheader(f"Canary: version {canary.version}", anchor=False)
+    if canary.returned:
+        replicas = f"{canary.returned} replica{'s' if canary.returned > 1 else ''} of the API"
+        st.warning(
+            f"{replicas} returned it to production, as it failed or could not be loaded: the API's log and "
+            "`/models/MODEL` say why. `mlops promote MODEL --canary 0` ends it.",
+            icon=":material/warning:",
+        )
+    figures = [
+        ("Canary's requests", f"{canary.requests:,.0f}", "Requests that fell to it."),
+        ("Canary failed", format_share(canary.failed_share), "Share of them that production had to answer."),
+    ]
+    for column, (label, value, about) in zip(st.columns(len(figures)), figures, strict=True):
+        column.metric(label, value, help=about, border=True)
+    st.caption("It answers a share of the requests; where it fails, production answers.")
 
 
 # -- predictions and feedback ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.clients.errors import ServiceError
 from app.clients.mlflow import PRODUCTION, MlflowClient, ModelVersion, NotFound, RegisteredModel
+from app.registry.canary import canary_of
 from app.registry.ledger import Decision
 from app.registry.promotion import history, noted_definition
 from app.ui.mlflow_errors import readable_mlflow_errors
@@ -20,6 +21,7 @@ class ModelOverview:
     metrics: by version, of the run that registered it.
     decisions: newest first; None where they could not be read.
     gate: of its model file, as its last candidate was judged by; None where it could not be read, or none was judged.
+    canary: its version, and the share of the requests that it answers; None where there is none.
     """
 
     name: str
@@ -28,6 +30,7 @@ class ModelOverview:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     decisions: list[Decision] | None = None
     gate: Gate | None = None
+    canary: tuple[str, float] | None = None
     errors: list[ServiceError] = field(default_factory=list)
 
     def version_at(self, alias: str) -> ModelVersion | None:
@@ -53,7 +56,7 @@ class ModelOverview:
 
 def read_model(registry: MlflowClient, model: RegisteredModel) -> ModelOverview:
     """Read what MLflow knows about a model; a part that cannot be read leaves the others."""
-    overview = ModelOverview(model.name, model.aliases)
+    overview = ModelOverview(model.name, model.aliases, canary=canary_of(model))
     try:
         with readable_mlflow_errors():
             overview.versions = registry.versions(model.name)

@@ -11,7 +11,7 @@ from app.registry.gate_metrics import BY_TASK, LOWER_IS_BETTER
 from app.registry.ledger import Decision
 from app.ui import connections
 from app.ui.elements import choose_model, heading, show_error
-from app.ui.formatting import escape_markdown, format_moment, format_number
+from app.ui.formatting import escape_markdown, format_moment, format_number, format_share
 from app.ui.links import run_link, run_url, version_url
 from app.ui.mlflow_errors import readable_mlflow_errors
 from app.ui.pages.decision_dialog import show_decision_buttons, show_last_decision
@@ -20,7 +20,7 @@ from app.vocabulary import Gate
 
 SHOWN_DECISIONS = 10
 SHOWN_METRICS = 3  # of a version
-OUTCOME_COLOURS = {"promoted": "green", "refused": "red", "unchanged": "gray"}
+OUTCOME_COLOURS = {"promoted": "green", "refused": "red", "started": "blue"}
 KNOWN_METRICS = [name for metrics in BY_TASK.values() for name in metrics]
 NO_VERSION = {
     PRODUCTION: "No version is in production: the API has nothing to serve. Promote one below.",
@@ -78,6 +78,12 @@ def _cards(overview: ModelOverview) -> None:
             _card(overview, version, overview.last_comparison(version) if alias == CHALLENGER else None)
             if overview.gate and alias == PRODUCTION:
                 st.caption(_gate_text(overview.gate))
+            if overview.canary and alias == PRODUCTION:
+                number, share = overview.canary
+                st.caption(
+                    f"Its canary, version {number}, answers {format_share(share)} of the requests; the page Live shows "
+                    "whether it was returned."
+                )
 
 
 def _card(overview: ModelOverview, version: ModelVersion, comparison: Decision | None) -> None:

@@ -132,8 +132,31 @@ def test_the_newest_challenger_is_compared_with_production(monkeypatch: pytest.M
     assert metric(app, "Rows dropped") == "12"
 
 
-def test_without_a_challenger_nothing_is_said_of_one(served: Any) -> None:
-    assert "Challenger" not in read(open_page("live", served.names["iris"]).subheader)
+def test_without_a_challenger_or_canary_nothing_is_said_of_one(served: Any) -> None:
+    shown = read(open_page("live", served.names["iris"]).subheader)
+    assert "Challenger" not in shown
+    assert "Canary" not in shown
+
+
+CANARY = """
+mlops_registry_up 1
+mlops_model_info{model="iris",version="3",run_id="r",serving="onnx"} 1
+mlops_canary_requests_total{model="iris",version="4"} 200
+mlops_canary_failures_total{model="iris",version="4"} 5
+mlops_canary_returned{model="iris",version="4"} RETURNED
+"""
+
+
+@pytest.mark.parametrize("returned", [0, 1])
+def test_a_canary_that_was_returned_says_so(returned: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = CANARY.replace("RETURNED", str(returned))
+    with serving(FaultyProxy(answers={"/metrics": (200, answer)})) as peer:
+        monkeypatch.setenv("MLOPS_API_URL", peer.url)
+        app = open_page("live")
+    assert "Canary: version 4" in read(app.subheader)
+    assert metric(app, "Canary's requests") == "200"
+    assert metric(app, "Canary failed") == "2.5%"
+    assert ("1 replica of the API returned it to production" in read(app.warning)) == bool(returned)
 
 
 def test_figures_stay_while_the_api_is_away(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.registry.canary import canary_of
 from app.registry.promotion import history, promote
 from app.testing.definitions import IRIS, LENIENT
 from app.testing.pages import click, open_page, ran, read
@@ -147,6 +148,27 @@ def test_roll_back(registry: MlflowClient, model: str) -> None:
     assert read(app.success) == "Version 1 is in production: returned from version 2 to version 1."
     assert production(registry, model) == "1"
     assert (history(registry, model)[0].action, history(registry, model)[0].why) == ("rollback", "it is slow")
+
+
+def test_a_canary_starts_and_ends(registry: MlflowClient, model: str) -> None:
+    app = open_page("models", model)
+    choose(app, "2")
+    click(app, "Promote")
+    app.number_input[0].set_value(25)
+    app.text_input(key="who").set_value("grace")
+    app.checkbox[0].check()
+    click(app, "Yes, promote")
+    assert "its signature must be the same" in read(app.error)
+    app.checkbox[0].uncheck()
+    click(app, "Yes, promote")
+    assert "Version 2 is the canary: it answers 0.25 of the requests" in read(app.success)
+    assert "Its canary, version 2, answers 25.0% of the requests" in read(app.caption)
+    assert (production(registry, model), canary_of(registry.model(model))) == ("1", ("2", 0.25))
+    decide(app, "End the canary")
+    assert "Version 2 is the canary no more" in read(app.success)
+    assert canary_of(registry.model(model)) is None
+    assert [decision.who for decision in history(registry, model)] == ["grace", "grace", "ada"]
+    assert "End the canary" not in [button.label for button in app.button]
 
 
 def test_nothing_to_roll_back_to(registry: MlflowClient, model: str) -> None:
