@@ -139,13 +139,12 @@ class Follower:
             bundle = fetch_bundle(self.registry, version, self.cache.folder)
             kind = "load"
             served = self._load(name, target.version, version.run_id, bundle, target.incarnation)
+            self._recover(name)  # before it is in service: nobody sees the failure of a version beside a later one
             self.models.install(served)
             self._remember(served)
         except Exception as error:  # whatever is wrong with this version, the others are followed on
             self._fail(name, target.version, "download" if isinstance(error, MlflowError | OSError) else kind, error)
             self._retries[name] = self._later(retry)
-        else:
-            self._recover(name)
 
     def _follow_challenger(self, model: RegisteredModel) -> None:
         """Bring the challenger beside what is in service, or take it away. It never touches what is in service."""
