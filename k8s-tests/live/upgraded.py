@@ -23,7 +23,7 @@ UPGRADE = (
 
 @dataclass(frozen=True)
 class Upgraded:
-    """The platform with backups, and with models of a repository, where the worker looks for news every second.
+    """The platform with backups, gRPC, and models of a repository, where the worker looks for news every second.
 
     identity: the private key of the backups; recipient: its public half.
     settings_before: the release's values before, as a file.
@@ -41,7 +41,7 @@ class Upgraded:
 
 @contextmanager
 def upgrade(platform: Platform, git: Namespace, folder: Path) -> Iterator[Upgraded]:
-    """Upgrade the platform as docs/operations.md says, with backups and a repository; and back.
+    """Upgrade the platform as docs/operations.md says, with backups, gRPC and a repository; and back.
 
     Args:
         git: the namespace that git's daemon is to run in.
@@ -54,7 +54,8 @@ def upgrade(platform: Platform, git: Namespace, folder: Path) -> Iterator[Upgrad
     models = ModelsRepository(folder / "models", git)
     repository = {"url": models.url, "path": "models", "pollSeconds": 1}
     options = [f"--set=prefect-worker.models.git.{key}={value}" for key, value in repository.items()]
-    options += ["--set", "prefect-server.retentionDays=80"]  # so that this server is replaced, too
+    options += ["--set=model-api.grpc.enabled=true"]
+    options += ["--set=prefect-server.retentionDays=80"]  # so that this server is replaced, too
     before = kept(platform, folder)
     run([*documented(UPGRADE, recipient=recipient), *options, "--kube-context", CONTEXT, "--timeout", "10m"])
     platform.ready()
