@@ -42,7 +42,7 @@ test-nodes: $(READY)  ## the tests of the cluster itself on three nodes: a clust
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live/test_cluster.py -m "not drill" $(ARGS)
 	@$(CLUSTER) down --config kind-config-multinode.yaml
 
-drills: $(READY)  ## live tests that take minutes each: drift until it is resolved, an upgrade and back, PostgreSQL, two pods of MLflow and Prefect, 10 x 40 pods, MLflow away, all that can happen to a Job, backups by schedule, four models from a repository
+drills: $(READY)  ## live tests that take minutes each: drift until it is resolved, an upgrade and back, PostgreSQL, two pods of MLflow and Prefect, 10 x 40 pods, MLflow away, all that can happen to a Job, backups by schedule, four models from a repository, beside a kube-prometheus-stack
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m drill $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, and which room imports which

@@ -14,22 +14,19 @@ from kubernetes import client, config
 from namespace import Namespace, wait_for
 from release import CONTEXT, Platform, run
 from runs import Runs, new_version, port_forward, runs_of
+from upgraded import Upgraded, upgrade
 from xdist.scheduler import LoadScopeScheduling
 
 from app.clients.prometheus import PrometheusClient
 
 # `make test-k8s` has two processes. Tests that need the cluster and its registry alone are for whichever is free.
 BESIDE = ("test_cluster.py", "test_install.py", "test_push.py")
-# Those that start trainings all the time are for one of them, as long as the other
+# Those that start trainings all the time are for one of them. The other begins with the quiet ones; all that are left
+# wait for the last training: they upgrade, restart, count and promote.
 TRAININGS = ("test_loop.py", "test_training.py")
-# has some that neither mind nor disturb that. All others wait for its end: they upgrade, restart, count and promote.
-QUIET = (
-    *("test_admission.py", "test_alerts.py", "test_api_keys.py", "test_access.py", "test_ingress.py"),
-    "test_attacker.py",
-)
-FIRST = (*TRAININGS, *QUIET, *BESIDE)
 REPORTS = Path(__file__).parent / "reports"
 LOCK = Path(__file__).parent / ".turn"
+TURN = pytest.StashKey["Turn"]()
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +81,19 @@ def spare_version(platform: Platform, tmp_path_factory: pytest.TempPathFactory) 
         return new_version(platform, runs)
 
 
+@pytest.fixture(scope="session")
+def upgraded(platform: Platform, api: client.ApiClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upgraded]:
+    """The platform after the one upgrade of a session, and as it was again."""
+    core = client.CoreV1Api(api)
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    git = core.create_namespace({"metadata": {"generateName": "git-", "labels": labels}}).metadata.name
+    try:
+        with upgrade(platform, Namespace(git, api), tmp_path_factory.mktemp("upgraded")) as upgraded:
+            yield upgraded
+    finally:
+        core.delete_namespace(git)
+
+
 @pytest.fixture
 def prometheus(platform: Platform) -> Iterator[PrometheusClient]:
     """A client of the platform's Prometheus, through a port-forward."""
@@ -108,21 +118,44 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
     return Groups(config, log)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _turn(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Have tests that disturb trainings wait until those of the other process are over."""
-    if request.path.name in (*QUIET, *BESIDE):
-        yield
-        return
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH if request.path.name in TRAININGS else fcntl.LOCK_EX)
-        yield
+class Turn:
+    """This process' share of the cluster: beside others, with other trainings, or alone."""
+
+    def __init__(self) -> None:
+        self._lock = LOCK.open("w")
+        self._mode = fcntl.LOCK_UN
+
+    def take(self, item: pytest.Item) -> None:
+        """Wait until the test may run."""
+        mode = fcntl.LOCK_SH if item.path.name in TRAININGS else fcntl.LOCK_EX
+        if item.path.name in BESIDE or item.get_closest_marker("quiet"):
+            mode = fcntl.LOCK_UN
+        if mode != self._mode:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            fcntl.flock(self._lock, mode)
+            self._mode = mode
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the test's fixtures: have it wait while tests run that it disturbs."""
+    if TURN not in item.config.stash:
+        item.config.stash[TURN] = Turn()
+    item.config.stash[TURN].take(item)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What removes the release comes last."""
-    order = {name: FIRST.index(name) for name in FIRST} | {"test_models_from_git.py": 99, "test_data.py": 100}
-    items.sort(key=lambda item: order.get(item.path.name, 50))
+    """Trainings first; what removes the release comes last."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.name
+        if name in TRAININGS:
+            return TRAININGS.index(name)
+        if item.get_closest_marker("quiet"):
+            return 10
+        return {"test_data.py": 100}.get(name, 20 if name in BESIDE else 50)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)

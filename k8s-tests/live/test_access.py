@@ -16,6 +16,8 @@ from namespace import IMAGE, RESTRICTED, wait_for
 from release import CONTEXT, PORTS, Platform
 
 # What listens, besides what people are shown: component -> port.
+pytestmark = pytest.mark.quiet
+
 LISTENING = PORTS | {
     "prefect-worker": 4201,
     "traefik": 9000,

@@ -19,6 +19,9 @@ from app.testing.training_job import training_job
 Change = Callable[[dict[str, Any]], Any]
 
 
+pytestmark = pytest.mark.quiet
+
+
 def _pod(job: dict[str, Any]) -> dict[str, Any]:
     spec: dict[str, Any] = job["spec"]["template"]["spec"]
     return spec

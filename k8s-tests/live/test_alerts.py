@@ -19,6 +19,8 @@ from runs import port_forward
 
 from app.clients.prometheus import PrometheusClient
 
+pytestmark = pytest.mark.quiet
+
 GROUP = "monitoring.coreos.com"
 KINDS = ("alertmanagerconfig-receivers", "networkpolicy")
 # Prints the body of every POST, on a line that no client takes for JSON of its own.

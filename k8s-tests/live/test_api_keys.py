@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import httpx
+import pytest
 from load import FLOWER
 from namespace import wait_for
 from release import CONTEXT, Platform, run
@@ -13,6 +14,8 @@ from runs import registry_of
 
 from app.clients.model_api import WITH_TOKENS
 from app.registry import feedback_store
+
+pytestmark = pytest.mark.quiet
 
 CLIENT = "live-test"
 FOLLOWS = 150  # seconds: the kubelets bring a changed Secret to the pods within two minutes

@@ -6,10 +6,13 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
 from kubernetes import client
 from namespace import wait_for
 from release import PORTS, Platform
 from runs import Runs
+
+pytestmark = pytest.mark.quiet
 
 ATTACK = Path(__file__).with_name("attack.py").read_text()
 ALLOWED = {"mlflow", "prefect-server"}

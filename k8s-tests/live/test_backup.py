@@ -5,7 +5,6 @@ After the volumes were destroyed, and in an empty namespace.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +13,19 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from backups import KEY, NAME, RECIPIENT, backup, documented, mlops, restore
+from backups import NAME, backup, mlops, restore
 from kept import assert_the_same, kept, predicts
 from kubernetes import client
 from load import FLOWER
 from namespace import Namespace, wait_for
-from release import CHART, CONTEXT, Platform, run
+from release import CHART, Platform
 from runs import port_forward, scale, settled
 from stand_ins import PASSWORD, secret, stand_in
+from upgraded import Upgraded
 
 from app.clients.model_api import WITH_TOKENS
 
 SECONDS = 300
-UPGRADE = (
-    "helm upgrade mlops charts/platform -n mlops --reset-then-reuse-values"
-    f" --set backup.enabled=true --set backup.recipient={RECIPIENT}"
-)
 SERVERS = ("mlflow", "prefect-server")
 
 
@@ -42,27 +38,12 @@ def send_feedback(platform: Platform) -> None:
 
 
 @pytest.fixture(scope="module")
-def identity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A private key, and its public half."""
-    key = tmp_path_factory.mktemp("identity") / "key.txt"
-    words = documented(f"mlops backup --new-identity {KEY}", key=key)
-    return key, run([sys.executable, "-m", "app.cli", *words[1:]]).strip()
-
-
-@pytest.fixture(scope="module")
-def backed_up(
-    platform: Platform, identity: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Platform]:
-    """The platform with backups, and as it was again."""
-    values = tmp_path_factory.mktemp("backed-up") / "values.yaml"
-    values.write_text(platform.helm("get", "values", platform.release, "--output", "yaml"))
-    run([*documented(UPGRADE, recipient=identity[1]), "--kube-context", CONTEXT, "--timeout", "10m"])
-    platform.ready()
+def backed_up(upgraded: Upgraded) -> Platform:
+    """The platform with backups, and feedback that is to be in them."""
+    platform = upgraded.platform
     wait_for(lambda: predicts(platform), "a prediction", 120)
     send_feedback(platform)
-    yield platform
-    platform.helm("upgrade", platform.release, CHART, "--values", str(values), "--timeout", "10m")
-    platform.ready()
+    return platform
 
 
 def destroy_volumes(platform: Platform) -> None:
@@ -90,7 +71,7 @@ def destroy_volumes(platform: Platform) -> None:
 
 
 def test_after_the_volumes_were_destroyed_all_is_there_again(
-    backed_up: Platform, identity: tuple[Path, str], tmp_path: Path
+    backed_up: Platform, upgraded: Upgraded, tmp_path: Path
 ) -> None:
     before = kept(backed_up, tmp_path)
     assert before.feedback
@@ -102,7 +83,7 @@ def test_after_the_volumes_were_destroyed_all_is_there_again(
     destroy_volumes(backed_up)
     assert not kept(backed_up, tmp_path).versions, "it was not destroyed"
     began = time.monotonic()
-    print(restore(backed_up, name, identity[0]))
+    print(restore(backed_up, name, upgraded.identity))
     seconds = time.monotonic() - began
     assert_the_same(before, kept(backed_up, tmp_path))
     assert backed_up.credentials == credentials
@@ -164,25 +145,34 @@ def empty(platform: Platform) -> Iterator[Platform]:
     core.delete_namespace(other.name)
 
 
-@pytest.mark.drill
-def test_from_s3_into_an_empty_namespace_all_is_there_again(
-    backed_up: Platform, empty: Platform, namespace: Namespace, identity: tuple[Path, str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def in_s3(backed_up: Platform, upgraded: Upgraded, namespace: Namespace, tmp_path: Path) -> Iterator[str]:
+    """The address of an S3 that the platform's backups go to; afterwards they go where they went before."""
     address = stand_in(namespace, "s3", 7070, {"ROOT_ACCESS_KEY": "backup", "ROOT_SECRET_KEY": PASSWORD})
-    values = tmp_path / "values.yaml"
-    values.write_text(yaml.safe_dump({"backup": {**to_s3(backed_up, address), "recipient": identity[1]}}))
+    values = tmp_path / "in-s3.yaml"
+    values.write_text(yaml.safe_dump({"backup": {**to_s3(backed_up, address), "recipient": upgraded.recipient}}))
     backed_up.helm("upgrade", backed_up.release, CHART, "--reset-then-reuse-values", "--values", str(values))
     backed_up.ready()
+    yield address
+    backed_up.helm("rollback", backed_up.release)
+    backed_up.ready()
+
+
+@pytest.mark.drill
+def test_from_s3_into_an_empty_namespace_all_is_there_again(
+    backed_up: Platform, upgraded: Upgraded, empty: Platform, in_s3: str, tmp_path: Path
+) -> None:
     before, credentials = kept(backed_up, tmp_path), backed_up.credentials
     assert before.feedback
     name = backup(backed_up)
 
+    values = tmp_path / "values.yaml"
     given = yaml.safe_load(backed_up.helm("get", "values", backed_up.release, "--output", "yaml"))
     small = {"resources": {"requests": {"cpu": "10m"}}}
     off = {"enabled": False}
     for chart in (*SERVERS, "prefect-worker", "model-api", "ui"):
         given[chart] = {**(given.get(chart) or {}), **small}
-    given |= {"backup": {**to_s3(empty, address), "image": given["backup"].get("image", {})}}
+    given |= {"backup": {**to_s3(empty, in_s3), "image": given["backup"].get("image", {})}}
     given |= {chart: {**(given.get(chart) or {}), **off} for chart in ("monitoring", "retrainer", "grafana", "traefik")}
     given["prefect-worker"]["bootstrap"] = off
     given["model-api"] |= {"replicas": 1, "autoscaling": off}
@@ -192,7 +182,7 @@ def test_from_s3_into_an_empty_namespace_all_is_there_again(
     wait_for(lambda: all(settled(empty, server) for server in SERVERS), "MLflow and Prefect", 300)
 
     began = time.monotonic()
-    print(restore(empty, name, identity[0]))
+    print(restore(empty, name, upgraded.identity))
     seconds = time.monotonic() - began
     assert_the_same(before, kept(empty, tmp_path))
     assert empty.credentials == credentials

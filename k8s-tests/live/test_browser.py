@@ -114,6 +114,7 @@ def _mlflow_account(platform: Platform) -> dict[str, Any]:
     return {"http_credentials": {"username": "admin", "password": platform.credentials["mlflow-admin-password"]}}
 
 
+@pytest.mark.quiet
 def test_a_flower_is_predicted_and_labelled(platform: Platform, visitor: Callable[..., Visitor]) -> None:
     """The page and its websocket, the API behind it, and feedback that MLflow stores; then the run it links to."""
     someone = visitor()
@@ -136,6 +137,7 @@ def test_a_flower_is_predicted_and_labelled(platform: Platform, visitor: Callabl
     another.check()
 
 
+@pytest.mark.quiet
 def test_live_figures_follow_the_traffic(platform: Platform, visitor: Callable[..., Visitor]) -> None:
     someone = visitor()
     page = someone.go("ui")
@@ -145,6 +147,7 @@ def test_live_figures_follow_the_traffic(platform: Platform, visitor: Callable[.
     someone.check()
 
 
+@pytest.mark.quiet
 def test_the_address_in_an_alert_leads_to_what_to_do(platform: Platform, visitor: Callable[..., Visitor]) -> None:
     someone = visitor()
     page = someone.go("ui", "/alerts#targetdown")
@@ -188,6 +191,7 @@ def test_a_version_is_promoted_and_rolled_back_with_the_admins_password(
     someone.check()
 
 
+@pytest.mark.quiet
 def test_mlflow_shows_runs_and_versions_to_who_has_the_password(
     platform: Platform, visitor: Callable[..., Visitor]
 ) -> None:
@@ -249,6 +253,7 @@ def _runs_of_iris(runs: Runs) -> set[str]:
     return {run["id"] for run in runs.prefect.request("POST", "/flow_runs/filter", chosen)}
 
 
+@pytest.mark.quiet
 def test_the_apis_documentation_predicts(visitor: Callable[..., Visitor]) -> None:
     someone = visitor()
     page = someone.go("api", "/docs")

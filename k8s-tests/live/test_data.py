@@ -15,22 +15,19 @@ from kept import assert_the_same, kept, predicts
 from namespace import wait_for
 from release import CHART, CONTEXT, Platform, in_place_of, install, run, uninstall
 from runs import restart, settled
+from upgraded import Upgraded
 
 
-def test_an_upgrade_keeps_everything(platform: Platform, tmp_path: Path) -> None:
+def test_an_upgrade_keeps_everything(upgraded: Upgraded) -> None:
+    assert_the_same(upgraded.before, upgraded.after)
+
+
+def test_uninstall_and_install_again_keep_everything(upgraded: Upgraded, tmp_path: Path) -> None:
+    """And it has the settings of before the upgrade again."""
+    platform = upgraded.platform
     before = kept(platform, tmp_path)
-    options = ["--reset-then-reuse-values", "--set", "prefect-server.retentionDays=80", "--wait"]  # so it is replaced
-    platform.helm("upgrade", platform.release, CHART, *options, "--timeout", "5m")
-    platform.ready()
-    assert_the_same(before, kept(platform, tmp_path))
-    assert predicts(platform)
-
-
-def test_uninstall_and_install_again_keep_everything(platform: Platform, tmp_path: Path) -> None:
-    before = kept(platform, tmp_path)
-    values = tmp_path / "values.json"
-    uninstall(platform, values)
-    install(platform, CHART, values)
+    uninstall(platform, tmp_path / "values.json")
+    install(platform, CHART, upgraded.settings_before)
     assert_the_same(before, kept(platform, tmp_path))
     wait_for(lambda: predicts(platform), "a prediction", 60)
 

@@ -15,6 +15,8 @@ from namespace import Namespace, wait_for
 from release import CHART, CONTEXT, ROOT, Platform, run
 from runs import port_forward
 
+pytestmark = pytest.mark.quiet
+
 HOSTS = ("mlflow", "prefect", "api", "ui", "prometheus")
 OTHER = "tls"  # a release of which there is Traefik alone
 HOST = "secured.localhost"

@@ -105,6 +105,7 @@ def test_prometheus_restarted_keeps_its_data(platform: Platform) -> None:
     assert seen() == before
 
 
+@pytest.mark.drill
 def test_beside_a_kube_prometheus_stack_nothing_of_ours_watches(platform: Platform, tmp_path: Path) -> None:
     """Against the bare CRDs, which are there; and back again."""
     values = tmp_path / "values.json"

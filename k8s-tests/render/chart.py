@@ -55,7 +55,8 @@ def program() -> str:
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run helm in the checkout."""
-    return subprocess.run([program(), *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    env = {**os.environ, "GOGC": "off"}  # it ends before it has used much: a fifth less work
+    return subprocess.run([program(), *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
 def template(
