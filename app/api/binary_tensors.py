@@ -21,6 +21,7 @@ from app.api.errors import Location, Refusal, invalid
 from app.api.row_decoder import FLOAT32_MAX, MAX_TEXT, RANGES, Rows
 from app.api.served_model import ServedModel
 from app.contract import InferRequest, InputTensor
+from app.dates import days_of, is_date
 from app.registry.reference import is_missing
 from app.vocabulary import INTEGER, Feature
 
@@ -198,6 +199,8 @@ def _fits(feature: Feature, column: np.ndarray) -> np.ndarray:
     if feature.categories:
         known = frozenset(feature.categories)
         return np.array([value in known for value in column], dtype=bool)
+    if feature.dtype == "datetime":
+        return np.array([is_date(value) for value in column], dtype=bool)
     if feature.dtype == "string":
         return np.array([isinstance(value, str) and len(value) <= MAX_TEXT for value in column])
     if feature.dtype == "boolean" or kind not in "iuf":
@@ -219,6 +222,9 @@ def _missing(column: np.ndarray) -> np.ndarray:
 
 
 def _values(feature: Feature, column: np.ndarray) -> list[Any]:
+    """The values as rows have them; all fit the feature."""
+    if feature.dtype == "datetime":
+        return [None if is_missing(value) else days_of(value) for value in column]
     if feature.nullable:
         values = column.astype(object)
         values[_missing(column)] = None
