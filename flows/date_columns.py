@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from app.dates import DAY, EXPECTED, FIRST, LAST, MICROSECOND, days_of, is_date
+from app.dates import EXPECTED, FIRST, LAST, days_of, is_date
 from app.registry.reference import is_missing
 from flows.model import Model
 from flows.sources import DatasetError
 
 SHOWN = 3  # values that are no dates
-_PER_DAY = DAY / MICROSECOND
+PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}  # pandas' units
 
 
 def date_features(model: Model, own: pd.DataFrame) -> tuple[str, ...]:
@@ -107,11 +107,10 @@ def _days_of_times(column: pd.Series) -> np.ndarray:
     """Days of times of any unit, shape (n_rows,), as `days_of` has them; NaN for those out of the years 1 to 9999."""
     in_utc = column if column.dt.tz is None else column.dt.tz_convert(None)
     times = in_utc.to_numpy(copy=True)
-    unit, _ = np.datetime_data(times.dtype)
-    about = times.astype("int64") / (np.timedelta64(1, "D") / np.timedelta64(1, unit))  # no unit overflows here
+    about = times.astype("int64") / PER_DAY[np.datetime_data(times.dtype)[0]]  # no unit overflows here
     times[~((about >= FIRST) & (about <= LAST))] = np.datetime64("NaT")
     whole = times.astype("datetime64[us]")
-    return np.where(np.isnat(whole), np.nan, whole.astype("int64") / _PER_DAY)
+    return np.where(np.isnat(whole), np.nan, whole.astype("int64") / PER_DAY["us"])
 
 
 def _told(value: Any) -> str:

@@ -174,11 +174,8 @@ def test_a_database_and_parquet_give_dates(tmp_path: Any, monkeypatch: pytest.Mo
     days = members(joined=[date.fromisoformat(day) for day in DAYS])
     days.to_parquet(tmp_path / "days.parquet")
     members().to_csv(tmp_path / "rows.csv", index=False)
-    sources = [
-        Sql("select * from members"),
-        *(str(tmp_path / name) for name in ("rows.parquet", "days.parquet", "rows.csv")),
-    ]
-    for source in sources:
+    sources: list[str | Sql] = [str(tmp_path / name) for name in ("rows.parquet", "days.parquet", "rows.csv")]
+    for source in [*sources, Sql("select * from members")]:
         own = read(source)
         rows, dates = dataset.validate_and_find_dates(model(own), own)
         assert dates == ("joined",)

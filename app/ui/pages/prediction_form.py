@@ -102,7 +102,7 @@ def _text_field(feature: FeatureInfo, key: str) -> str | None:
 
 
 def _date_field(feature: FeatureInfo, key: str) -> str | None:
-    """A day, or a day and a time where the training data has times, as ISO 8601 text in UTC."""
+    """A day, or a day and a time where the training data begins or ends within a day, as ISO 8601 text in UTC."""
     low, high = feature.min or 0.0, feature.max or 0.0
     median = moment_of(feature.median or 0.0).replace(second=0, microsecond=0)
     label = f"{escape_label(feature.name)} ({shown(low, 'days')} to {shown(high, 'days')})"
@@ -111,12 +111,11 @@ def _date_field(feature: FeatureInfo, key: str) -> str | None:
     if feature.missing is not None:
         value, about = None, f"{about}.{MAY_BE_EMPTY}"
     picked: date | None
-    if all(edge == math.floor(edge) for edge in (low, high, *(feature.edges or []))):
-        limits = {"min_value": OLDEST.date(), "max_value": NEWEST.date()}
-        picked = st.date_input(label, value.date() if value else None, **limits, key=key, help=about, format=DAY_FORMAT)
+    if low.is_integer() and high.is_integer():  # edges are between values
+        day, first, last = value.date() if value else None, OLDEST.date(), NEWEST.date()
+        picked = st.date_input(label, day, first, last, key=key, help=about, format=DAY_FORMAT)
     else:
-        limits = {"min_value": OLDEST, "max_value": NEWEST}
-        picked = st.datetime_input(label, value, **limits, key=key, help=about, format=DAY_FORMAT)
+        picked = st.datetime_input(label, value, OLDEST, NEWEST, key=key, help=about, format=DAY_FORMAT)
     return picked.isoformat() if picked else None
 
 

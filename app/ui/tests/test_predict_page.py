@@ -91,7 +91,7 @@ def test_every_type_has_its_field(served: Any) -> None:
 
 def test_dates_are_picked_and_go_to_the_model(served: Any) -> None:
     app = open_page("predict", served.names["members"])
-    (joined,), (last,) = app.date_input, app.get("date_time_input")
+    (joined,), (last,) = app.date_input, app.datetime_input
     assert joined.label.startswith("joined (2020-")
     assert isinstance(joined.value, date)
     assert last.value is None
