@@ -193,14 +193,14 @@ def rows_of_columns(served: ServedModel, columns: list[np.ndarray], places: list
 
 def _fits(feature: Feature, column: np.ndarray) -> np.ndarray:
     """Which values the feature may have, shape (n_rows,)."""
+    if feature.dtype == "datetime":
+        return np.array([is_date(value) or (feature.nullable and _is_no_date(value)) for value in column], dtype=bool)
     if feature.nullable:
         return _missing(column) | _fits(replace(feature, nullable=False), column)
     kind = column.dtype.kind
     if feature.categories:
         known = frozenset(feature.categories)
         return np.array([value in known for value in column], dtype=bool)
-    if feature.dtype == "datetime":
-        return np.array([is_date(value) for value in column], dtype=bool)
     if feature.dtype == "string":
         return np.array([isinstance(value, str) and len(value) <= MAX_TEXT for value in column])
     if feature.dtype == "boolean" or kind not in "iuf":
@@ -221,10 +221,15 @@ def _missing(column: np.ndarray) -> np.ndarray:
     return np.array([is_missing(value) for value in column], dtype=bool)
 
 
+def _is_no_date(value: Any) -> bool:
+    """Whether it says that there is no date: in binary, where there is no null, empty text does."""
+    return is_missing(value) or value == ""
+
+
 def _values(feature: Feature, column: np.ndarray) -> list[Any]:
     """The values as rows have them; all fit the feature."""
     if feature.dtype == "datetime":
-        return [None if is_missing(value) else days_of(value) for value in column]
+        return [None if _is_no_date(value) else days_of(value) for value in column]
     if feature.nullable:
         values = column.astype(object)
         values[_missing(column)] = None
