@@ -194,7 +194,7 @@ def test_dates_are_text_and_empty_text_is_a_missing_one(
     rows = examples["members"].rows(40)
     frame = pd.DataFrame(rows)
     assert frame["last_order_at"].isna().any()
-    columns = {"joined": object, "last_order_at": object, "visits": "f8"}
+    columns: dict[str, Any] = {"joined": object, "last_order_at": object, "visits": "f8"}
     inputs = [tensor(name, frame[name].fillna("").to_numpy().astype(dtype)) for name, dtype in columns.items()]
     assert texts(triton.infer("members", inputs), "label") == examples["members"].expected(rows)
     inputs[0] = tensor("joined", np.array([""] * len(rows), dtype=object))
