@@ -213,6 +213,7 @@ class LoadFailure(BaseModel):
 
 class FeatureInfo(BaseModel):
     """One input with its training values: numbers have min, max, median and edges, everything else has categories.
+    Numbers of a datetime are days since 1970-01-01 UTC.
 
     missing: share of the training rows without a value; left out for a feature that must have one.
     only: the only values that it may have, where others are refused.

@@ -17,13 +17,14 @@ Outcome = Literal["promoted", "refused", "unchanged", "started", "ended"]
 Check = Literal[
     "bundle", "golden", "definition", "signature", "threshold", "regression", "better", "concurrent", "history"
 ]
-Dtype = Literal["double", "float", "long", "integer", "boolean", "string"]  # MLflow's names
+Dtype = Literal["double", "float", "long", "integer", "boolean", "string", "datetime"]  # MLflow's names
 Label = bool | int | float | str  # of a class, or the value of a regression
 
 TRAIN_FLOW = "train"  # Prefect's flow with a deployment for each model, such as train/iris
 RETRAINER = "retrainer"  # who asks for retrainings: a tag of its flow runs, `who` in the promotion ledger
 
-NUMERIC: frozenset[str] = frozenset({"double", "float", "long", "integer", "boolean"})
+# What a model gets as a number; a datetime is days since 1970-01-01 UTC (`app.dates`).
+NUMERIC: frozenset[str] = frozenset({"double", "float", "long", "integer", "boolean", "datetime"})
 INTEGER: frozenset[str] = frozenset({"long", "integer"})
 
 

@@ -20,6 +20,7 @@ from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOut
 from sklearn.pipeline import Pipeline
 from skops import io as skops
 
+from app.dates import text_of
 from app.registry.bundle import FEEDBACK, HELD_OUT, read_bundle, write_sums
 from app.registry.predictor import estimator_predictions, load_predictor, plain_rows
 from app.registry.reference import categorical_reference, numeric_reference
@@ -47,6 +48,7 @@ class FittedModel:
     example: one row of features, shape (1, n_features), shown to users; by default the first of `features`.
     nullable: the features that a row may be without, besides those that lack values in `features`.
     categories: the features that may have no other values than those in `features`.
+    dates: the features that are days since 1970-01-01 UTC in `features`, float64, and dates for those who ask.
     """
 
     estimator: Any
@@ -58,6 +60,7 @@ class FittedModel:
     example: pd.DataFrame | None = None
     nullable: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: Model, estimator: Any, rows: pd.DataFrame, example: pd.DataFrame | None = None) -> FittedModel:
@@ -92,7 +95,10 @@ def build_bundle(
     """
     fitted = replace(fitted, estimator=served_estimator(fitted.estimator))
     signature = _signature(fitted)
-    features = [Feature(item["name"], item["type"], not item["required"]) for item in signature.inputs.to_dict()]
+    features = [
+        Feature(item["name"], "datetime" if item["name"] in fitted.dates else item["type"], not item["required"])
+        for item in signature.inputs.to_dict()
+    ]
     sample = fitted.features.sample(min(PARITY_ROWS, len(fitted.features)), random_state=0)
     compared = pd.concat([sample, *_without_values(fitted, features, sample)], ignore_index=True)
     model, reason = export(fitted.estimator, features, compared, fitted.task)
@@ -103,7 +109,8 @@ def build_bundle(
     golden = pd.concat([example, sample.head(GOLDEN_ROWS - 1)], ignore_index=True)
     _write_json(folder / "reference.json", asdict(_reference(fitted, features)))
     _write_json(folder / "golden.json", asdict(_golden_rows(fitted.estimator, golden)))
-    _write_json(folder / "input_example.json", {"columns": list(fitted.features.columns), "data": plain_rows(example)})
+    sent = {"columns": list(fitted.features.columns), "data": plain_rows(_as_sent(example, fitted.dates))}
+    _write_json(folder / "input_example.json", sent)
     if held_out is not None:
         held_out.to_parquet(folder / HELD_OUT, index=False)
     if feedback is not None and len(feedback):
@@ -114,6 +121,11 @@ def build_bundle(
     except Exception as error:
         raise RegistrationError(f"the version would not be served: {error}") from error
     return digest
+
+
+def _as_sent(rows: pd.DataFrame, dates: tuple[str, ...]) -> pd.DataFrame:
+    """Rows of features as a client sends them: dates are text."""
+    return rows.assign(**{name: rows[name].map(text_of, na_action="ignore") for name in dates})
 
 
 def _without_values(fitted: FittedModel, features: list[Feature], rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -171,6 +183,7 @@ def _metadata(fitted: FittedModel, serving: str, reason: str) -> dict[str, Any]:
         "serving": serving,
         "serving_reason": reason,
         "categories": fitted.only_values(),
+        "dates": list(fitted.dates),
         "gate": asdict(fitted.gate),
     }
 

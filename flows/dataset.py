@@ -12,6 +12,7 @@ import pandera.pandas as pa
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold, TimeSeriesSplit
 
 from flows import sources
+from flows.date_columns import date_features, holds_dates, with_days
 from flows.model import GroupSplit, Model, TimeSplit
 from flows.sources import DatasetError
 
@@ -90,28 +91,45 @@ def schema(model: Model, like: pd.DataFrame) -> pa.DataFrameSchema:
     for name, dtype in like.dtypes.items():
         kind = column_kind(dtype)
         if not kind:
-            raise DatasetError(f"column {name!r} has the type {dtype}; numbers, booleans and text can be used")
+            named = "" if model.dates is None else " (as far as dates= of the model file names them)"
+            raise DatasetError(
+                f"column {name!r} has the type {dtype}; numbers, booleans, text and dates{named} can be used"
+            )
         finite = pa.Check(np.isfinite, name="finite", error="infinite values") if kind == "double" else None
         columns[name] = pa.Column(PANDAS[kind], checks=finite, nullable=name in nullable, required=True)
     return pa.DataFrameSchema(columns, strict="filter")
 
 
 def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
+    """As `validate_and_find_dates`, the rows alone."""
+    return validate_and_find_dates(model, frame)[0]
+
+
+def validate_and_find_dates(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The columns the model needs, in its own order and types.
 
     Whole numbers are taken where the model has fractions, never the other way round. Columns the model does not know
     are left out. Values may be missing (NaN) where the model's own data lacks some, too, or the model file says so. A
-    column that splits the rows and is no feature is kept as `split` needs it, times as UTC.
+    column that splits the rows and is no feature is kept as `split` needs it, times as UTC. Features that are dates are
+    days since 1970-01-01 UTC, float64; their names are the second of what is returned.
 
     Raises:
-        DatasetError: a column is missing, has another type, holds infinity, or NaN where none may be; there are too few
-            rows, or a single class. All that is wrong with the columns is named at once.
+        DatasetError: a column is missing, has another type, holds infinity, or NaN where none may be, or a value that
+            is no date; there are too few rows, or a single class; the target is a date. All that is wrong with the
+            columns is named at once, after what is no date.
     """
     own = _plain_types(model.load())
     if model.target not in own.columns:
         raise DatasetError(f"load() of {model.name} gives no column {model.target!r}, which is its target")
     if model.split and model.split.column not in own.columns:
         raise DatasetError(f"load() of {model.name} gives no column {model.split.column!r}, which splits its rows")
+    if holds_dates(own[model.target]):
+        raise DatasetError(
+            f"the target {model.target!r} is a date, which cannot be predicted: have load() make a number of it, as by "
+            f'(pd.to_datetime(frame["{model.target}"]) - pd.to_datetime(frame["..."])).dt.days, or classes'
+        )
+    dates = date_features(model, own)
+    own, frame = with_days(own, dates), with_days(frame, dates)
     learned = features_and_target(model, own)
     _check_categories(model, learned)
     expected = schema(model, learned)
@@ -132,7 +150,7 @@ def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
     empty = checked.columns[checked.isna().all()]
     if len(empty):
         raise DatasetError(f"column {empty[0]!r} has no value in any row")
-    return checked
+    return checked, dates
 
 
 def features_and_target(model: Model, frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from app.dates import FIRST, LAST, days_of, is_date
 from app.registry.feedback_store import Row
 from app.registry.predictor import plain_rows
 from app.vocabulary import Label
@@ -64,7 +65,12 @@ class _Usable(NamedTuple):
 
 
 def select(
-    model: Model, training: pd.DataFrame, held_out: pd.DataFrame, rows: Sequence[Row], trusted: bool = False
+    model: Model,
+    training: pd.DataFrame,
+    held_out: pd.DataFrame,
+    rows: Sequence[Row],
+    trusted: bool = False,
+    dates: Collection[str] = (),
 ) -> Feedback:
     """The feedback to train with.
 
@@ -76,12 +82,13 @@ def select(
         training, held_out: the model's own data, validated and split.
         rows: as stored, oldest first.
         trusted: whether a person has looked at it, so that it may contradict production.
+        dates: the features that are dates, which are days since 1970-01-01 UTC here and in what is stored.
 
     Raises:
         FeedbackRefused: a client's labels contradict production's answers; it says whose, how often, and what to do.
     """
     left_out: Counter[str] = Counter()
-    usable = _usable(model, pd.concat([training, held_out]), held_out, rows, left_out)
+    usable = _usable(model, pd.concat([training, held_out]), held_out, rows, left_out, dates)
     if not trusted:
         _check_agreement(model, training, usable)
     share = model.feedback.max_share
@@ -150,10 +157,16 @@ class _DoesNotFit(Exception):
 
 
 def _usable(
-    model: Model, own: pd.DataFrame, held_out: pd.DataFrame, rows: Sequence[Row], left_out: Counter[str]
+    model: Model,
+    own: pd.DataFrame,
+    held_out: pd.DataFrame,
+    rows: Sequence[Row],
+    left_out: Counter[str],
+    dates: Collection[str],
 ) -> list[_Usable]:
     """The rows that fit the model, oldest first; counts the others in left_out, by reason."""
     kinds = {str(name): kind for name, dtype in own.dtypes.items() if (kind := column_kind(dtype))}
+    kinds |= dict.fromkeys(dates, "datetime")
     classes = set(own[model.target]) if model.task == "classification" else None
     features = [name for name in kinds if name != model.target]
     nullable = nullable_features(model, own)
@@ -202,6 +215,8 @@ def _cast_value(value: Any, kind: str) -> Any:
     """The value in the type of a signature's name, or None where that would change it."""
     if kind == "string":
         return value if isinstance(value, str) else None
+    if kind == "datetime":
+        return _cast_date(value)
     if kind == "boolean" or isinstance(value, bool):
         return value if kind == "boolean" and isinstance(value, bool) else None
     if not isinstance(value, int | float):
@@ -209,6 +224,14 @@ def _cast_value(value: Any, kind: str) -> Any:
     if kind == "double":
         return float(value) if abs(value) <= sys.float_info.max else None
     return int(value) if abs(value) < 2**63 and value == int(value) else None
+
+
+def _cast_date(value: Any) -> float | None:
+    """A date as it is stored, in days, or as text, where the feature was text then."""
+    if isinstance(value, str):
+        return days_of(value) if is_date(value) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and FIRST <= value <= LAST else None
 
 
 def _frame(like: pd.DataFrame, rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -118,6 +118,8 @@ class Model:
     max_rows: more rows in a source stop the run, before they are all read.
     nullable: features that a row may be without, besides those that lack values in load()'s own rows.
     categories: features of text that are asked for no other values than those trained on: others are refused.
+    dates: the features that are dates; None for those whose values in load()'s own rows are all dates or ISO 8601 text,
+        () for none.
     min_rows: fewer rows stop the run.
     split: which rows are kept for the evaluation: TimeSplit, GroupSplit, or None for some of each class, by a hash of
         their content.
@@ -137,6 +139,7 @@ class Model:
     max_rows: int = MAX_ROWS
     nullable: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    dates: tuple[str, ...] | None = None
     min_rows: int = 50
     split: TimeSplit | GroupSplit | None = None
     holdout: float = 0.25
@@ -155,9 +158,11 @@ class Model:
             raise ModelFileError(
                 f"gate.metric is {self.gate.metric!r}, known for {self.task} are: {', '.join(BY_TASK[self.task])}"
             )
-        for names, what in ((self.nullable, "nullable"), (self.categories, "categories")):
+        for names, what in ((self.nullable, "nullable"), (self.categories, "categories"), (self.dates, "dates")):
             if isinstance(names, str):
                 raise ModelFileError(f"{what} is {names!r}, not a tuple of names: ({names!r},)")
+        if both := sorted({*(self.dates or ())} & {*self.categories}):
+            raise ModelFileError(f"{both[0]!r} is in dates and in categories: leave it out of one")
         if self.source is not None and not isinstance(self.source, str | Sql):
             raise ModelFileError(f"source is {self.source!r}, not a path, a URL or Sql(...)")
         if not _is_whole(self.max_rows) or self.max_rows < 1:

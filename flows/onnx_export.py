@@ -38,6 +38,7 @@ TENSORS = {
     "integer": Int64TensorType,
     "boolean": BooleanTensorType,
     "string": StringTensorType,
+    "datetime": FloatTensorType,
 }
 ALL_FEATURES = "__features__"  # the input that takes all of them as one tensor
 Inputs = list[tuple[str, Any]]  # name and tensor type of each input

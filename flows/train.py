@@ -63,9 +63,9 @@ def load_data(model: Model, source: str | None) -> tuple[pd.DataFrame, str]:
 
 
 @task(name="validate", cache_policy=NO_CACHE)
-def validate(model: Model, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows as the model needs them; a DatasetError that says what is wrong with them ends the run."""
-    return dataset.validate(model, frame)
+def validate(model: Model, frame: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows as the model needs them, and which features are dates; a DatasetError ends the run."""
+    return dataset.validate_and_find_dates(model, frame)
 
 
 @task(name="split", cache_policy=NO_CACHE)
@@ -93,12 +93,14 @@ def cross_validate(model: Model, frame: pd.DataFrame, seed: int) -> dict[str, fl
 
 
 @task(name="feedback", **_IO)
-def select_feedback(model: Model, training: pd.DataFrame, held_out: pd.DataFrame, trusted: bool) -> Feedback:
+def select_feedback(
+    model: Model, training: pd.DataFrame, held_out: pd.DataFrame, trusted: bool, dates: tuple[str, ...]
+) -> Feedback:
     """The labels that were sent, as far as they may be trained on; FeedbackRefused where a person has to look."""
     log = get_run_logger()
     with MlflowClient(retry_for=FlowSettings().retry_seconds) as registry:
         rows = feedback_store.read(registry, model.name)
-    selected = select(model, training, held_out, rows, trusted)
+    selected = select(model, training, held_out, rows, trusted, dates)
     log.info(
         "%d rows of feedback to train on, %d to compare with production on",
         *(len(selected.training), len(selected.comparison)),
@@ -244,13 +246,13 @@ def train(
     """
     definition = load_model(model)
     frame, origin = load_data(definition, source)
-    frame = validate(definition, frame)
+    frame, dates = validate(definition, frame)
     train_rows, held_out = split(definition, frame)
     notes = dataset.notes_on_split(definition, train_rows, held_out)
     folds = cross_validate(definition, frame, seed) if definition.folds else {}
     counts, comparison = {}, None
     if feedback:
-        selected = select_feedback(definition, train_rows, held_out, trust_feedback)
+        selected = select_feedback(definition, train_rows, held_out, trust_feedback, dates)
         train_rows = pd.concat([train_rows, selected.training], ignore_index=True)
         frame = pd.concat([frame, selected.training], ignore_index=True)
         counts, comparison = selected.counts, selected.comparison
@@ -261,7 +263,7 @@ def train(
     run_id, experiment = track(definition, estimator, frame, origin, seed, evaluation, {**folds, **counts}, tags)
     learned = dataset.features_and_target(definition, frame)
     fitted = FittedModel.of(definition, estimator, train_rows, example=learned.head(1).drop(columns=definition.target))
-    fitted = replace(fitted, nullable=dataset.nullable_features(definition, learned))
+    fitted = replace(fitted, nullable=dataset.nullable_features(definition, learned), dates=dates)
     version = register_version(definition, fitted, held_out, comparison, run_id, tags)
     decision = None
     if promote:

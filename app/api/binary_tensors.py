@@ -21,6 +21,7 @@ from app.api.errors import Location, Refusal, invalid
 from app.api.row_decoder import FLOAT32_MAX, MAX_TEXT, RANGES, Rows
 from app.api.served_model import ServedModel
 from app.contract import InferRequest, InputTensor
+from app.dates import days_of, is_date
 from app.registry.reference import is_missing
 from app.vocabulary import INTEGER, Feature
 
@@ -192,6 +193,8 @@ def rows_of_columns(served: ServedModel, columns: list[np.ndarray], places: list
 
 def _fits(feature: Feature, column: np.ndarray) -> np.ndarray:
     """Which values the feature may have, shape (n_rows,)."""
+    if feature.dtype == "datetime":
+        return np.array([is_date(value) or (feature.nullable and _is_no_date(value)) for value in column], dtype=bool)
     if feature.nullable:
         return _missing(column) | _fits(replace(feature, nullable=False), column)
     kind = column.dtype.kind
@@ -218,7 +221,15 @@ def _missing(column: np.ndarray) -> np.ndarray:
     return np.array([is_missing(value) for value in column], dtype=bool)
 
 
+def _is_no_date(value: Any) -> bool:
+    """Whether it says that there is no date: in binary, where there is no null, empty text does."""
+    return is_missing(value) or value == ""
+
+
 def _values(feature: Feature, column: np.ndarray) -> list[Any]:
+    """The values as rows have them; all fit the feature."""
+    if feature.dtype == "datetime":
+        return [None if _is_no_date(value) else days_of(value) for value in column]
     if feature.nullable:
         values = column.astype(object)
         values[_missing(column)] = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pydantic_core import to_json
 from starlette.types import Scope
@@ -11,7 +13,9 @@ from app.api.errors import invalid
 from app.api.router import Route
 from app.api.served_model import NoPrediction, ServedModel
 from app.contract import Contribution, Explained
+from app.dates import text_of
 from app.registry.explanation import MAX_FEATURES, Values, explain
+from app.vocabulary import Feature
 
 
 class Explain(PredictionEndpoint[None]):
@@ -44,7 +48,7 @@ class Explain(PredictionEndpoint[None]):
             base=explanation.base,
             value=explanation.value,
             contributions=[
-                Contribution(feature=feature.name, value=value, contribution=contribution)
+                Contribution(feature=feature.name, value=_as_sent(feature, value), contribution=contribution)
                 for feature, value, contribution in zip(features, row, explanation.contributions, strict=True)
             ],
             method=explanation.method,
@@ -53,6 +57,11 @@ class Explain(PredictionEndpoint[None]):
             run_id=served.run_id,
         )
         return Reply(to_json(explained))
+
+
+def _as_sent(feature: Feature, value: Any) -> Any:
+    """A value of a row as a request has it."""
+    return text_of(value) if feature.dtype == "datetime" and value is not None else value
 
 
 def _scores(served: ServedModel, rows: list[Values], label: object) -> np.ndarray:

@@ -47,6 +47,11 @@ def _type_of_values(feature: Feature) -> Any:
     return Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
 
 
+def _not_taken(_: Any) -> Any:
+    """A decoder that leaves all to `RowSchema`: msgspec reads dates in another way than `app.dates`."""
+    raise msgspec.ValidationError
+
+
 def _list_decoder(kind: Any) -> Callable[[bytes | msgspec.Raw], list[Any]]:
     """Reads an array of values of one type."""
     return msgspec.json.Decoder(GenericAlias(list, (kind,))).decode
@@ -95,6 +100,9 @@ class RowDecoder:
         self._table: Callable[[bytes], Any] = msgspec.json.Decoder(table).decode
         self._columns = [_list_decoder(kind) for kind in types]
         self._flat = _list_decoder(types[0]) if len(set(map(repr, types))) == 1 else None
+        if any(feature.dtype == "datetime" for feature in features):
+            self._row = self._rows = self._table = _not_taken
+            self._columns, self._flat = [_not_taken] * len(types), None
 
     def row(self, body: bytes) -> Row | None:
         """The values of an object."""

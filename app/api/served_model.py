@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # What estimators and onnxruntime raise on values that they do not know. Anything else is no fault of the values; nor is
 # memory that cannot be had, for which onnxruntime raises RuntimeException.
 CAUSED_BY_VALUES = (ValueError, ArithmeticError, Fail, InvalidArgument)
-EXACT = frozenset({"double", "float", "integer"})  # types of features whose values are doubles, or None
+EXACT = frozenset({"double", "float", "integer", "datetime"})  # types of features whose values are doubles, or None
 SLOW_SECONDS = 0.005  # that the event loop may wait: for the golden rows, or for all rows of one request
 
 

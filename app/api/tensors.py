@@ -23,11 +23,12 @@ DATATYPES = {
     "integer": "INT32",
     "boolean": "BOOL",
     "string": "BYTES",
+    "datetime": "BYTES",
 }
 NUMBER_DATATYPES = frozenset(
     {"FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
 )
-NUMBERS = NUMERIC - {"boolean"}
+NUMBERS = NUMERIC - {"boolean", "datetime"}
 MATRIX = "features"  # what metadata calls the one tensor that holds all features; requests may call it anything
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from app.cli.errors import CommandError
 from app.clients.model_api import ModelApiClient
 from app.contract import Prediction, TokenFeedback
+from app.dates import days_of, text_of
 from app.registry.predictor import plain_rows
 from flows.model import Model
 
@@ -89,5 +91,7 @@ def _summary(predictions: Sequence[Prediction], labels: Sequence[Any], model: Mo
 
 
 def _as_json(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of Python's own types, as JSON has them; None for missing values."""
-    return [dict(zip(map(str, frame.columns), row, strict=True)) for row in plain_rows(frame)]
+    """Rows of Python's own types, as JSON has them; None for missing values, and dates as text."""
+    rows = plain_rows(frame)
+    texts = [[text_of(days_of(value)) if isinstance(value, date) else value for value in row] for row in rows]
+    return [dict(zip(map(str, frame.columns), row, strict=True)) for row in texts]

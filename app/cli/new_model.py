@@ -16,6 +16,7 @@ from app.cli.errors import CommandError
 from app.vocabulary import Task
 from flows import dataset, sources
 from flows.catalog import MODELS, NAME, load_model, model_names
+from flows.date_columns import holds_dates
 from flows.model import ModelFileError
 from flows.trial import trial
 
@@ -34,6 +35,7 @@ class Table:
 
     numbers, categories, texts: the features; lacking: those of them that lack values.
     flags: true or false, of which some are missing: they are made fractions.
+    dates: those of the numbers that are dates in the table.
     left_out: columns that tell nothing, with the reason.
     """
 
@@ -44,6 +46,7 @@ class Table:
     texts: list[str] = field(default_factory=list)
     lacking: set[str] = field(default_factory=set)
     flags: list[str] = field(default_factory=list)
+    dates: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -83,6 +86,8 @@ def new_model(name: str, csv: str, target: str, folder: Path) -> Iterator[str]:
     for kind in KINDS:
         if names := getattr(table, kind):
             yield f"{kind}: {', '.join(f'{one} (some are missing)' if one in table.lacking else one for one in names)}"
+    if table.dates:
+        yield f"dates, which count as numbers: {', '.join(table.dates)}"
     for column, reason in table.left_out.items():
         yield f"left out: {column}, {reason}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +119,11 @@ def examine(frame: pd.DataFrame, target: str) -> Table:
     if frame[target].isna().any():
         raise CommandError(f"{frame[target].isna().sum()} rows have no {target}", "remove them from the file")
     values = frame[target]
+    if holds_dates(values):
+        raise CommandError(
+            f"the target {target!r} is a date, which cannot be predicted",
+            "add a column with a number to the file, such as the days until it, and leave the date out",
+        )
     is_quantity = is_float_dtype(values.dtype) or (
         is_integer_dtype(values.dtype) and values.nunique() > min(MAX_CLASSES, len(values) // 10)
     )
@@ -133,6 +143,9 @@ def _place(table: Table, name: str, column: pd.Series) -> None:
         table.left_out[name] = "which counts the rows"
     elif distinct < 2:
         table.left_out[name] = "which has a single value" if distinct else "which has none"
+    elif holds_dates(column):
+        table.numbers.append(name)
+        table.dates.append(name)
     elif is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype):
         table.numbers.append(name)
     elif is_bool_dtype(column.dtype) or there.map(lambda value: isinstance(value, bool)).all():
@@ -217,6 +230,11 @@ def _listed(names: list[str]) -> str:
     return line if len(line) <= LINE else "[\n" + "".join(f"    {name},\n" for name in quoted) + "]"
 
 
+def _tuple(names: list[str]) -> str:
+    """A tuple of names, on one line."""
+    return f"({', '.join(map(_quoted, names))}{',' * (len(names) == 1)})"
+
+
 def _reader(source: str) -> str:
     """What reads a source in the file: pandas, where it can."""
     if source.startswith("s3:"):
@@ -288,7 +306,8 @@ def _model(table: Table, threshold: float) -> str:
         "    load=load,",
         "    estimator=estimator,",
         f'    gate=Gate(metric="{_metric(table.task)}", threshold={shown}),',
-        *([f"    nullable=({', '.join(map(_quoted, lacking))}{',' * (len(lacking) == 1)}),"] if lacking else []),
+        *([f"    dates={_tuple(table.dates)},"] if table.dates else []),
+        *([f"    nullable={_tuple(lacking)},"] if lacking else []),
         ")",
     ]
     return "\n".join(lines)

@@ -4,11 +4,12 @@ MLmodel, model.onnx     the ONNX model as an MLflow model (flavor onnx), signatu
 estimator.skops         the fitted scikit-learn estimator
 reference.json          statistics of the training data: the form's defaults, the drift's reference
 golden.json             rows and what the estimator itself answered for them
-input_example.json      one row
+input_example.json      one row, as a client sends it
 held_out.parquet        the rows that the gate measures the version on
 feedback.parquet        rows of feedback that it was not trained on, for telling whether a retraining gained something
 SHA256SUMS              of every file above; its own sum is the version's tag `bundle_sha256`
 
+Dates are days since 1970-01-01 UTC in all of them but input_example.json, which has them as text.
 Whoever serves the version does not download the Parquet files.
 """
 
@@ -49,7 +50,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9_.]+)\n")
 _GATE, _REFERENCE, _GOLDEN = TypeAdapter(Gate), TypeAdapter(Reference), TypeAdapter(GoldenRows)
 _FEATURES, _TASK, _SERVING = TypeAdapter(tuple[Feature, ...]), TypeAdapter(Task), TypeAdapter(Serving)
 _CLASSES = TypeAdapter(tuple[Label, ...])
-_ONLY = TypeAdapter(dict[str, tuple[str, ...]])
+_ONLY, _DATES = TypeAdapter(dict[str, tuple[str, ...]]), TypeAdapter(frozenset[str])
 
 
 class BundleError(ServiceError):
@@ -71,7 +72,7 @@ class Bundle:
     gate: Gate
     reference: Reference
     golden: GoldenRows
-    example: dict[str, Any]  # one row by feature name
+    example: dict[str, Any]  # one row by feature name, as a client sends it
     gate_files: dict[str, str]  # the Parquet files that it was registered with, and their sums in hex
 
 
@@ -170,7 +171,7 @@ def _read_verified(folder: Path, digest: str) -> Bundle:
         features = _FEATURES.validate_python(
             tuple(
                 Feature(item["name"], item["type"], item.get("required") is False, only.get(item["name"], ()))
-                for item in inputs
+                for item in _with_dates(inputs, _DATES.validate_python(metadata.get("dates", [])))
             )
         )
         bundle = Bundle(
@@ -194,6 +195,14 @@ def _read_verified(folder: Path, digest: str) -> Bundle:
     if problem:
         raise BundleError(problem)
     return bundle
+
+
+def _with_dates(inputs: list[dict[str, Any]], dates: frozenset[str]) -> list[dict[str, Any]]:
+    """The columns of the signature, in which dates are of the type "datetime": for MLflow's tools they are doubles."""
+    doubles = {item["name"] for item in inputs if item["type"] == "double"}
+    if others := dates - doubles:
+        raise ValueError(f"the date {min(others)!r} is no double of the signature")
+    return [{**item, "type": "datetime"} if item["name"] in dates else item for item in inputs]
 
 
 def _text(folder: Path, name: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from app.dates import Precision, shown
 from app.vocabulary import CategoricalReference, ColumnReference, Dtype, NumericReference
 
 BUCKETS = 10
@@ -82,15 +83,26 @@ def bucket_shares(reference: ColumnReference) -> list[float]:
 
 
 def bucket_labels(reference: ColumnReference) -> list[str]:
-    """A readable name for each bucket, in order: "<= 5.1", ..., "> 6.9", or the categories; "(missing)" at the end."""
+    """A readable name for each bucket, in order: "<= 5.1", ..., "> 6.9", or the categories; "(missing)" at the end.
+
+    The edges of a datetime are dates: "<= 2026-03-01".
+    """
     missing = [] if reference.missing is None else [MISSING]
     if isinstance(reference, CategoricalReference):
         return [*reference.categories, *missing]
-    for digits in range(6, 18):  # 17 tell any two floats apart
-        edges = [f"{edge:.{digits}g}" for edge in reference.edges]
+    for edges in _texts_of_edges(reference):
         if len(set(edges)) == len(edges):
             break
     return [*(f"<= {edge}" for edge in edges), f"> {edges[-1]}" if edges else "all", *missing]
+
+
+def _texts_of_edges(reference: NumericReference) -> Iterator[list[str]]:
+    """The edges as texts, each time more exactly; the last ones differ where the edges do."""
+    if reference.dtype == "datetime":
+        precisions: tuple[Precision, ...] = ("days", "minutes", "seconds", "microseconds")
+        yield from ([shown(edge, precision) for edge in reference.edges] for precision in precisions)
+    for digits in range(6, 18):  # 17 tell any two floats apart
+        yield [f"{edge:.{digits}g}" for edge in reference.edges]
 
 
 def bucket_counts(reference: ColumnReference, values: Sequence[Any] | np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from app.api.router import Router
 from app.api.settings import ApiSettings
 from app.api.state import State
 from app.clients.mlflow import PRODUCTION, MlflowClient
+from app.dates import days_of, text_of
 from app.registry.bundle import SUMS, file_sha256, read_bundle
 from app.registry.ledger import ensure_model
 from app.runtime.processes import free_port
@@ -37,27 +38,35 @@ KEY = "a key for tests, as long as one must be"
 
 @dataclass
 class Example:
-    """A fitted estimator, the features it was fitted on and its bundle."""
+    """A fitted estimator, the features it was fitted on (of which some are dates, in days) and its bundle."""
 
     estimator: Any
     frame: pd.DataFrame
     bundle: Path
+    dates: tuple[str, ...] = ()
 
     def rows(self, n: int) -> list[dict[str, Any]]:
         """The first n rows, as a client sends them."""
-        return json.loads(self.frame.head(n).to_json(orient="records", double_precision=15))
+        frame = self.frame.head(n)
+        texts = {name: frame[name].map(text_of, na_action="ignore") for name in self.dates}
+        return json.loads(frame.assign(**texts).to_json(orient="records", double_precision=15))
 
     def expected(self, rows: list[dict[str, Any]]) -> list[Any]:
         """What the estimator itself predicts for rows."""
-        frame = pd.DataFrame(rows)[list(self.frame.columns)].astype(self.frame.dtypes.to_dict())
+        frame = pd.DataFrame(rows)[list(self.frame.columns)]
+        days = {name: frame[name].map(days_of, na_action="ignore") for name in self.dates}
+        frame = frame.assign(**days).astype(self.frame.dtypes.to_dict())
         return self.estimator.predict(frame).tolist()
 
 
-def bundle_of(folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task) -> Example:
-    """Fit the estimator and write its bundle into the folder."""
+def bundle_of(
+    folder: Path, estimator: Any, frame: pd.DataFrame, labels: pd.Series, task: Task, dates: tuple[str, ...] = ()
+) -> Example:
+    """Fit the estimator and write its bundle into the folder. dates: the features that are, in days."""
     estimator.fit(frame, labels)
-    build_bundle(folder, FittedModel(estimator, frame, labels, task, str(labels.name), GATE))
-    return Example(estimator, frame, folder)
+    fitted = FittedModel(estimator, frame, labels, task, str(labels.name), GATE)
+    build_bundle(folder, replace(fitted, dates=dates))
+    return Example(estimator, frame, folder, dates)
 
 
 def mixed_rows() -> tuple[pd.DataFrame, pd.Series]:
@@ -89,6 +98,27 @@ def patients() -> tuple[pd.DataFrame, pd.Series]:
     for name in frame:
         frame.loc[random.random(n) < 0.2, name] = np.nan
     return frame, sick
+
+
+DATES = ("joined", "last_order_at")  # of `members`
+
+
+def members() -> tuple[pd.DataFrame, pd.Series]:
+    """Days, moments of which some are missing, and numbers; the label is yes or no. Rows: 200."""
+    random = np.random.default_rng(2)
+    n = 200
+    joined = np.floor(random.uniform(days_of("2020-01-01"), days_of("2026-01-01"), n))
+    seconds = random.integers(0, 400 * 86_400, n)
+    last = pd.Series((joined * 86_400 + seconds) / 86_400)  # as `days_of` divides
+    frame = pd.DataFrame({"joined": joined, "last_order_at": last, "visits": random.integers(0, 50, n).astype(float)})
+    leaves = pd.Series(np.where(frame["joined"] > days_of("2023-01-01"), "yes", "no"), name="leaves")
+    frame.loc[random.random(n) < 0.2, "last_order_at"] = np.nan
+    return frame, leaves
+
+
+def with_imputer() -> Pipeline:
+    """An unfitted model of `members`."""
+    return make_pipeline(SimpleImputer(), RandomForestClassifier(n_estimators=20, random_state=0))
 
 
 def with_imputers() -> Pipeline:

@@ -21,13 +21,16 @@ from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.runtime.processes import Server
 from app.testing.api_server import api_server
 from app.testing.model_api import (
+    DATES,
     Example,
     absent_mlflow,
     bundle_of,
     cache_bundle,
+    members,
     mixed_rows,
     patients,
     settings,
+    with_imputer,
     with_imputers,
 )
 
@@ -35,7 +38,7 @@ from app.testing.model_api import (
 @pytest.fixture(scope="session")
 def examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[str, Example]:
     """iris (ONNX, one tensor), diabetes (a regression), cars (ONNX, one tensor per feature), slow (skops), patients
-    (values may be missing).
+    (values may be missing), members (two features are dates).
     """
     folder = tmp_path_factory.mktemp("bundles")
     train = iris_rows[0]
@@ -63,6 +66,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> dict[s
             "classification",
         ),
         "patients": bundle_of(folder / "patients", with_imputers(), *patients(), "classification"),
+        "members": bundle_of(folder / "members", with_imputer(), *members(), "classification", DATES),
     }  # fmt: skip
 
 

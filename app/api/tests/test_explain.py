@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from app.testing.model_api import Example, metric
 
 
-@pytest.mark.parametrize("name", ["iris", "cars", "diabetes", "slow", "patients"])
+@pytest.mark.parametrize("name", ["iris", "cars", "diabetes", "slow", "patients", "members"])
 def test_base_and_contributions_add_up_to_what_is_predicted(
     client: TestClient, examples: dict[str, Example], name: str
 ) -> None:

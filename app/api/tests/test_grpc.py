@@ -188,6 +188,20 @@ def test_a_tensor_per_feature(triton: InferenceServerClient, examples: dict[str,
         assert result.as_numpy("label").dtype == bool
 
 
+def test_dates_are_text_and_empty_text_is_a_missing_one(
+    triton: InferenceServerClient, examples: dict[str, Example]
+) -> None:
+    rows = examples["members"].rows(40)
+    frame = pd.DataFrame(rows)
+    assert frame["last_order_at"].isna().any()
+    columns: dict[str, Any] = {"joined": object, "last_order_at": object, "visits": "f8"}
+    inputs = [tensor(name, frame[name].fillna("").to_numpy().astype(dtype)) for name, dtype in columns.items()]
+    assert texts(triton.infer("members", inputs), "label") == examples["members"].expected(rows)
+    inputs[0] = tensor("joined", np.array([""] * len(rows), dtype=object))
+    with pytest.raises(InferenceServerException, match=r"inputs\.0\.data\.0\.joined: joined should be a date or time"):
+        triton.infer("members", inputs)
+
+
 def test_a_regression(triton: InferenceServerClient, examples: dict[str, Example]) -> None:
     rows = examples["diabetes"].rows(20)
     result = triton.infer("diabetes", [tensor("x", pd.DataFrame(rows).to_numpy())])

@@ -41,7 +41,7 @@ def test_a_skops_model_says_why(client: TestClient) -> None:
 def test_the_list_names_the_default(client: TestClient) -> None:
     listed = client.get("/models").json()
     assert listed["default"] == "iris"
-    assert [model["name"] for model in listed["models"]] == ["cars", "diabetes", "iris", "patients", "slow"]
+    assert [model["name"] for model in listed["models"]] == ["cars", "diabetes", "iris", "members", "patients", "slow"]
 
 
 def test_an_unknown_model_is_404(client: TestClient) -> None:

@@ -106,6 +106,20 @@ def test_numbers_are_a_regression(folder: Path, customers: pd.DataFrame) -> None
     assert load_model("churn").gate.threshold > 0
 
 
+def test_dates_are_found_and_are_numbers(folder: Path, customers: pd.DataFrame) -> None:
+    joined = pd.Series(pd.date_range("2020-01-01", periods=ROWS, freq="11D").astype("str"))
+    last = joined.where(np.arange(ROWS) % 5 > 0) + "T10:00:00Z"
+    frame = customers.drop(columns=["age", "plan"]).assign(joined=joined, last_order_at=last)
+    told = made(folder, frame.assign(leaves=np.where(joined > "2023-01-01", "yes", "no")), "leaves")
+    assert "numbers: is new, calls, joined, last_order_at (some are missing)" in told
+    assert "dates, which count as numbers: joined, last_order_at" in told
+    model = load_model("churn")
+    assert (model.dates, model.nullable) == (("joined", "last_order_at"), ("last_order_at",))
+    assert model.gate.threshold > 0.8
+    with pytest.raises(CommandError, match="the target 'joined' is a date, which cannot be predicted"):
+        examine(frame, "joined")
+
+
 def test_few_whole_numbers_are_classes(customers: pd.DataFrame) -> None:
     assert examine(customers.assign(stars=np.arange(ROWS) % 5), "stars").task == "classification"
     assert examine(customers.assign(visits=np.arange(ROWS)), "visits").task == "regression"

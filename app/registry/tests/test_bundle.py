@@ -8,6 +8,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn.neighbors import RadiusNeighborsClassifier
 from sklearn.preprocessing import FunctionTransformer
 
@@ -89,6 +90,20 @@ def test_a_model_that_answers_golden_rows_differently_is_refused(bundle_copy: Pa
     write_sums(bundle_copy)
     with pytest.raises(BundleError, match="golden rows are answered differently: row 3"):
         load_predictor(read_bundle(bundle_copy))
+
+
+def test_a_date_that_is_no_feature_is_named_and_versions_from_before_have_none(bundle_copy: Path) -> None:
+    mlmodel = yaml.safe_load((bundle_copy / "MLmodel").read_text())
+    del mlmodel["metadata"]["dates"]
+    (bundle_copy / "MLmodel").write_text(yaml.safe_dump(mlmodel))
+    write_sums(bundle_copy)
+    assert {feature.dtype for feature in read_bundle(bundle_copy).features} == {"double"}
+    for dates, message in ((["born"], "the date 'born' is no double of the signature"), ("petal_width", "MLmodel")):
+        mlmodel["metadata"]["dates"] = dates
+        (bundle_copy / "MLmodel").write_text(yaml.safe_dump(mlmodel))
+        write_sums(bundle_copy)
+        with pytest.raises(BundleError, match=message):
+            read_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx"])

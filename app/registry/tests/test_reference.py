@@ -91,3 +91,18 @@ def test_missing_text_is_the_last_bucket() -> None:
     assert bucket_shares(reference) == pytest.approx([0.4, 0.2, 0, 0.4])
     assert bucket_labels(reference) == ["a", "b", "(other)", "(missing)"]
     assert bucket_counts(reference, ["b", None, "new"]).tolist() == [0, 1, 1, 1]
+
+
+def test_edges_of_dates_are_dates_as_exact_as_need_be() -> None:
+    by_day = numeric_reference([20513.0 + i for i in range(100)], "datetime")
+    assert bucket_labels(by_day)[0] == "<= 2026-03-10"
+    assert bucket_labels(by_day)[-1] == "> 2026-05-29"
+    by_minute = numeric_reference([20513.0 + i / 100 for i in range(100)], "datetime", nullable=True)
+    assert bucket_labels(by_minute)[0] == "<= 2026-03-01 02:22"
+    assert bucket_labels(by_minute)[-1] == "(missing)"
+
+
+@given(numbers)
+def test_labels_of_dates_differ_whatever_a_bundle_says(values: list[float]) -> None:
+    reference = numeric_reference(values, "datetime")
+    assert len(set(bucket_labels(reference))) == len(reference.shares)

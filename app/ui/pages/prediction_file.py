@@ -12,6 +12,7 @@ import streamlit as st
 from app.clients.errors import ServiceError
 from app.clients.model_api import ModelApiClient
 from app.contract import FeatureInfo, ModelInfo
+from app.dates import EXPECTED, days_of
 from app.ui.elements import show_error
 from app.vocabulary import INTEGER, NUMERIC
 
@@ -122,7 +123,7 @@ def _values(features: list[FeatureInfo], line: Line, number: int) -> Iterator[tu
             yield feature.name, _value(feature, text)
         except (ValueError, KeyError):
             kind = "a whole number" if feature.dtype in INTEGER else "a number" if feature.dtype in NUMERIC else "text"
-            kind = "true or false" if feature.dtype == "boolean" else kind
+            kind = {"boolean": "true or false", "datetime": EXPECTED}.get(feature.dtype, kind)
             raise ServiceError(f"Row {number}: {feature.name} is {text!r}, not {kind}.", "Correct the row.") from None
 
 
@@ -130,6 +131,9 @@ def _value(feature: FeatureInfo, text: str) -> Any:
     """The value of a text; ValueError or KeyError where it is none."""
     if feature.dtype == "string":
         return text
+    if feature.dtype == "datetime":
+        days_of(text.strip())
+        return text.strip()
     if feature.dtype == "boolean":
         return TRUE_FALSE[text.strip().lower()]
     number = float(text)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
+from datetime import date, datetime
 from typing import Any
 
 import streamlit as st
 
 from app.contract import FeatureInfo, ModelInfo
+from app.dates import days_of, moment_of, shown
 from app.registry.reference import OTHER
 from app.ui.formatting import escape_label
 from app.vocabulary import INTEGER, NUMERIC
 
 MAX_WHOLE = 2**53 - 1  # what a browser's number can hold
+DAY_FORMAT = "YYYY-MM-DD"
+MINUTE = 1 / 1440  # of a day, the shortest time that the form knows
+OLDEST, NEWEST = datetime(1000, 1, 1), datetime(9999, 12, 31)  # that it offers
 MAY_BE_EMPTY = " It may be left empty."
 
 
@@ -41,6 +46,12 @@ def warn_of_unseen(feature: FeatureInfo, value: Any) -> str:
     """A warning about a value that was not in the training data; "" for one that may have been."""
     if value is None:
         return "" if feature.missing else f"{feature.name} is empty, which it never was in the training data"
+    if feature.dtype == "datetime" and feature.min is not None and feature.max is not None:
+        days = days_of(value)
+        if feature.min - MINUTE <= days <= feature.max + MINUTE:
+            return ""
+        low, high = shown(feature.min), shown(feature.max)
+        return f"{feature.name} is {shown(days)}, but ranged from {low} to {high} in training"
     if feature.min is not None and feature.max is not None and not isinstance(value, str):
         # the field shows the range rounded, so what it shows must count as inside
         slack = 0.0 if feature.dtype in INTEGER else 0.5 * 10.0 ** -decimals(feature.min, feature.max)
@@ -67,6 +78,8 @@ def _field(feature: FeatureInfo, key: str) -> Any:
         commonest = (feature.categories or ["False"])[0]
         label = escape_label(feature.name)
         return st.checkbox(label, value=commonest == "True", key=key, help="True or false")
+    if feature.dtype == "datetime":
+        return _date_field(feature, key)
     return _number_field(feature, key) if feature.dtype in NUMERIC else _text_field(feature, key)
 
 
@@ -86,6 +99,24 @@ def _text_field(feature: FeatureInfo, key: str) -> str | None:
             label, categories, index=None, placeholder="missing", key=key, help=about, accept_new_options=others
         )
     return st.selectbox(label, categories, key=key, help=about, accept_new_options=others)
+
+
+def _date_field(feature: FeatureInfo, key: str) -> str | None:
+    """A day, or a day and a time where the training data begins or ends within a day, as ISO 8601 text in UTC."""
+    low, high = feature.min or 0.0, feature.max or 0.0
+    median = moment_of(feature.median or 0.0).replace(second=0, microsecond=0)
+    label = f"{escape_label(feature.name)} ({shown(low, 'days')} to {shown(high, 'days')})"
+    about = f"Training data: {shown(low)} to {shown(high)}, median {shown(feature.median or 0.0)} (UTC)"
+    value: datetime | None = min(max(median, OLDEST), NEWEST)
+    if feature.missing is not None:
+        value, about = None, f"{about}.{MAY_BE_EMPTY}"
+    picked: date | None
+    if low.is_integer() and high.is_integer():  # edges are between values
+        day, first, last = value.date() if value else None, OLDEST.date(), NEWEST.date()
+        picked = st.date_input(label, day, first, last, key=key, help=about, format=DAY_FORMAT)
+    else:
+        picked = st.datetime_input(label, value, OLDEST, NEWEST, key=key, help=about, format=DAY_FORMAT)
+    return picked.isoformat() if picked else None
 
 
 def _number_field(feature: FeatureInfo, key: str) -> float | None:

@@ -1,5 +1,5 @@
-"""A real API in a process of its own, over models of a real MLflow: flowers, a regression, mixed features, and patients
-of whom not everything is known.
+"""A real API in a process of its own, over models of a real MLflow: flowers, a regression, mixed features, patients of
+whom not everything is known, and members with dates.
 """
 
 from __future__ import annotations
@@ -24,14 +24,25 @@ from app.clients.model_api import WITH_TOKENS
 from app.runtime.processes import Server, free_port
 from app.runtime.waiting import wait_until
 from app.testing.api_server import api_server
-from app.testing.model_api import Example, bundle_of, cache_bundle, mixed_rows, patients, publish, with_imputers
+from app.testing.model_api import (
+    DATES,
+    Example,
+    bundle_of,
+    cache_bundle,
+    members,
+    mixed_rows,
+    patients,
+    publish,
+    with_imputer,
+    with_imputers,
+)
 
 TREES = {"n_estimators": 20, "random_state": 0}
 
 
 @dataclass
 class Served:
-    """The API's address, and by kind (iris, sugar, cars, patients) the name of the model there and its example."""
+    """The API's address, and by kind (iris, sugar, cars, patients, members) the name of the model and its example."""
 
     url: str
     names: dict[str, str]
@@ -75,6 +86,7 @@ def page_examples(tmp_path_factory: pytest.TempPathFactory, iris_rows: Any) -> d
         "sugar": bundle_of(folder / "sugar", RandomForestRegressor(**TREES), age, sugar, "regression"),
         "cars": bundle_of(folder / "cars", cars_model, cars, price, "classification"),
         "patients": bundle_of(folder / "patients", with_imputers(), *patients(), "classification"),
+        "members": bundle_of(folder / "members", with_imputer(), *members(), "classification", DATES),
     }
 
 

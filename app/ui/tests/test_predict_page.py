@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ def test_every_type_has_its_field(served: Any) -> None:
     click(app, "Predict")
     row = {"colour": "red", "doors": 5, "diesel": False, "weight": weight.value}
     assert read(app.title).endswith(served.predict("cars", row)["prediction"])
+
+
+def test_dates_are_picked_and_go_to_the_model(served: Any) -> None:
+    app = open_page("predict", served.names["members"])
+    (joined,), (last,) = app.date_input, app.datetime_input
+    assert joined.label.startswith("joined (2020-")
+    assert isinstance(joined.value, date)
+    assert last.value is None
+    assert "It may be left empty." in last.help
+    joined.set_value(date(2024, 6, 1))
+    last.set_value(datetime(2024, 9, 1, 12))
+    click(app, "Predict")
+    row = {"joined": "2024-06-01", "last_order_at": "2024-09-01T12:00:00", "visits": app.number_input[0].value}
+    assert read(app.title).endswith(served.predict("members", row)["prediction"])
+    assert not app.warning
+    app.date_input[0].set_value(date(1999, 1, 1))
+    click(app, "Predict")
+    assert "joined is 1999-01-01, but ranged from 2020-" in read(app.warning)
 
 
 def test_a_closed_list_is_offered_whole_and_takes_nothing_else() -> None:

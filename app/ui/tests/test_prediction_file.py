@@ -62,6 +62,14 @@ def test_an_empty_value_is_a_missing_one_where_there_may_be_some(served: Any) ->
     assert row["sick"] == served.predict("patients", {"pressure": 150.0})["prediction"]
 
 
+def test_dates_are_sent_as_they_are_and_a_wrong_one_is_named(served: Any) -> None:
+    first, second = predicted(served, "members", "joined,last_order_at,visits\n2021-05-01,,7\n2025-05-01 10:00,,7\n")
+    assert (first["leaves"], second["leaves"]) == ("no", "yes")
+    with pytest.raises(ServiceError) as refused:
+        predicted(served, "members", "joined,visits\n2021-05-01,7\n5/1/2021,7\n")
+    assert refused.value.what.startswith("Row 2: joined is '5/1/2021', not a date or time such as 2026-03-01 or ")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
