@@ -34,6 +34,9 @@ PER_WINDOW = {
     "mlops_challenger_failed_rows_total": "model, version",
     "mlops_challenger_dropped_rows_total": "model, version",
     "mlops_challenger_duration_seconds_bucket": "model, version, le",
+    "mlops_challenger_feedback_total": "model, version, right",
+    "mlops_challenger_feedback_absolute_error_count": "model, version, by",
+    "mlops_challenger_feedback_absolute_error_sum": "model, version, by",
 }
 REPLICAS = {"mlops_model_info": "model, version"}  # 1 for each replica: their sum says how many there are
 EQUAL_IN_REPLICAS = {

@@ -11,7 +11,7 @@ from app.registry.gate_metrics import BY_TASK, LOWER_IS_BETTER
 from app.registry.ledger import Decision
 from app.ui import connections
 from app.ui.elements import choose_model, heading, show_error
-from app.ui.formatting import escape_markdown, format_moment, format_number
+from app.ui.formatting import escape_markdown, format_moment, format_number, format_share
 from app.ui.links import run_link, run_url, version_url
 from app.ui.mlflow_errors import readable_mlflow_errors
 from app.ui.pages.decision_dialog import show_decision_buttons, show_last_decision
@@ -20,12 +20,12 @@ from app.vocabulary import Gate
 
 SHOWN_DECISIONS = 10
 SHOWN_METRICS = 3  # of a version
-OUTCOME_COLOURS = {"promoted": "green", "refused": "red", "unchanged": "gray"}
+OUTCOME_COLOURS = {"promoted": "green", "refused": "red", "unchanged": "gray", "started": "blue"}
 KNOWN_METRICS = [name for metrics in BY_TASK.values() for name in metrics]
 NO_VERSION = {
     PRODUCTION: "No version is in production: the API has nothing to serve. Promote one below.",
-    CHALLENGER: "No version is being tried. A version becomes the challenger when it is checked for promotion, and "
-    "remains it when it is refused.",
+    CHALLENGER: "No version is being tried. A version becomes the challenger by `mlops challenge`, or when it is "
+    "checked for promotion, and remains it when it is refused.",
 }
 
 
@@ -127,10 +127,16 @@ def _spaced(metric: str) -> str:
 
 def _gate_text(gate: Gate) -> str:
     side = "at most" if gate.metric in LOWER_IS_BETTER else "at least"
-    return (
+    text = (
         f"Gate: {escape_markdown(_spaced(gate.metric))} {side} {format_number(gate.threshold)}, and no more than "
         f"{format_number(gate.max_regression)} worse than production on the same rows."
     )
+    if gate.min_shadow_rows:
+        text += (
+            f" As the challenger it must have got {gate.min_shadow_rows:,} rows, and have disagreed on at most "
+            f"{format_share(gate.max_disagreement)} of them."
+        )
+    return text
 
 
 def _serving(version: ModelVersion) -> str:
