@@ -60,7 +60,7 @@ def end_challenge(registry: MlflowClient, model: str, *, who: str = "", why: str
         NotFound: there is no such model.
         MlflowError: MLflow does not answer.
     """
-    registered = registry.model(model)
+    registered = adopt_model(registry, model)
     shadow, current = shadow_of(registered), registered.aliases.get(PRODUCTION)
     if shadow and current:
         counts = shadow_record.read(registry, model, shadow[0], current)

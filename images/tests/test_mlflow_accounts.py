@@ -13,6 +13,7 @@ import pytest
 from app.clients.mlflow import CHALLENGER, PRODUCTION, REQUEST_TAG, Unauthorized
 from app.registry import feedback_store, ledger, shadow_record
 from app.registry.bundle import BUNDLE_TAG
+from app.registry.challenger import challenge, end_challenge, shadow_of
 from app.registry.shadow_record import Beside, ShadowCounts
 from app.runtime.processes import Server
 from app.testing.mlflow_accounts import client_of, password
@@ -216,6 +217,20 @@ def test_the_reader_keeps_what_challengers_counted_and_the_gate_reads_it(
         for account in ("trainer", "gate"):
             with client_of(mlflow_with_accounts, account) as other, pytest.raises(Unauthorized):
                 shadow_record.write(other, run, ShadowCounts(agree=4), ShadowCounts())
+
+
+def test_the_gate_begins_and_ends_challenges(mlflow_with_accounts: Server, ids: Ids) -> None:
+    server = mlflow_with_accounts
+    with client_of(server, "trainer") as trainer, client_of(server, "gate") as gate:
+        run = trainer.create_run(ids.experiment, "another", {})
+        version = trainer.create_version(MODEL, run, f"{trainer.run(run).artifact_uri}/model", {}).version
+        gate.set_alias(MODEL, PRODUCTION, "1")
+        with pytest.raises(Unauthorized):
+            challenge(trainer, MODEL, version, 1.0)
+        challenge(gate, MODEL, version, 1.0, who="ada")
+        assert shadow_of(trainer.model(MODEL)) == (version, 1.0)
+        end_challenge(gate, MODEL, who="ada")
+        assert shadow_of(trainer.model(MODEL)) is None
 
 
 def test_without_a_password_nothing_is_answered(mlflow_with_accounts: Server) -> None:
