@@ -239,10 +239,28 @@ class FeatureInfo(BaseModel):
         return _REFERENCE.validate_python(self.model_dump(exclude={"name", "only"}, exclude_none=True))
 
 
+class RightOnFeedback(BaseModel):
+    """Rows whose true label came, by who had predicted it: both versions, one of them alone, or neither."""
+
+    both: int
+    challenger: int
+    production: int
+    neither: int
+
+
+class ErrorOnFeedback(BaseModel):
+    """Mean absolute errors of both versions on the same rows whose true value came. labels: how many rows."""
+
+    labels: int
+    challenger: float
+    production: float
+
+
 class ChallengerInfo(BaseModel):
     """A challenger in the shadow, and what this process counted of it since it is beside the version in production.
 
     share: of production's rows that it gets a copy of; agree, disagree, failed, dropped: rows.
+    right_on_feedback: of a classification; error_on_feedback: of a regression, once a true value came.
     """
 
     version: str
@@ -251,6 +269,8 @@ class ChallengerInfo(BaseModel):
     disagree: int
     failed: int
     dropped: int
+    right_on_feedback: RightOnFeedback | None = None
+    error_on_feedback: ErrorOnFeedback | None = None
 
 
 class CanaryInfo(BaseModel):

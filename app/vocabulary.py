@@ -11,11 +11,22 @@ from typing import Any, Literal
 
 Task = Literal["classification", "regression"]
 Serving = Literal["onnx", "skops"]  # what answers: onnxruntime, or scikit-learn where ONNX cannot express the estimator
-Action = Literal["promote", "rollback", "canary", "outside"]  # outside: the alias was moved by hand
-Outcome = Literal["promoted", "refused", "unchanged", "started", "ended"]
+# outside: the alias was moved by hand; challenge: a version begins or ends to predict in the shadow; canary: it begins
+# or ends to answer a share of the requests
+Action = Literal["promote", "rollback", "outside", "challenge", "canary"]
+Outcome = Literal["promoted", "refused", "unchanged", "started", "ended"]  # the last two of a challenge or a canary
 # What can refuse a version, see docs/architecture.md; history: there is no version to roll back to.
 Check = Literal[
-    "bundle", "golden", "definition", "signature", "threshold", "regression", "better", "concurrent", "history"
+    "bundle",
+    "golden",
+    "definition",
+    "signature",
+    "threshold",
+    "regression",
+    "better",
+    "shadow",
+    "concurrent",
+    "history",
 ]
 Dtype = Literal["double", "float", "long", "integer", "boolean", "string", "datetime"]  # MLflow's names
 Label = bool | int | float | str  # of a class, or the value of a regression
@@ -49,11 +60,15 @@ class Gate:
     metric: a name of `app.registry.gate_metrics`.
     threshold: the worst acceptable value of the metric.
     max_regression: how much worse than production it may be, in the metric's own unit.
+    min_shadow_rows: how many of production's rows it must have got as the challenger, in the shadow; 0 for none.
+    max_disagreement: on which share of them it may have answered otherwise than production, or not at all.
     """
 
     metric: str
     threshold: float
     max_regression: float = 0.0
+    min_shadow_rows: int = 0
+    max_disagreement: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ class Model:
             raise ModelFileError(
                 f"gate.metric is {self.gate.metric!r}, known for {self.task} are: {', '.join(BY_TASK[self.task])}"
             )
+        self._check_shadow()
         for names, what in ((self.nullable, "nullable"), (self.categories, "categories"), (self.dates, "dates")):
             if isinstance(names, str):
                 raise ModelFileError(f"{what} is {names!r}, not a tuple of names: ({names!r},)")
@@ -182,6 +183,18 @@ class Model:
                 Cron(self.schedule)
             except ValueError as error:
                 raise ModelFileError(f"schedule is {self.schedule!r}: {error}; such as '0 3 * * *'") from error
+
+    def _check_shadow(self) -> None:
+        """Raises ModelFileError for what the gate cannot ask of a challenger."""
+        rows, disagreement = self.gate.min_shadow_rows, self.gate.max_disagreement
+        if not _is_whole(rows) or rows < 0:
+            raise ModelFileError(f"gate.min_shadow_rows is {rows!r}, not a whole number from 0")
+        if isinstance(disagreement, bool) or not isinstance(disagreement, int | float) or not 0 <= disagreement <= 1:
+            raise ModelFileError(f"gate.max_disagreement is {disagreement!r}, not a share from 0 to 1")
+        if disagreement < 1 and not rows:
+            raise ModelFileError(
+                f"gate.max_disagreement is {disagreement!r} and counts from gate.min_shadow_rows on: set that, too"
+            )
 
     def _check_split(self) -> None:
         """Raises ModelFileError for a split or folds that cannot be."""

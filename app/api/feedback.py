@@ -79,7 +79,8 @@ class Feedback:
             body = await read_body(scope, receive)
             items, many = await self.workers.run(len(body), self.read, body, client.name if client else "")
             await self._store(items, len(body), client)
-            answers = [self._count(item) for item in items]
+            self._count(items, len(body))
+            answers = [_answer(item) for item in items]
             return Answer(201, to_json(answers if many else answers[0]))
         except Refusal as refused:
             refusal = in_plain_words(refused, scope)
@@ -192,22 +193,50 @@ class Feedback:
         shown = ", ".join(map(json.dumps, classes[:20])) or f"like {json.dumps(record.prediction)}"
         raise invalid(location, f"label should be one of the classes of {record.model}: {shown}", "label_class")
 
-    def _count(self, item: LabelledPrediction) -> dict[str, Any]:
-        """The answer for a stored label; the same label for the same prediction is counted once."""
-        record, label = item.record, item.label
-        answer = {"stored": True, "model": record.model, "version": record.version}
-        if item.predicted_by:  # it says nothing of how right the version was
-            return {**answer, "label": label}
-        if self._counted.get(item.row_id, self) != label:
-            self.models.metrics.meter(record.model, record.version).feedback(record.prediction, label, record.task)
-        self._counted[item.row_id] = label
+    def _count(self, items: list[LabelledPrediction], size: int) -> None:
+        """Count stored labels, of the challengers too; the same label for the same prediction is counted once."""
+        counted: dict[str, list[LabelledPrediction]] = {}
+        for item in items:
+            # what another version predicted says nothing of how right the item's was
+            if not item.predicted_by and self._is_new(item):
+                record = item.record
+                meter = self.models.metrics.meter(record.model, record.version)
+                meter.feedback(record.prediction, item.label, record.task)
+                counted.setdefault(record.model, []).append(item)
+        for model, of_model in counted.items():
+            self._grade_challenger(model, of_model, size * len(of_model) // len(items))
+
+    def _is_new(self, item: LabelledPrediction) -> bool:
+        is_new = self._counted.get(item.row_id, self) != item.label
+        self._counted[item.row_id] = item.label
         self._counted.move_to_end(item.row_id)
         if len(self._counted) > REMEMBERED:
             self._counted.popitem(last=False)
-        answer |= {"prediction": record.prediction, "label": label}
-        if record.task == "classification":
-            return {**answer, "correct": record.prediction == label}
-        return {**answer, "absolute_error": abs(record.prediction - label)}
+        return is_new
+
+    def _grade_challenger(self, model: str, items: list[LabelledPrediction], size: int) -> None:
+        """Give the challenger the rows that the version in service predicted, with their true labels."""
+        served = self.models.current.get(model)
+        if served is None or served.shadow is None:
+            return
+        names = served.schema.features
+        # a model that was deleted and made anew may have another version of the same number
+        own = [i for i in items if i.record.version == served.version and i.record.features.keys() == {*names}]
+        if own:
+            rows = [tuple(item.record.features[name] for name in names) for item in own]
+            served.shadow.offer_truths(rows, [i.record.prediction for i in own], [i.label for i in own], size)
+
+
+def _answer(item: LabelledPrediction) -> dict[str, Any]:
+    """The answer for a stored label."""
+    record, label = item.record, item.label
+    answer = {"stored": True, "model": record.model, "version": record.version}
+    if item.predicted_by:
+        return {**answer, "label": label}
+    answer |= {"prediction": record.prediction, "label": label}
+    if record.task == "classification":
+        return {**answer, "correct": record.prediction == label}
+    return {**answer, "absolute_error": abs(record.prediction - label)}
 
 
 def _is_number(value: Any) -> bool:

@@ -12,16 +12,19 @@ from app.api.bundle_cache import BundleCache, CacheNote
 from app.api.canary import Canary
 from app.api.served_model import ServedModel, load_served_model
 from app.api.served_models import ServedModels
-from app.api.shadow import Shadow, why_not_comparable
+from app.api.shadow import Shadow
+from app.api.shadow_recorder import ShadowRecorder
 from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError, RegisteredModel
 from app.contract import LoadFailure, MlflowStatus
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
 from app.registry.canary import canary_of
-from app.registry.challenger import shadow_of
+from app.registry.challenger import shadow_of, why_not_comparable
 from app.registry.ledger import SEQUENCE_TAG
 from app.registry.predictor import GoldenMismatch, load_predictor
+from app.registry.shadow_record import Beside
 
 MAX_BACKOFF = 300.0  # seconds
+STOPPING = 5.0  # seconds that a stop waits for what the thread still does
 
 log = logging.getLogger("mlops.models")
 
@@ -59,6 +62,7 @@ class Follower:
         self._retries: dict[str, _Retry] = {}
         self._challenger_retries: dict[str, _Retry] = {}
         self._canary_retries: dict[str, _Retry] = {}
+        self._recorder = ShadowRecorder(registry)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="models", daemon=True)
 
@@ -70,10 +74,10 @@ class Follower:
     def stop(self) -> None:
         """End the thread. A download under way may be left behind: it is not there until it is whole."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=2)
         for shadow in self.models.metrics.shadows.values():
             shadow.stop()
+        if self._thread.is_alive():
+            self._thread.join(timeout=STOPPING)
 
     def load_cache(self) -> None:
         """Serve the last good version of each model in the cache folder."""
@@ -111,6 +115,7 @@ class Follower:
             self._follow(name, _Target(model.aliases[PRODUCTION], model.tags.get(SEQUENCE_TAG, "")))
             self._follow_challenger(model)
             self._follow_canary(model)
+        self._recorder.write()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -119,6 +124,8 @@ class Follower:
             except Exception:  # the thread is what brings new versions: it must outlive whatever this is
                 log.exception("looking at MLflow's aliases failed")
             self._stop.wait(self.poll_seconds)
+        if self.models.mlflow.ok:
+            self._recorder.write(now=True)
 
     def _set_status(self, ok: bool, error: str) -> None:
         self.models.mlflow = MlflowStatus(ok=ok, error=error, checked_at=_now())
@@ -180,6 +187,7 @@ class Follower:
             self._challenger_retries.pop(name, None)
             self.models.clear_challenger_failure(name)
             self.models.challenge(name, shadow)
+            self._recorder.follow(shadow, Beside(name, number, served.version, served.incarnation))
 
     def _follow_canary(self, model: RegisteredModel) -> None:
         """Bring the canary beside what is in service, or take it away. What is in service stays."""

@@ -223,6 +223,16 @@ class _Families:
             "Duration of the challenger's predictions in seconds, each of up to 256 rows of one batch.",
             labels=version,
         )
+        self.challenger_feedback = CounterMetricFamily(
+            "mlops_challenger_feedback",
+            "Number of rows whose true label came, by whether the challenger, production, both or neither was right.",
+            labels=[*version, "right"],
+        )
+        self.challenger_errors = SummaryMetricFamily(
+            "mlops_challenger_feedback_absolute_error",
+            "Absolute error of the challenger and of production on the same rows whose true value came.",
+            labels=[*version, "by"],
+        )
 
         self.canary_requests = CounterMetricFamily(
             "mlops_canary_requests", "Number of requests that fell to the canary.", labels=version
@@ -245,15 +255,25 @@ class _Families:
             *(self.buckets, self.bucket_shares, self.feedback, self.errors),
             *(self.challenger_rows, self.challenger_failed, self.challenger_dropped, self.challenger_durations),
             *(self.canary_requests, self.canary_failures, self.canary_returned),
+            *(self.challenger_feedback, self.challenger_errors),
         ]
 
     def add_shadow(self, shadow: Shadow) -> None:
-        labels = [shadow.model, shadow.version]
-        self.challenger_rows.add_metric([*labels, "agree"], shadow.agree)
-        self.challenger_rows.add_metric([*labels, "disagree"], shadow.disagree)
-        self.challenger_failed.add_metric(labels, shadow.failed)
-        self.challenger_dropped.add_metric(labels, shadow.dropped)
+        labels, counts = [shadow.model, shadow.version], shadow.counts
+        self.challenger_rows.add_metric([*labels, "agree"], counts.agree)
+        self.challenger_rows.add_metric([*labels, "disagree"], counts.disagree)
+        self.challenger_failed.add_metric(labels, counts.failed)
+        self.challenger_dropped.add_metric(labels, counts.dropped)
         self.challenger_durations.add_metric(labels, buckets=shadow.buckets(), sum_value=shadow.seconds)
+        if shadow.is_classifier:
+            self.challenger_feedback.add_metric([*labels, "both"], counts.both_right)
+            self.challenger_feedback.add_metric([*labels, "challenger"], counts.challenger_right)
+            self.challenger_feedback.add_metric([*labels, "production"], counts.production_right)
+            self.challenger_feedback.add_metric([*labels, "neither"], counts.neither_right)
+        else:
+            errors = {"challenger": counts.challenger_error, "production": counts.production_error}
+            for by, total in errors.items():
+                self.challenger_errors.add_metric([*labels, by], count_value=counts.labels, sum_value=total)
 
     def add_canary(self, canary: Canary) -> None:
         labels = [canary.model, canary.version]

@@ -7,8 +7,18 @@ from dataclasses import asdict
 from fastapi import APIRouter
 
 from app.api.served_models import ServedModels
+from app.api.shadow import Shadow
 from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
-from app.contract import CanaryInfo, ChallengerInfo, FeatureInfo, ModelInfo, ModelList, ModelSummary
+from app.contract import (
+    CanaryInfo,
+    ChallengerInfo,
+    ErrorOnFeedback,
+    FeatureInfo,
+    ModelInfo,
+    ModelList,
+    ModelSummary,
+    RightOnFeedback,
+)
 
 router = APIRouter(tags=["models"], dependencies=[NEEDS_KEY])
 
@@ -41,16 +51,7 @@ def model_info(models: ServedModels, name: str | None) -> ModelInfo:
         gate=bundle.gate,
         loaded_at=served.loaded_at,
         last_failure=models.failures.get(served.name),
-        challenger=ChallengerInfo(
-            version=shadow.version,
-            share=shadow.share,
-            agree=shadow.agree,
-            disagree=shadow.disagree,
-            failed=shadow.failed,
-            dropped=shadow.dropped,
-        )
-        if shadow
-        else None,
+        challenger=_challenger_info(shadow) if shadow else None,
         challenger_failure=models.challenger_failures.get(served.name),
         canary=CanaryInfo(
             version=canary.version,
@@ -62,6 +63,34 @@ def model_info(models: ServedModels, name: str | None) -> ModelInfo:
         if canary
         else None,
         registry=models.mlflow,
+    )
+
+
+def _challenger_info(shadow: Shadow) -> ChallengerInfo:
+    counts = shadow.counts
+    right = errors = None
+    if shadow.is_classifier:
+        right = RightOnFeedback(
+            both=counts.both_right,
+            challenger=counts.challenger_right,
+            production=counts.production_right,
+            neither=counts.neither_right,
+        )
+    elif counts.labels:
+        errors = ErrorOnFeedback(
+            labels=counts.labels,
+            challenger=counts.challenger_error / counts.labels,
+            production=counts.production_error / counts.labels,
+        )
+    return ChallengerInfo(
+        version=shadow.version,
+        share=shadow.share,
+        agree=counts.agree,
+        disagree=counts.disagree,
+        failed=counts.failed,
+        dropped=counts.dropped,
+        right_on_feedback=right,
+        error_on_feedback=errors,
     )
 
 

@@ -6,6 +6,7 @@ Production's answers do not wait for it: rows are put into a bounded queue, whic
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from bisect import bisect_left
@@ -19,6 +20,7 @@ from app.api.request_counts import DURATION_BUCKETS
 from app.api.row_decoder import Rows
 from app.registry.bundle import Bundle
 from app.registry.predictor import Predictor
+from app.registry.shadow_record import ShadowCounts
 from app.vocabulary import Label, NumericReference
 
 # What waits; what does not fit is dropped. Bytes: of the request bodies that the rows came in.
@@ -31,8 +33,9 @@ log = logging.getLogger("mlops.challenger")
 
 class _Copy(NamedTuple):
     rows: Rows
-    labels: Sequence[Label]
+    labels: Sequence[Label]  # that production predicted
     size: int
+    truths: Sequence[Label] | None = None  # the true labels, where the rows came with these
 
 
 class Shadow:
@@ -48,10 +51,11 @@ class Shadow:
         self, model: str, version: str, bundle: Bundle, predictor: Predictor, share: float, production: Bundle
     ) -> None:
         self.model, self.version, self.bundle, self.share = model, version, bundle, share
-        self.agree = self.disagree = self.failed = self.dropped = 0
+        self.counts = ShadowCounts()
         self.durations, self.seconds = [0] * (len(DURATION_BUCKETS) + 1), 0.0
         self._predictor = predictor
         self._tolerance = tolerance(production)
+        self.is_classifier = production.task == "classification"
         self._waiting: deque[_Copy] = deque()
         self._rows = self._bytes = 0
         self._due = 0.0  # of a batch that the share amounts to
@@ -69,6 +73,11 @@ class Shadow:
         self._stop.set()
         self._wake.set()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was stopped and counts nothing more."""
+        return self._stop.is_set() and not self._thread.is_alive()
+
     def offer(self, rows: Rows, labels: Sequence[Label], size: int) -> None:
         """Take a copy of rows that production predicted, or drop them where too much waits already.
 
@@ -82,13 +91,26 @@ class Shadow:
             if self._due < 1:
                 return
             self._due -= 1
-            number, total = self._rows + len(labels), self._bytes + size
-            if number > MAX_ROWS_WAITING or total > MAX_BYTES_WAITING:
-                self.dropped += len(labels)
-                return
-            self._rows, self._bytes = number, total
-            self._waiting.append(_Copy(rows, labels, size))
+            self._put(_Copy(rows, labels, size))
         self._wake.set()
+
+    def offer_truths(self, rows: Rows, labels: Sequence[Label], truths: Sequence[Label], size: int) -> None:
+        """Take rows that production predicted and whose true labels came, all of them whatever the share.
+
+        Args:
+            truths: the true labels; the rest is as in `offer`.
+        """
+        with self._lock:
+            self._put(_Copy(rows, labels, size, truths))
+        self._wake.set()
+
+    def _put(self, copy: _Copy) -> None:
+        number, total = self._rows + len(copy.labels), self._bytes + copy.size
+        if number > MAX_ROWS_WAITING or total > MAX_BYTES_WAITING:
+            self.counts.dropped += len(copy.labels)
+            return
+        self._rows, self._bytes = number, total
+        self._waiting.append(copy)
 
     def work(self) -> None:
         """Predict and compare all that waits."""
@@ -100,7 +122,11 @@ class Shadow:
                 self._rows -= len(copy.labels)
                 self._bytes -= copy.size
             for begin in range(0, len(copy.labels), MAX_BATCH):
-                self._compare(copy.rows[begin : begin + MAX_BATCH], copy.labels[begin : begin + MAX_BATCH])
+                part = slice(begin, begin + MAX_BATCH)
+                if copy.truths is None:
+                    self._compare(copy.rows[part], copy.labels[part])
+                else:
+                    self._grade(copy.rows[part], copy.labels[part], copy.truths[part])
 
     def buckets(self) -> list[tuple[str, int]]:
         """The durations of its predictions, as Prometheus has histograms: upper edge in seconds, count up to it."""
@@ -121,16 +147,43 @@ class Shadow:
             own = self._predictor.predict(rows).labels
             agree = sum(self._agrees(a, b) for a, b in zip(own, labels, strict=True))
         except Exception:  # whatever the challenger does, production goes on
-            self.failed += len(labels)
-            if not self._has_logged:
-                self._has_logged = True  # once: it may fail for each row
-                log.exception("the challenger, version %s of %s, failed on rows of requests", self.version, self.model)
+            self.counts.failed += len(labels)
+            self._log_failure()
             return
         seconds = time.perf_counter() - begin
         self.durations[bisect_left(DURATION_BUCKETS, seconds)] += 1
         self.seconds += seconds
-        self.agree += agree
-        self.disagree += len(labels) - agree
+        self.counts.agree += agree
+        self.counts.disagree += len(labels) - agree
+
+    def _grade(self, rows: Rows, labels: Sequence[Any], truths: Sequence[Any]) -> None:
+        """Count how right both were. A challenger that fails on the rows was right about none."""
+        own: Sequence[Any]
+        try:
+            own = self._predictor.predict(rows).labels
+            graded = [*zip(own, labels, truths, strict=True)]
+        except Exception:
+            self._log_failure()
+            graded = [(None, label, truth) for label, truth in zip(labels, truths, strict=True)]
+        counts = self.counts
+        for mine, label, truth in graded:
+            if self.is_classifier:
+                if mine == truth:
+                    counts.both_right += label == truth
+                    counts.challenger_right += label != truth
+                else:
+                    counts.production_right += label == truth
+                    counts.neither_right += label != truth
+            elif mine is not None and math.isfinite(mine):
+                counts.challenger_error += abs(float(mine) - truth)
+                counts.production_error += abs(label - truth)
+                counts.labels += 1
+
+    def _log_failure(self) -> None:
+        """Log the exception that is handled; once, as it may fail for each row."""
+        if not self._has_logged:
+            self._has_logged = True
+            log.exception("the challenger, version %s of %s, failed on rows of requests", self.version, self.model)
 
     def _agrees(self, own: Any, label: Any) -> bool:
         if self._tolerance is None:
@@ -144,13 +197,3 @@ def tolerance(production: Bundle) -> float | None:
     if production.task == "classification" or not isinstance(reference, NumericReference):
         return None
     return TOLERANCE * (reference.max - reference.min)
-
-
-def why_not_comparable(challenger: Bundle, production: Bundle) -> str:
-    """Why rows of production's requests cannot be given to the challenger; "" where they can."""
-    if (challenger.task, challenger.target) != (production.task, production.target):
-        return f"it predicts {challenger.target!r} ({challenger.task}), production {production.target!r}"
-    own, other = ([f"{f.name} ({f.dtype})" for f in bundle.features] for bundle in (challenger, production))
-    if own != other:
-        return f"its features are {', '.join(own)}; production's are {', '.join(other)}, in this order"
-    return ""

@@ -228,7 +228,9 @@ def rollback(model: str, who: str, why: str) -> None:
 @click.argument("version", required=False)
 @click.option("--shadow", default=1.0, show_default=True, help="Share of production's rows, above 0 and at most 1.")
 @click.option("--end", is_flag=True, help="Let no version predict in the shadow any more.")
-def challenge(model: str, version: str | None, shadow: float, end: bool) -> None:
+@who_option
+@why_option
+def challenge(model: str, version: str | None, shadow: float, end: bool, who: str, why: str) -> None:
     """Let VERSION of MODEL predict copies of production's rows, in the shadow; nobody gets its answers."""
     from app.registry.challenger import challenge as begin_challenge
     from app.registry.challenger import end_challenge
@@ -239,10 +241,10 @@ def challenge(model: str, version: str | None, shadow: float, end: bool) -> None
         raise click.BadParameter(f"{shadow:g} is not above 0 and at most 1", param_hint="--shadow")
     with MlflowClient() as registry:
         if version:
-            begin_challenge(registry, model, version, shadow)
+            begin_challenge(registry, model, version, shadow, who=who, why=why)
             _print(f"version {version} of {model} is the challenger, of a share of {shadow:g}")
         else:
-            end_challenge(registry, model)
+            end_challenge(registry, model, who=who, why=why)
             _print(f"{model} has no challenger any more")
 
 
@@ -264,7 +266,7 @@ def history(model: str, limit: int, as_json: bool) -> None:
     for d in decisions:
         when = datetime.fromtimestamp(d.time).strftime("%Y-%m-%d %H:%M:%S")
         verdict = f"{d.outcome} ({d.check})" if d.check else d.outcome
-        _print(f"{when}  {d.action:8} {d.previous or '-':>4} -> {d.version or '-':4} {verdict:22} {d.who}: {d.reason}")
+        _print(f"{when}  {d.action:9} {d.previous or '-':>4} -> {d.version or '-':4} {verdict:22} {d.who}: {d.reason}")
 
 
 @main.command()

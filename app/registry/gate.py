@@ -19,8 +19,11 @@ import pandas as pd
 from app.clients.mlflow import MlflowClient, ModelVersion, NotFound
 from app.registry.bundle import FEEDBACK, HELD_OUT, Bundle, BundleError, fetch_bundle, read_gate_file
 from app.registry.cache import prune
+from app.registry.challenger import why_not_comparable
 from app.registry.gate_metrics import LOWER_IS_BETTER, at_least_as_good, better, evaluate
 from app.registry.predictor import Predictor, load_predictor, plain_rows
+from app.registry.shadow_record import ShadowCounts
+from app.registry.shadow_record import read as read_shadow
 from app.vocabulary import Check, Definition, Gate
 
 Metrics = dict[str, float]
@@ -35,17 +38,26 @@ class Refused(Exception):
         self.check = check
 
 
+class TooFewRows(Refused):
+    """The version has not got enough rows in the shadow yet, and nothing else speaks against it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("shadow", reason)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the gate makes of a version.
 
     check: the one that refused it, "" when it passed all; reason: with the values of both sides.
     metrics: those of the candidate and of production, as far as they were measured, such as candidate_accuracy.
+    needs_rows: it passed all but `shadow`, and that for want of rows.
     """
 
     check: Check | Literal[""]
     reason: str
     metrics: Metrics = field(default_factory=dict)
+    needs_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,6 +206,36 @@ def check_better(
     return f"{passed}, and {fed_back % 'better'}"
 
 
+def check_shadow(gate: Gate, counts: ShadowCounts, production: str) -> str:
+    """Whether the candidate got enough of production's rows in the shadow, and answered enough of them alike.
+
+    Args:
+        counts: what came of these rows.
+        production: the version in production, for the reason.
+
+    Returns:
+        what it passes, such as "it disagrees with version 3 on 1.50% of 2000 rows in the shadow, allowed are 5.00%".
+
+    Raises:
+        TooFewRows: it has not got enough.
+        Refused: it disagrees on too many.
+    """
+    if counts.rows < gate.min_shadow_rows:
+        raise TooFewRows(
+            f"it has got {counts.rows} of the {gate.min_shadow_rows} rows of version {production} "
+            "that the gate asks for in the shadow"
+        )
+    disagreement = counts.disagreement or 0.0
+    comparison = (
+        f"with version {production} on {disagreement:.2%} of {counts.rows} rows in the shadow"
+        + (f" ({counts.failed} of which it failed on)" if counts.failed else "")
+        + f", allowed are {gate.max_disagreement:.2%}"
+    )
+    if disagreement > gate.max_disagreement:
+        raise Refused("shadow", f"it disagrees {comparison}")
+    return f"it disagrees {comparison}"
+
+
 # -- what they compare -----------------------------------------------------------------------------------------------
 
 
@@ -282,7 +324,8 @@ def judge(
             own = loaded.bundle.gate
             note = (
                 " (by the model file; the version brings another gate, which does not count: "
-                f"{own.metric} {own.threshold:g}, margin {own.max_regression:g})"
+                f"{own.metric} {own.threshold:g}, margin {own.max_regression:g}, rows in the shadow "
+                f"{own.min_shadow_rows}, disagreement {own.max_disagreement:g})"
             )
         measured = loaded.measure(rows)
         metrics |= {f"candidate_{name}": value for name, value in measured.items()}
@@ -298,9 +341,33 @@ def judge(
             comparison = check_better(gate, *values, production.version, on_feedback)
         else:
             comparison = check_regression(gate, *values, production.version)
+        comparison += _in_shadow(registry, candidate, loaded, production, gate, metrics)
     except Refused as refusal:
-        return Verdict(refusal.check, f"{refusal}{note}", metrics)
+        return Verdict(refusal.check, f"{refusal}{note}", metrics, isinstance(refusal, TooFewRows))
     return Verdict("", f"{reason} and {comparison}{note}", metrics)
+
+
+def _in_shadow(
+    registry: MlflowClient,
+    version: ModelVersion,
+    candidate: LoadedVersion,
+    production: LoadedVersion,
+    gate: Gate,
+    metrics: Metrics,
+) -> str:
+    """What is to be said of the candidate in production's shadow, whose counts are noted in `metrics`.
+
+    Raises:
+        Refused: `shadow`.
+    """
+    if not gate.min_shadow_rows:
+        return ""
+    different = why_not_comparable(candidate.bundle, production.bundle)
+    if different:  # it could never get the rows
+        return f"; it was not tried in the shadow: {different}"
+    counts = read_shadow(registry, version.name, candidate.version, production.version)
+    metrics |= counts.metrics
+    return f"; {check_shadow(gate, counts, production.version)}"
 
 
 def _on_feedback(

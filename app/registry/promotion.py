@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from app.clients.mlflow import CHALLENGER, MlflowClient, MlflowError, ModelVersion, NotFound, RegisteredModel
+from app.clients.mlflow import MlflowClient, MlflowError, ModelVersion, NotFound, RegisteredModel
 from app.registry import canary as canaries
+from app.registry.challenger import challenge, shadow_of, take_alias
 from app.registry.gate import Refused, judge, load_version
 from app.registry.gate_metrics import BY_TASK
 from app.registry.ledger import Decision, Ledger, Move, adopt_model
@@ -36,7 +37,9 @@ def promote(
     Checks, in this order: `bundle` (files and checksums), `golden` (the serving loader answers as the estimator did),
     `definition` (task and target are the model file's), `signature` (same features and types as production),
     `threshold` (the metric on the held-out rows), `regression` (against production on the same rows; with
-    only_if_better it is `better`), `concurrent` (production was moved meanwhile).
+    only_if_better it is `better`), `shadow` (enough rows as the challenger, answered enough alike, where the gate asks
+    for it), `concurrent` (production was moved meanwhile). A version that lacks nothing but rows in the shadow becomes
+    the challenger.
 
     Args:
         version: by default the newest.
@@ -77,15 +80,31 @@ def promote(
         canaries.check_canary(model, candidate.version, canary, current)
     elif current == candidate.version:
         return replace(decision, outcome="unchanged", reason=f"version {current} is in production already")
-    registry.set_alias(model, CHALLENGER, candidate.version)
+    take_alias(registry, model, candidate.version)
     verdict = judge(registry, candidate, current, definition, allow_signature_change, only_if_better)
     decision = replace(decision, check=verdict.check, reason=verdict.reason, metrics=verdict.metrics)
+    if verdict.needs_rows:
+        decision = replace(decision, reason=f"{verdict.reason}; {_let_challenge(registry, decision)}")
     if verdict.check:
         return ledger.record(replace(decision, outcome="refused"))
     if canary is not None:
         decision = replace(decision, reason=f"it answers {canary:g} of the requests; {verdict.reason}")
         return canaries.start(ledger, moves, decision, canary)
     return _move(ledger, moves, decision)
+
+
+def _let_challenge(registry: MlflowClient, decision: Decision) -> str:
+    """Make the version of the decision the challenger, if it is not; says so, and how to go on."""
+    model, version = decision.model, decision.version
+    shadow = shadow_of(registry.model(model))
+    runs = shadow is not None and shadow[0] == version
+    if not runs:
+        why = "it lacks nothing but rows in the shadow to be promoted"
+        challenge(registry, model, version, 1.0, who=decision.who, why=why, cause=decision.cause)
+    return (
+        f"it is the challenger{'' if runs else ' now'}; promote it when it has seen them: "
+        f"mlops promote {model} --version {version}"
+    )
 
 
 def rollback(registry: MlflowClient, model: str, *, who: str, why: str = "", cause: str = "") -> Decision:

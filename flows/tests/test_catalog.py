@@ -38,6 +38,16 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
             "from flows.model import *; model = Model('regression', 'y', None, None, Gate('r2', 1), schedule='daily')",
             "schedule is 'daily'",
         ),
+        *(
+            (f"from flows.model import *; model = Model('regression', 'y', None, None, Gate('r2', 1, {gate}))", reason)
+            for gate, reason in {
+                "min_shadow_rows=-1": "gate.min_shadow_rows is -1, not a whole number from 0",
+                "min_shadow_rows=True": "gate.min_shadow_rows is True",
+                "min_shadow_rows=9, max_disagreement=1.5": "gate.max_disagreement is 1.5, not a share from 0 to 1",
+                "min_shadow_rows=9, max_disagreement=float('nan')": "gate.max_disagreement is nan",
+                "max_disagreement=0.1": "counts from gate.min_shadow_rows on: set that, too",
+            }.items()
+        ),
     ],
 )
 def test_a_bad_file_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str) -> None:

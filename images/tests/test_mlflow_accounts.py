@@ -11,8 +11,10 @@ import httpx
 import pytest
 
 from app.clients.mlflow import CHALLENGER, PRODUCTION, REQUEST_TAG, Unauthorized
-from app.registry import feedback_store, ledger
+from app.registry import feedback_store, ledger, shadow_record
 from app.registry.bundle import BUNDLE_TAG
+from app.registry.challenger import challenge, end_challenge, shadow_of
+from app.registry.shadow_record import Beside, ShadowCounts
 from app.runtime.processes import Server
 from app.testing.mlflow_accounts import client_of, password
 from images.mlflow import account_rules
@@ -202,6 +204,33 @@ def test_artifacts_are_written_by_the_trainer_to_its_runs_and_by_the_reader_to_f
         assert feedback_store.read(trainer, MODEL)
         with pytest.raises(Unauthorized, match="the experiment feedback is written by the account `reader`"):
             trainer.write_artifact(f"{folder}/forged.json", b"[]")
+
+
+def test_the_reader_keeps_what_challengers_counted_and_the_gate_reads_it(
+    mlflow_with_accounts: Server, ids: Ids
+) -> None:
+    with client_of(mlflow_with_accounts, "reader") as reader, client_of(mlflow_with_accounts, "gate") as gate:
+        beside = Beside(MODEL, "2", "1", reader.model(MODEL).tags[ledger.SEQUENCE_TAG])
+        run = shadow_record.begin(reader, beside, "a replica")
+        shadow_record.write(reader, run, ShadowCounts(agree=3), ShadowCounts())
+        assert shadow_record.read(gate, MODEL, "2", "1") == ShadowCounts(agree=3)
+        for account in ("trainer", "gate"):
+            with client_of(mlflow_with_accounts, account) as other, pytest.raises(Unauthorized):
+                shadow_record.write(other, run, ShadowCounts(agree=4), ShadowCounts())
+
+
+def test_the_gate_begins_and_ends_challenges(mlflow_with_accounts: Server, ids: Ids) -> None:
+    server = mlflow_with_accounts
+    with client_of(server, "trainer") as trainer, client_of(server, "gate") as gate:
+        run = trainer.create_run(ids.experiment, "another", {})
+        version = trainer.create_version(MODEL, run, f"{trainer.run(run).artifact_uri}/model", {}).version
+        gate.set_alias(MODEL, PRODUCTION, "1")
+        with pytest.raises(Unauthorized):
+            challenge(trainer, MODEL, version, 1.0)
+        challenge(gate, MODEL, version, 1.0, who="ada")
+        assert shadow_of(trainer.model(MODEL)) == (version, 1.0)
+        end_challenge(gate, MODEL, who="ada")
+        assert shadow_of(trainer.model(MODEL)) is None
 
 
 def test_without_a_password_nothing_is_answered(mlflow_with_accounts: Server) -> None:

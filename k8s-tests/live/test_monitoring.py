@@ -76,7 +76,7 @@ def test_every_rule_is_loaded_and_can_be_evaluated(prometheus: PrometheusClient)
 
     rules = wait_for(evaluated, "every rule evaluated", 90)
     assert not [rule for rule in rules if rule["health"] != "ok"]
-    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 17
+    assert len([rule for rule in rules if rule["type"] == "alerting"]) == 18
 
 
 def test_volumes_tell_how_full_they_are(prometheus: PrometheusClient) -> None:

@@ -19,7 +19,7 @@ from app.registry.reference import SHARE_FLOOR, psi
 ALERTS = {
     *("ApiDown", "ApiErrorRatio", "ApiLatency", "NoModel", "SwapFailed", "ReplicaVersionsDiffer", "FeatureDrift"),
     *("PredictionDrift", "LiveAccuracyLow", "TrainingFailed", "TrainingOverdue", "VolumeNearlyFull", "TargetDown"),
-    *("BackupOverdue", "ModelFileBroken", "ModelsRepositoryUnread", "CanaryReturned"),
+    *("BackupOverdue", "ModelFileBroken", "ModelsRepositoryUnread", "CanaryReturned", "ChallengerFails"),
 }
 RETRAIN = {"FeatureDrift", "PredictionDrift", "LiveAccuracyLow"}
 IRIS = {"model": "iris", "version": "2"}
@@ -63,6 +63,10 @@ def up(values: str, pod: str = "a", job: str = "mlops-model-api") -> Series:
 
 def served(version: str = "2", values: str = UP, pod: str = "a", model: str = "iris") -> Series:
     return api("mlops_model_info", values, pod, model=model, version=version, run_id=f"r{version}", serving="onnx")
+
+
+def challenger(what: str, values: str, pod: str = "a") -> Series:
+    return api(f"mlops_challenger_{what}_total", values, pod, model="iris", version="3")
 
 
 def requests(status: str, values: str, model: str = "iris") -> Series:
@@ -190,6 +194,12 @@ STAYS_OUT = Alert(
     "Version 2 of iris does not get into service (golden)",
     "It is in production in MLflow, but pods of the model API did not take it up: golden failed. The version before"
     " stays in service.",
+)
+CHALLENGER_FAILS = Alert(
+    {"model": "iris", "version": "3"},
+    "The challenger of iris, version 3, fails",
+    "Pods of the model API cannot load it beside production, or it failed on rows of requests, which the gate counts as"
+    " answered otherwise. Nobody gets its answers; production's do not depend on it.",
 )
 DIFFERENT = Alert(
     {"model": "iris"},
@@ -322,6 +332,19 @@ CASES = {
     ),
     "canary that answers": Case(
         "CanaryReturned", api("mlops_canary_returned", "0x80", model="iris", version="3"), {"15m": []}
+    ),
+    "a challenger fails on rows": Case(
+        "ChallengerFails",
+        challenger("failed_rows", "0x7 12x400") | challenger("failed_rows", "0x400", "b"),
+        {"1m": [], "4m": [CHALLENGER_FAILS], "20m": []},
+    ),
+    "a challenger cannot be loaded": Case(
+        "ChallengerFails", challenger("load_failures", "_x4 1 2 3x400"), {"1m": [], "4m": [CHALLENGER_FAILS]}
+    ),
+    "a challenger is loaded the second time": Case(
+        "ChallengerFails",
+        challenger("load_failures", "_x4 1 2 2x400") | challenger("failed_rows", "_x5 0x400"),
+        {f"{minute}m": [] for minute in range(1, 12)},
     ),
     "versions differ": Case("ReplicaVersionsDiffer", served("1") | served("2", pod="b"), {"2m": [], "4m": [DIFFERENT]}),
     "promotion": Case(

@@ -11,9 +11,11 @@ from fastapi.testclient import TestClient
 
 from app.api.shadow import MAX_ROWS_WAITING, Shadow, tolerance
 from app.clients.mlflow import CHALLENGER, PRODUCTION, MlflowClient, MlflowError
+from app.clients.model_api import WITH_TOKENS
 from app.registry.bundle import read_bundle
 from app.registry.challenger import challenge, end_challenge
 from app.registry.predictor import Predictions, Predictor, load_predictor
+from app.registry.shadow_record import ShadowCounts, read
 from app.runtime.waiting import wait_until
 from app.testing.model_api import SETOSA, Example, metric, publish
 
@@ -55,7 +57,7 @@ def test_agreement_is_counted(examples: dict[str, Example]) -> None:
     one = shadow(examples["iris"])
     one.offer([ROW, ROW], ["setosa", "virginica"], 0)
     one.work()
-    assert (one.agree, one.disagree, one.failed, one.dropped) == (1, 1, 0, 0)
+    assert (one.counts.agree, one.counts.disagree, one.counts.failed, one.counts.dropped) == (1, 1, 0, 0)
     assert one.buckets()[-1] == ("+Inf", 1)
 
 
@@ -68,7 +70,7 @@ def test_values_of_a_regression_agree_within_a_tenth_of_the_range(examples: dict
     assert allowed == pytest.approx(0.1 * (346 - 25))  # the diabetes data's largest and smallest target
     one.offer(rows, [values[0], values[1] + 0.9 * allowed, values[2] - 1.1 * allowed], 0)
     one.work()
-    assert (one.agree, one.disagree) == (2, 1)
+    assert (one.counts.agree, one.counts.disagree) == (2, 1)
 
 
 def test_a_share_of_the_batches_is_copied(examples: dict[str, Example]) -> None:
@@ -76,7 +78,7 @@ def test_a_share_of_the_batches_is_copied(examples: dict[str, Example]) -> None:
     for _ in range(100):
         one.offer([ROW], ["setosa"], 0)
     one.work()
-    assert one.agree == 25
+    assert one.counts.agree == 25
 
 
 def test_a_challenger_that_fails_is_counted(examples: dict[str, Example], caplog: pytest.LogCaptureFixture) -> None:
@@ -84,17 +86,50 @@ def test_a_challenger_that_fails_is_counted(examples: dict[str, Example], caplog
     for _ in range(3):
         one.offer([ROW], ["setosa"], 0)
     one.work()
-    assert (one.agree, one.disagree, one.failed) == (0, 0, 3)
+    assert (one.counts.agree, one.counts.disagree, one.counts.failed) == (0, 0, 3)
     assert caplog.text.count("version 2 of iris, failed") == 1
+
+
+def test_true_labels_say_which_of_both_was_right(
+    examples: dict[str, Example], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = shadow(examples["iris"], share=0.001)  # whatever the share
+    production = ["setosa", "virginica", "setosa", "virginica"]
+    one.offer_truths([ROW] * 4, production, ["setosa", "setosa", "virginica", "virginica"], 0)  # it predicts setosa
+    one.work()
+    counts = one.counts
+    right = counts.both_right, counts.challenger_right, counts.production_right, counts.neither_right
+    assert right == (1, 1, 1, 1)
+    assert counts.rows == 0, "the rows were offered before, when they were predicted"
+    broken = shadow(examples["iris"], Broken())  # type: ignore[arg-type]
+    broken.offer_truths([ROW] * 2, ["setosa", "virginica"], ["setosa", "setosa"], 0)
+    broken.work()
+    assert (broken.counts.production_right, broken.counts.neither_right) == (1, 1)
+    assert "version 2 of iris, failed" in caplog.text
+
+
+def test_true_values_say_how_far_both_were_off(examples: dict[str, Example]) -> None:
+    one = shadow(examples["diabetes"])
+    rows = [tuple(row.values()) for row in examples["diabetes"].rows(2)]
+    own = list(map(float, load_predictor(one.bundle).predict(rows).labels))
+    one.offer_truths(rows, [own[0] + 1, own[1] + 2], [own[0] + 4, own[1] + 4], 0)
+    one.work()
+    assert one.counts.labels == 2
+    assert one.counts.challenger_error == pytest.approx(8)
+    assert one.counts.production_error == pytest.approx(5)
+    broken = shadow(examples["diabetes"], Broken())  # type: ignore[arg-type]
+    broken.offer_truths(rows, own, own, 0)
+    broken.work()
+    assert broken.counts == ShadowCounts()
 
 
 def test_what_does_not_fit_is_dropped(examples: dict[str, Example]) -> None:
     one = shadow(examples["iris"])
     for _ in range(MAX_ROWS_WAITING + 5):
         one.offer([ROW], ["setosa"], 0)
-    assert one.dropped == 5
+    assert one.counts.dropped == 5
     one.offer([ROW], ["setosa"], 2**30)
-    assert one.dropped == 6
+    assert one.counts.dropped == 6
 
 
 def test_answers_do_not_wait_for_the_challenger(
@@ -145,6 +180,39 @@ def test_a_challenger_comes_counts_and_goes(
     wait_until(lambda: info(client, model_name)["challenger"])
     end_challenge(mlflow, model_name)
     wait_until(lambda: info(client, model_name)["challenger"] is None)
+
+
+def test_labels_grade_both_and_the_counts_outlive_the_replicas(
+    mlflow: MlflowClient, follow: Follow, model_name: str, examples: dict[str, Example], permuted: Example
+) -> None:
+    first = publish(mlflow, model_name, examples["iris"].bundle)
+    second = publish(mlflow, model_name, permuted.bundle, promote=False)
+    challenge(mlflow, model_name, second, 1.0)
+    client = follow()
+    wait_until(lambda: info(client, model_name).get("challenger"))
+    answer = client.get("/predict", params=SETOSA, headers=WITH_TOKENS).json()
+    for label in ("setosa", "setosa", "virginica"):  # the second is not counted again; permuted says virginica
+        client.post("/feedback", json={"feedback_token": answer["feedback_token"], "label": label}).raise_for_status()
+    row = {"model": model_name, "version": first, "features": SETOSA, "label": "setosa"}
+    other = {**row, "version": second}  # production's answer to it is no prediction of version 2
+    client.post("/feedback", json=[row, row, other]).raise_for_status()
+    wanted = {"both": 0, "challenger": 1, "production": 3, "neither": 0}
+    wait_until(lambda: info(client, model_name)["challenger"]["right_on_feedback"] == wanted)
+    labels = {"model": model_name, "version": second}
+    assert metric(client, "mlops_challenger_feedback_total", right="production", **labels) == 3
+    wait_until(lambda: info(client, model_name)["challenger"]["disagree"] == 1)
+    wait_until(lambda: read(mlflow, model_name, second, first).rows)  # the first counts are written at once
+    client.__exit__(None, None, None)
+    counts = ShadowCounts(disagree=1, challenger_right=1, production_right=3)
+    assert read(mlflow, model_name, second, first) == counts
+
+    another = follow()
+    wait_until(lambda: info(another, model_name).get("challenger"))
+    another.post("/predict", json=[SETOSA] * 5)
+    wait_until(lambda: info(another, model_name)["challenger"]["disagree"] == 5)
+    end_challenge(mlflow, model_name)
+    wait_until(lambda: read(mlflow, model_name, second, first).disagree == 6)
+    assert read(mlflow, model_name, second, "9") == ShadowCounts(), "of another version in production"
 
 
 def test_the_gates_alias_alone_starts_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_a_challenge_begins_and_ends(registry: MlflowClient, name: str, new_vers
     new_version()
     assert mlops("promote", name).returncode == 0
     new_version()
-    done = mlops("challenge", name, "2", "--shadow", "0.5")
+    done = mlops("challenge", name, "2", "--shadow", "0.5", "--who", "ada", "--why", "is it calmer?")
     assert done.returncode == 0, done.stderr
     assert shadow_of(registry.model(name)) == ("2", 0.5)
     assert mlops("challenge", name, "2", "--shadow", "2").returncode == 2
@@ -63,6 +64,9 @@ def test_a_challenge_begins_and_ends(registry: MlflowClient, name: str, new_vers
     assert mlops("challenge", name, "7").returncode == 1
     assert mlops("challenge", name, "--end").returncode == 0
     assert shadow_of(registry.model(name)) is None
+    ended, begun, _ = mlops("history", name).stdout.splitlines()
+    assert re.search(r"challenge +1 -> 2 +ended +\S+: it got 0 rows in the shadow of version 1", ended)
+    assert re.search(r"challenge +1 -> 2 +started +ada: it predicts a share of 0.5 of the rows of version 1", begun)
 
 
 @pytest.mark.usefixtures("model_file")

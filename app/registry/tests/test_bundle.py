@@ -40,6 +40,16 @@ def test_a_bundle_says_what_the_model_is(iris_bundle: Path) -> None:
     assert set(iris.reference.features) == set(iris.example)
 
 
+def test_a_bundle_from_before_the_gate_asked_for_rows_in_the_shadow_is_read(bundle_copy: Path) -> None:
+    path = bundle_copy / "MLmodel"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "min_shadow_rows" not in line and "max_disagreement" not in line))
+    assert len(path.read_text().splitlines()) == len(lines) - 2
+    write_sums(bundle_copy)
+    gate = read_bundle(bundle_copy).gate
+    assert (gate.min_shadow_rows, gate.max_disagreement) == (0, 1.0)
+
+
 def test_what_is_served_is_what_the_estimator_says(iris_bundle: Path, iris_fitted: Any, iris_rows: Any) -> None:
     rows = iris_rows[1].drop(columns="species")
     served = load_predictor(read_bundle(iris_bundle)).predict(rows.to_numpy().tolist())

@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from app.registry.gate import Refused, check_better, check_regression, check_threshold
+from app.registry.gate import Refused, TooFewRows, check_better, check_regression, check_shadow, check_threshold
+from app.registry.shadow_record import ShadowCounts
 from app.vocabulary import Gate
 
 ACCURACY = Gate("accuracy", threshold=0.85, max_regression=0.02)
@@ -79,3 +80,25 @@ def test_feedback_makes_up_for_nothing_that_the_held_out_rows_say(
     with pytest.raises(Refused) as refusal:
         check_better(ACCURACY, value, 0.94, "3", fed_back)
     assert refusal.value.check == check
+
+
+SHADOW = Gate("accuracy", 0.85, min_shadow_rows=100, max_disagreement=0.05)
+
+
+def test_enough_rows_in_the_shadow_and_few_that_differ_pass() -> None:
+    reason = check_shadow(SHADOW, ShadowCounts(agree=95, disagree=5, dropped=50), "3")
+    assert reason == "it disagrees with version 3 on 5.00% of 100 rows in the shadow, allowed are 5.00%"
+
+
+def test_too_few_rows_in_the_shadow_are_told_from_too_many_that_differ() -> None:
+    with pytest.raises(TooFewRows, match="it has got 99 of the 100 rows of version 3") as few:
+        check_shadow(SHADOW, ShadowCounts(disagree=99, dropped=50), "3")
+    assert few.value.check == "shadow"
+    with pytest.raises(Refused, match=r"6\.00% of 100 rows in the shadow, allowed are 5\.00%") as differ:
+        check_shadow(SHADOW, ShadowCounts(agree=94, disagree=6), "3")
+    assert (differ.value.check, isinstance(differ.value, TooFewRows)) == ("shadow", False)
+
+
+def test_a_row_that_it_failed_on_is_one_that_differs() -> None:
+    with pytest.raises(Refused, match=r"6\.00% of 100 rows in the shadow \(5 of which it failed on\)"):
+        check_shadow(SHADOW, ShadowCounts(agree=94, disagree=1, failed=5), "3")

@@ -126,7 +126,7 @@ class ChallengerSummary:
 
     agree, disagree: rows that it answered as production did, or otherwise; failed: rows that it could not answer;
     dropped: rows that it did not get, because too many waited; durations: batches that took up to so many seconds, by
-    these seconds.
+    these seconds; feedback, production_feedback: how good both were on the same rows, None where no label ever came.
     """
 
     version: str
@@ -135,6 +135,8 @@ class ChallengerSummary:
     failed: float
     dropped: float
     durations: dict[float, float]
+    feedback: FeedbackSummary | None = None
+    production_feedback: FeedbackSummary | None = None
 
     @property
     def rows(self) -> float:
@@ -258,6 +260,7 @@ class Snapshot:
             return None
         of = {"model": model, "version": max((labels["version"] for labels, _ in series), key=_version_order)}
         durations = self.series.select("mlops_challenger_duration_seconds_bucket", **of)
+        own, productions = (self._challenger_feedback(of, who) for who in ("challenger", "production"))
         return ChallengerSummary(
             of["version"],
             agree=self.series.total("mlops_challenger_rows_total", **of, agreement="agree"),
@@ -265,6 +268,8 @@ class Snapshot:
             failed=self.series.total("mlops_challenger_failed_rows_total", **of),
             dropped=self.series.total("mlops_challenger_dropped_rows_total", **of),
             durations={float(labels["le"]): value for labels, value in durations},
+            feedback=own,
+            production_feedback=productions,
         )
 
     def canary(self, model: str) -> CanarySummary | None:
@@ -279,6 +284,20 @@ class Snapshot:
             failures=self.series.total("mlops_canary_failures_total", **of),
             returned=round(self.series.total("mlops_canary_returned", **of)),
         )
+
+    def _challenger_feedback(self, of: dict[str, str], who: str) -> FeedbackSummary | None:
+        """How good the challenger, or production, was on the rows that both answered and whose true label came."""
+        right = {
+            labels["right"]: round(value)
+            for labels, value in self.series.select("mlops_challenger_feedback_total", **of)
+        }
+        if sum(right.values()):
+            return FeedbackSummary(sum(right.values()), right=right.get("both", 0) + right.get(who, 0))
+        name = "mlops_challenger_feedback_absolute_error"
+        labels = self.series.total(f"{name}_count", **of, by=who)
+        if labels:
+            return FeedbackSummary(round(labels), error=self.series.total(f"{name}_sum", **of, by=who) / labels)
+        return None
 
     def _by_label(self, name: str, of: dict[str, str]) -> dict[str, float]:
         return {labels["label"]: value for labels, value in self.series.select(name, **of)}

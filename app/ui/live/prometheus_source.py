@@ -36,6 +36,9 @@ PER_WINDOW = {
     "mlops_challenger_duration_seconds_bucket": "model, version, le",
     "mlops_canary_requests_total": "model, version",
     "mlops_canary_failures_total": "model, version",
+    "mlops_challenger_feedback_total": "model, version, right",
+    "mlops_challenger_feedback_absolute_error_count": "model, version, by",
+    "mlops_challenger_feedback_absolute_error_sum": "model, version, by",
 }
 # 1 for each replica of which it is so: their sum says how many there are
 REPLICAS = {"mlops_model_info": "model, version", "mlops_canary_returned": "model, version"}

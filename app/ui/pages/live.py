@@ -220,7 +220,23 @@ def _challenger(challenger: ChallengerSummary) -> None:
     ]
     for column, (label, value, about) in zip(st.columns(len(figures)), figures, strict=True):
         column.metric(label, value, help=about, border=True)
-    st.caption("It predicts copies of production's rows, in the shadow: nobody gets its answers.")
+    st.caption(f"It predicts copies of production's rows: nobody gets its answers. {_graded_text(challenger)}")
+
+
+def _graded_text(challenger: ChallengerSummary) -> str:
+    own, productions = challenger.feedback, challenger.production_feedback
+    if own is None or productions is None:
+        return "No true label came for these rows yet."
+    if own.accuracy is not None:
+        return (
+            f"Of {own.labels:,} rows whose true label came, it was right on {format_share(own.accuracy)}, and "
+            f"production on {format_share(productions.accuracy)}."
+        )
+    errors = [escape_markdown(format_number(summary.error or 0.0)) for summary in (own, productions)]
+    return (
+        f"On {own.labels:,} rows whose true value came, it was off by {errors[0]} on average, and production by "
+        f"{errors[1]}."
+    )
 
 
 # -- the canary --------------------------------------------------------------------------------------------------

@@ -44,11 +44,8 @@ class ModelOverview:
             if (
                 version
                 and production
-                and (decision.version, decision.previous)
-                == (
-                    version.version,
-                    production.version,
-                )
+                and decision.action != "challenge"  # which measures nothing
+                and (decision.version, decision.previous) == (version.version, production.version)
             ):
                 return decision
         return None

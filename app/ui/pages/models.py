@@ -24,8 +24,8 @@ OUTCOME_COLOURS = {"promoted": "green", "refused": "red", "started": "blue"}
 KNOWN_METRICS = [name for metrics in BY_TASK.values() for name in metrics]
 NO_VERSION = {
     PRODUCTION: "No version is in production: the API has nothing to serve. Promote one below.",
-    CHALLENGER: "No version is being tried. A version becomes the challenger when it is checked for promotion, and "
-    "remains it when it is refused.",
+    CHALLENGER: "No version is being tried. A version becomes the challenger by `mlops challenge`, or when it is "
+    "checked for promotion, and remains it when it is refused.",
 }
 
 
@@ -133,10 +133,16 @@ def _spaced(metric: str) -> str:
 
 def _gate_text(gate: Gate) -> str:
     side = "at most" if gate.metric in LOWER_IS_BETTER else "at least"
-    return (
+    text = (
         f"Gate: {escape_markdown(_spaced(gate.metric))} {side} {format_number(gate.threshold)}, and no more than "
         f"{format_number(gate.max_regression)} worse than production on the same rows."
     )
+    if gate.min_shadow_rows:
+        text += (
+            f" As the challenger it must have got {gate.min_shadow_rows:,} rows, and have disagreed on at most "
+            f"{format_share(gate.max_disagreement)} of them."
+        )
+    return text
 
 
 def _serving(version: ModelVersion) -> str:

@@ -116,6 +116,10 @@ mlops_challenger_rows_total{model="iris",version="10",agreement="agree"} 1900
 mlops_challenger_rows_total{model="iris",version="10",agreement="disagree"} 100
 mlops_challenger_failed_rows_total{model="iris",version="10"} 7
 mlops_challenger_dropped_rows_total{model="iris",version="10"} 12
+mlops_challenger_feedback_total{model="iris",version="10",right="both"} 70
+mlops_challenger_feedback_total{model="iris",version="10",right="challenger"} 20
+mlops_challenger_feedback_total{model="iris",version="10",right="production"} 5
+mlops_challenger_feedback_total{model="iris",version="10",right="neither"} 5
 mlops_challenger_duration_seconds_bucket{model="iris",version="10",le="0.001"} 60
 mlops_challenger_duration_seconds_bucket{model="iris",version="10",le="+Inf"} 60
 """
@@ -130,6 +134,21 @@ def test_the_newest_challenger_is_compared_with_production(monkeypatch: pytest.M
     assert metric(app, "Rows compared") == "2,000"
     assert metric(app, "Median time").endswith("ms")
     assert metric(app, "Rows dropped") == "12"
+    graded = "Of 100 rows whose true label came, it was right on 90.0%, and production on 75.0%."
+    assert graded in read(app.caption)
+
+
+def test_a_challenger_of_a_regression_is_compared_by_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for line in CHALLENGED.splitlines() if "feedback" not in line]
+    for by, total in (("challenger", 120), ("production", 150)):
+        of = f'{{model="iris",version="10",by="{by}"}}'
+        lines += [
+            f"mlops_challenger_feedback_absolute_error_{what}{of} {n}" for what, n in (("count", 60), ("sum", total))
+        ]
+    with serving(FaultyProxy(answers={"/metrics": (200, "\n".join([*lines, ""]))})) as peer:
+        monkeypatch.setenv("MLOPS_API_URL", peer.url)
+        app = open_page("live")
+    assert "On 60 rows whose true value came, it was off by 2 on average, and production by 2.5." in read(app.caption)
 
 
 def test_without_a_challenger_or_canary_nothing_is_said_of_one(served: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from app.clients.mlflow import PRODUCTION, MlflowClient
 from app.registry.canary import canary_of
+from app.registry.challenger import challenge, end_challenge
 from app.registry.promotion import history, promote
 from app.testing.definitions import IRIS, LENIENT
 from app.testing.pages import click, open_page, ran, read
@@ -140,6 +142,20 @@ def test_a_challenger_is_compared_on_the_same_rows_only(registry: MlflowClient, 
     candidate, production = decision.metrics["candidate_accuracy"], decision.metrics["production_accuracy"]
     assert float(shown.value) == pytest.approx(candidate, abs=1e-4)
     assert float(shown.delta) == pytest.approx(candidate - production, abs=1e-4)
+
+
+def test_begin_and_end_of_a_challenge_are_in_the_history(registry: MlflowClient, model: str) -> None:
+    in_shadow = replace(IRIS, gate=replace(IRIS.gate, min_shadow_rows=1000, max_disagreement=0.05))
+    promote(registry, model, "3", definition=in_shadow, who="ada")
+    challenge(registry, model, "2", 1.0, who="grace", why="is it calmer?")
+    app = open_page("models", model)
+    assert "Challenger** :blue-badge[version 2]" in read(app.markdown)
+    assert "it must have got 1,000 rows, and have disagreed on at most 5.0% of them" in read(app.caption)
+    end_challenge(registry, model, who="grace")
+    table = open_page("models", model).table[0].value
+    assert table["Action"].tolist()[:2] == ["challenge", "challenge"]
+    assert table["Outcome"].tolist()[:2] == [":gray-badge[ended]", ":blue-badge[started]"]
+    assert table["Who"].tolist()[:2] == ["grace", "grace"]
 
 
 def test_roll_back(registry: MlflowClient, model: str) -> None:
