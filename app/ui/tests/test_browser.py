@@ -44,6 +44,8 @@ def browser_page() -> Iterator[Page]:
 
 
 def choose(page: Page, model: str) -> None:
+    # a list that is open while the page is still drawn may be closed by it
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     choice = page.get_by_role("combobox", name="Model", exact=True)
     choice.click()
     page.get_by_role("option", name=model, exact=True).click()
