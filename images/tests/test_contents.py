@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -136,6 +137,26 @@ def test_what_dockerfiles_name_is_there_and_all_that_is_copied_counts() -> None:
             assert "$" not in source, f"images/{name}: {source}"
     assert {"app/api/main.py", "requirements/api.txt", "app/contract.py"} <= set(build.inputs("api"))
     assert not [path for path in build.inputs("flows") if "/tests/" in path or "__pycache__" in path]
+
+
+def imports(file: Path) -> set[str]:
+    """Our own modules that a file imports as soon as it is imported itself."""
+    found: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            is_folder = (build.ROOT / node.module.replace(".", "/")).is_dir()
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} if is_folder else {node.module}
+    return {name for name in found if name.startswith(("app.", "flows."))}
+
+
+@pytest.mark.parametrize("image", build.names())
+def test_an_image_has_what_its_modules_import(image: str) -> None:
+    files = {file for name in build.with_parents([image]) for file in build.inputs(name)}
+    modules = {file for file in files if file.startswith(("app/", "flows/")) and file.endswith(".py")}
+    wanted = {(module, f"{name.replace('.', '/')}.py") for module in modules for name in imports(build.ROOT / module)}
+    assert not {(module, file) for module, file in wanted if (build.ROOT / file).exists() and file not in files}
 
 
 def test_skaffold_watches_what_an_image_is_built_from() -> None:
