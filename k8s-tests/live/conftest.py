@@ -131,9 +131,14 @@ class Turn:
         if item.path.name in BESIDE or item.get_closest_marker("quiet"):
             mode = fcntl.LOCK_UN
         if mode != self._mode:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            self.release()
             fcntl.flock(self._lock, mode)
             self._mode = mode
+
+    def release(self) -> None:
+        """Let others run that wait for this process."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._mode = fcntl.LOCK_UN
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -142,6 +147,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if TURN not in item.config.stash:
         item.config.stash[TURN] = Turn()
     item.config.stash[TURN].take(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+    """After the last test of this process: the other one may wait for it."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None:
+            item.config.stash[TURN].release()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
