@@ -233,7 +233,6 @@ class _Families:
             "Absolute error of the challenger and of production on the same rows whose true value came.",
             labels=[*version, "by"],
         )
-
         self.canary_requests = CounterMetricFamily(
             "mlops_canary_requests", "Number of requests that fell to the canary.", labels=version
         )
@@ -254,8 +253,8 @@ class _Families:
             *(self.info, self.gates, self.requests, self.durations, self.predictions, self.prediction_shares),
             *(self.buckets, self.bucket_shares, self.feedback, self.errors),
             *(self.challenger_rows, self.challenger_failed, self.challenger_dropped, self.challenger_durations),
-            *(self.canary_requests, self.canary_failures, self.canary_returned),
             *(self.challenger_feedback, self.challenger_errors),
+            *(self.canary_requests, self.canary_failures, self.canary_returned),
         ]
 
     def add_shadow(self, shadow: Shadow) -> None:

@@ -3,8 +3,8 @@
 Experiment "feedback". Each model has an *open* run (tag mlops.kind "feedback"), and below it a file for each upload,
 feedback/<time>-<random>-<hash>.jsonl, with one JSON object per line: id, time, model, version, features, prediction,
 label, client (whose key it came with, "" where none was asked for). Dates among the features are days since 1970-01-01
-UTC, as models get them. Files are only ever added, so replicas need no
-agreement; by the hash of the content in its name, a whole file can be told from one whose upload was cut.
+UTC, as models get them. Files are only ever added, so replicas need no agreement; by the hash of the content in its
+name, a whole file can be told from one whose upload was cut.
 
 A run that has many files is *compacted*: it is closed (kind "feedback-closed"), its files are written once more as few
 large ones into a folder of their own, and when that is complete the tag mlops.compacted names the folder, which readers

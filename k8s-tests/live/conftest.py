@@ -168,7 +168,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             return TRAININGS.index(name)
         if item.get_closest_marker("quiet"):
             return 10
-        return {"test_data.py": 100}.get(name, 20 if name in BESIDE else 50)
+        if name in BESIDE:
+            return 20
+        return 40 if name == "test_data.py" else 30
 
     items.sort(key=place)
 
