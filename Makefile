@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-k8s test-nodes drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas proto lock screenshots clean
+.PHONY: help demo up test test-programs test-k8s test-nodes drills lint cluster images sbom audit push down tool-cache bench crds dashboards schemas proto lock screenshots clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,12 +26,15 @@ TOOLS := PATH="$(CURDIR)/.tools/bin:$$PATH"
 up:  ## a kind cluster with everything on it: ends with a prediction
 	@$(CLUSTER) up --config $(KIND_CONFIG) --platform -- $(ARGS)
 
-test: $(READY) lint  ## every test that needs no cluster (and helm, a registry and Prometheus, which it builds where there are none)
+test: $(READY)  ## every test that needs no cluster (and helm, a registry and Prometheus, which it builds where there are none)
+	@$(MAKE) -s -j2 lint test-programs
+	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-programs: # beside lint, which takes as long on one core
 	@$(CLUSTER) tool helm
 	@$(CLUSTER) tool registry
 	@$(CLUSTER) tool promtool
 	@$(CLUSTER) tool prometheus
-	@$(TOOLS) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-k8s: $(READY)  ## the tests that need the cluster, but for the drills
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m "not drill" -n 2 $(ARGS)

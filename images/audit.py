@@ -54,7 +54,7 @@ def commands(osv: str, go: str) -> Iterator[tuple[str, Command]]:
         program = str(environments.program("pip-audit"))
         service = ["--vulnerability-service", "osv", "--osv-url", f"{osv}/query", "--progress-spinner", "off"]
         yield lock, [program, "--strict", "--require-hashes", "--disable-pip", *service, "--requirement", lock]
-    run = ["go", "run", "-C", str(ROOT / "images/offline/go/audit"), "golang.org/x/vuln/cmd/govulncheck"]
+    run = [tools.go_command(), "run", "-C", str(ROOT / "images/offline/go/audit"), "golang.org/x/vuln/cmd/govulncheck"]
     for tool in tools.load().values():
         tags = ["-tags", tool.tags] if tool.tags else []
         yield tool.name, [*run, "-db", go, "-scan", "package", "-C", str(tool.folder), *tags, tool.package]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI, HTTPException, Request
 from prometheus_client import (
+    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Gauge,
     GCCollector,
     PlatformCollector,
     ProcessCollector,
+    generate_latest,
 )
 from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import (
@@ -25,11 +27,13 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
-from prometheus_fastapi_instrumentator import Instrumentator
-from prometheus_fastapi_instrumentator.metrics import Info
+from starlette.types import Scope
 
+from app.api.asgi import header
+from app.api.errors import Refusal
 from app.api.meter import Meter
 from app.api.request_counts import DURATION_BUCKETS, Counts, RequestCounts
+from app.api.router import Answer, Get, Route
 from app.api.shadow import Shadow
 from app.registry.bundle import Bundle
 from app.registry.reference import bucket_labels, bucket_shares
@@ -109,15 +113,6 @@ class Metrics(Collector):
             self._meters = meters
         return meter
 
-    def instrument(self, app: FastAPI) -> None:
-        """Count every request that FastAPI answers, and expose /metrics."""
-        instrumentator = Instrumentator(registry=self.registry).add(self._count).instrument(app)
-        instrumentator.expose(app, include_in_schema=False, dependencies=[Depends(_not_through_a_proxy)])
-
-    def _count(self, info: Info) -> None:
-        status = info.response.status_code if info.response else 500
-        self.requests.add((info.method, info.modified_handler, "", ""), status, info.modified_duration)
-
     def collect(self) -> Iterator[Metric]:
         """Everything that was counted, as Prometheus asks for it."""
         families = _Families()
@@ -140,10 +135,16 @@ class Metrics(Collector):
         yield from families.all()
 
 
-def _not_through_a_proxy(request: Request) -> None:
-    """Refuse what an ingress passes on, whichever it is: metrics are for the inside."""
-    if {"x-forwarded-for", "forwarded"} & set(request.headers):
-        raise HTTPException(404, "metrics are not for the outside: ask a pod itself, such as by kubectl port-forward")
+def metrics_route(metrics: Metrics) -> Route:
+    """The route /metrics, which Prometheus reads."""
+
+    async def exposition(scope: Scope) -> Answer:
+        if header(scope, b"x-forwarded-for") or header(scope, b"forwarded"):  # through an ingress, whichever it is
+            raise Refusal(404, "metrics are not for the outside: ask a pod itself, such as by kubectl port-forward")
+        body = await asyncio.to_thread(generate_latest, metrics.registry)
+        return Answer(200, body, {"Content-Type": CONTENT_TYPE_LATEST})
+
+    return Get.route("/metrics", exposition)
 
 
 class _Families:

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 from fastapi import APIRouter
 
+from app.api.dependencies import INVALID, NEEDS_KEY, NOT_SERVED, Shared
 from app.api.served_models import ServedModels
 from app.api.shadow import Shadow
-from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
 from app.contract import (
     CanaryInfo,
     ChallengerInfo,

@@ -1,4 +1,7 @@
-"""/v2: the Open Inference Protocol, version 2, in JSON; `app.api.grpc_server` has its gRPC."""
+"""/v2: predictions by the Open Inference Protocol, version 2, in JSON.
+
+`app.api.open_inference_info` has its other routes, `app.api.grpc_server` its gRPC.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,11 @@ import json
 import uuid
 from typing import Any, NamedTuple
 
-from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from pydantic_core import to_json
-from starlette.responses import Response
 from starlette.types import Scope
 
-from app.api.asgi import BINARY, LENGTH_HEADER, header, read_body
+from app.api.asgi import BINARY, LENGTH_HEADER, header
 from app.api.binary_tensors import encode_answer, read_tensors, split_body, without_data
 from app.api.endpoint import Asked, PredictedRows, PredictionEndpoint, Reply
 from app.api.errors import Invalid, Refusal, field_error, invalid
@@ -20,34 +21,9 @@ from app.api.router import Route
 from app.api.row_schema import json_message, read_json
 from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
-from app.api.state import INVALID, NEEDS_KEY, NOT_SERVED, Shared
 from app.api.tensors import DATATYPES, MATRIX, NUMBERS, decode_request, rows_of_tensors
-from app.clients.mlflow import PRODUCTION
-from app.contract import (
-    InferRefused,
-    InferRequest,
-    ModelMetadata,
-    ModelReady,
-    RepositoryEntry,
-    RepositoryQuery,
-    RequestedOutput,
-    ServerLive,
-    ServerMetadata,
-    ServerReady,
-    TensorMetadata,
-)
+from app.contract import InferRequest, ModelMetadata, RequestedOutput, TensorMetadata
 from app.vocabulary import INTEGER
-
-router = APIRouter(prefix="/v2", tags=["v2"])
-REFUSED: dict[int | str, dict[str, Any]] = {
-    **{status: {**response, "model": InferRefused} for status, response in NOT_SERVED.items()},
-    422: INVALID,
-}
-NEVER: dict[int | str, dict[str, Any]] = {
-    400: {"model": InferRefused, "description": "It cannot be done here."},
-    422: INVALID,
-}
-
 
 SERVER = "mlops-model-api"  # what its metadata calls it
 # Parameters of outputs, of Triton's extensions: what they ask for is not what would be answered.
@@ -114,7 +90,7 @@ def read_request(body: bytes) -> InferRequest:
     try:
         return InferRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid_request(error) from None
+        raise invalid_request(error) from None
 
 
 def request_of(content: Any) -> InferRequest:
@@ -122,10 +98,11 @@ def request_of(content: Any) -> InferRequest:
     try:
         return InferRequest.model_validate(content)
     except ValidationError as error:
-        raise _invalid_request(error) from None
+        raise invalid_request(error) from None
 
 
-def _invalid_request(error: ValidationError) -> Invalid:
+def invalid_request(error: ValidationError) -> Invalid:
+    """The refusal of a body that pydantic refuses."""
     return Invalid(
         [
             field_error(
@@ -223,38 +200,6 @@ def infer_refusal_body(refusal: Refusal) -> bytes:
     return json.dumps({"error": refusal.message, "detail": refusal.detail}).encode()
 
 
-@router.get("", dependencies=[NEEDS_KEY])
-async def server() -> ServerMetadata:
-    """The server's metadata."""
-    return ServerMetadata(name=SERVER, version="1", extensions=["binary_tensor_data", "model_repository"])
-
-
-@router.get("/health/live")
-async def live() -> ServerLive:
-    """200 while the process turns."""
-    return ServerLive(live=True)
-
-
-@router.get("/health/ready", responses={503: {"model": ServerReady, "description": "Not ready."}})
-async def ready(shared: Shared, response: Response) -> ServerReady:
-    """200 when the default model (any, where there is no default) is loaded."""
-    is_ready = shared.models.ready
-    response.status_code = 200 if is_ready else 503
-    return ServerReady(ready=is_ready)
-
-
-@router.get("/models/{name}", responses=REFUSED, dependencies=[NEEDS_KEY])
-async def metadata(shared: Shared, name: str) -> ModelMetadata:
-    """Inputs and outputs of a model."""
-    return model_metadata(find_version(shared.models, name))
-
-
-@router.get("/models/{name}/versions/{version}", responses=REFUSED, dependencies=[NEEDS_KEY])
-async def version_metadata(shared: Shared, name: str, version: str) -> ModelMetadata:
-    """Inputs and outputs of a model, if this is the version in service."""
-    return model_metadata(find_version(shared.models, name, version))
-
-
 def model_metadata(served: ServedModel) -> ModelMetadata:
     """Inputs and outputs of a version."""
     canary = served.canary.answering if served.canary else None
@@ -284,60 +229,6 @@ def _output_metadata(served: ServedModel) -> list[TensorMetadata]:
             TensorMetadata(name="probabilities", datatype="FP64", shape=[-1, len(served.bundle.classes)]),
         ]
     return [*outputs, TensorMetadata(name="prediction_id", datatype="BYTES", shape=[-1])]
-
-
-@router.get("/models/{name}/ready", responses=REFUSED)
-async def model_ready(shared: Shared, name: str) -> ModelReady:
-    """200 when the model is loaded."""
-    return ModelReady(name=find_version(shared.models, name).name, ready=True)
-
-
-@router.get("/models/{name}/versions/{version}/ready", responses=REFUSED)
-async def version_ready(shared: Shared, name: str, version: str) -> ModelReady:
-    """200 when this version of the model is in service."""
-    return ModelReady(name=find_version(shared.models, name, version).name, ready=True)
-
-
-@router.post(
-    "/repository/index",
-    responses={413: REFUSED[503] | {"description": "The body is too large."}, 422: INVALID},
-    dependencies=[NEEDS_KEY],
-    openapi_extra={"requestBody": {"content": {"application/json": {"schema": RepositoryQuery.model_json_schema()}}}},
-)
-async def repository_index(request: Request, shared: Shared) -> list[RepositoryEntry]:
-    """The versions in service, and those in production that could not be loaded, unless only ready ones are asked for.
-
-    The body may be empty, which is how Triton's client asks.
-    """
-    query = _repository_query(await read_body(request.scope, request.receive))
-    models = shared.models
-    entries = [
-        RepositoryEntry(name=name, version=version, state="READY", reason="")
-        for name, served in sorted(models.current.items())
-        for version in model_metadata(served).versions
-    ]
-    if not query.ready:
-        entries += [
-            RepositoryEntry(name=name, version=failure.version, state="UNAVAILABLE", reason=failure.reason)
-            for name, failure in sorted(models.failures.items())
-        ]
-    return entries
-
-
-def _repository_query(body: bytes) -> RepositoryQuery:
-    """What a body asks for; Invalid as in `read_request`."""
-    try:
-        return RepositoryQuery.model_validate_json(body) if body else RepositoryQuery()
-    except ValidationError as error:
-        raise _invalid_request(error) from None
-
-
-@router.post("/repository/models/{name}/load", responses=NEVER, status_code=400, dependencies=[NEEDS_KEY])
-@router.post("/repository/models/{name}/unload", responses=NEVER, status_code=400, dependencies=[NEEDS_KEY])
-async def load_or_unload(name: str) -> InferRefused:
-    """Always refused, as by a Triton that follows its repository by itself: this API follows MLflow."""
-    why = f"models are loaded and unloaded as the alias {PRODUCTION} in MLflow says"
-    raise Refusal(400, f"{why}: run `mlops promote {name[:100]}`")
 
 
 def routes(endpoint: Infer) -> list[Route]:

@@ -48,6 +48,8 @@ _SCHEMAS: Json = models_json_schema(
                 contract.InferAnswer,
                 contract.InvalidRequest,
                 contract.Refused,
+                contract.Alive,
+                contract.Ready,
                 contract.InferInvalid,
                 contract.InferRefused,
             )
@@ -97,6 +99,7 @@ def build(app: FastAPI, models: ServedModels) -> Json:
         paths[f"/models/{name}/explain"] = {"post": _explain(f"/models/{name}/explain", served)}
         own |= {_name(served, "row"): served.schema.json_schema(), _name(served, "prediction"): _answer(served)}
     paths["/feedback"] = {"post": _feedback()}
+    paths |= _health()
     document["paths"] = {**paths, **document["paths"]}
     components = document.setdefault("components", {})
     components["schemas"] = {**own, **_SCHEMAS, **components.get("schemas", {})}
@@ -259,6 +262,33 @@ def _feedback() -> Json:
             **_failures(404, 413, 422, 500, 503),
         },
     }
+
+
+def _health() -> Json:
+    alive = _json("It is alive.", _shape(contract.Alive))
+    ready = {"200": _json("It is ready.", _shape(contract.Ready)), **_failures(503)}
+    text = {"description": "The version.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    when = "200 when the default model (any, where there is no default) is loaded."
+    return {
+        "/livez": _get("livez", ["health"], "200 while the process turns; it asks nobody else.", {"200": alive}),
+        "/readyz": _get("readyz", ["health"], when, ready),
+        "/ping": _get("readyz", ["health", "mlflow"], when, ready, "ping"),
+        "/health": _get("readyz", ["health", "mlflow"], when, ready, "health"),
+        "/version": _get(
+            "version",
+            ["health", "mlflow"],
+            "The version of MLflow whose scoring protocol is spoken here.",
+            {"200": text},
+        ),
+    }
+
+
+def _get(name: str, tags: list[str], description: str, responses: Json, path: str = "") -> Json:
+    """A route of its own; its operationId is as FastAPI makes it."""
+    operation = f"{name}_{path or name}_get"
+    summary = name.capitalize()
+    described = {"tags": tags, "summary": summary, "description": description, "operationId": operation}
+    return {"get": {**described, "responses": responses}}
 
 
 def _shape(shape: type) -> Json:

@@ -123,6 +123,10 @@ class OnnxPredictor:
 
 
 FEW = 30  # values; rounding so many one by one is as fast as by numpy
+# By the size of a value, what to multiply it by for seven significant digits before the point: 1 for 0, and 0 for sizes
+# below 1e-6 and from 1e7 on, where that is not exact.
+_SIZES = np.array([np.nextafter(0, 1), *(float(f"1e{i}") for i in range(-6, 8))])
+_SCALES = np.array([1, 0, *(float(f"1e{6 - i}") for i in range(-6, 7)), 0])
 
 
 def _rounded(columns: Sequence[np.ndarray]) -> list[list[Any]]:
@@ -137,14 +141,14 @@ def _rounded(columns: Sequence[np.ndarray]) -> list[list[Any]]:
         few = [[float(f"{value:.7g}") for value in column.tolist()] for column in columns]
         return [list(row) for row in zip(*few, strict=True)]
     exact = np.array(columns, dtype=np.float64).T
-    size = np.abs(exact)
-    # Where a power of ten is exact, so are the product and the quotient: the result is what decimal rounding gives.
-    usual = (size >= 1e-6) & (size < 1e7)
-    digits = 6 - np.floor(np.log10(size, where=usual, out=np.zeros_like(size)))
-    scale = 10.0**digits
+    scale = _SCALES[np.searchsorted(_SIZES, np.abs(exact), side="right")]
+    if scale.all():
+        # a power of ten up to 1e22 is exact, and so are product and quotient: this is what decimal rounding gives
+        return (np.rint(exact * scale) / scale).tolist()
+    unusual = scale == 0
+    scale[unusual] = 1
     rounded = np.rint(exact * scale) / scale
-    for index in np.argwhere(~usual & (size > 0)):
-        rounded[tuple(index)] = float(f"{exact[tuple(index)]:.7g}")
+    rounded[unusual] = [float(f"{value:.7g}") for value in exact[unusual].tolist()]
     return rounded.tolist()
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.compose import ColumnTransformer
@@ -153,8 +152,8 @@ def state_of(client: TestClient) -> State:
     """What the endpoints of an API in this process share: its models, and what follows MLflow."""
     app = client.app
     assert isinstance(app, Router)
-    assert isinstance(app.default, FastAPI)
-    return app.default.state.shared
+    assert isinstance(app.state, State)
+    return app.state
 
 
 def metric(client: Any, name: str, /, **labels: str) -> float | None:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
 from app.api.main import create_app
 from app.api.router import Router
@@ -188,8 +187,8 @@ def app(models: dict[str, Example], tmp_path: Path) -> Router:
 
 
 def state_of(app: Router) -> State:
-    assert isinstance(app.default, FastAPI)
-    return app.default.state.shared
+    assert isinstance(app.state, State)
+    return app.state
 
 
 def models_of(app: Router) -> dict[str, ServedModel]:
@@ -201,8 +200,7 @@ def run(app: Router, work: Callable[[httpx.AsyncClient, httpx.AsyncClient], Awai
     predicted: list[tuple[str, list[Row], Predictions]] = []
 
     async def go() -> None:
-        assert isinstance(app.default, FastAPI)
-        async with app.default.router.lifespan_context(app.default):
+        async with app.lifespan(app):
             plain = plain_app(state_of(app).models, predicted)
             async with (
                 httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://fast") as fast_client,

@@ -193,7 +193,7 @@ def test_a_wrong_setting_ends_it_in_words(process: Process, name: str, value: st
 
 
 def test_what_not_every_api_needs_is_imported_by_those_that_do() -> None:
-    names = {"grpc", "pandas", "scipy", "sklearn", "skops"}
+    names = {"fastapi", "grpc", "pandas", "scipy", "sklearn", "skops"}
     code = f"import sys, app.api.__main__; print(sorted({names} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
