@@ -141,7 +141,7 @@ def _rounded(columns: Sequence[np.ndarray]) -> list[list[Any]]:
         few = [[float(f"{value:.7g}") for value in column.tolist()] for column in columns]
         return [list(row) for row in zip(*few, strict=True)]
     exact = np.array(columns, dtype=np.float64).T
-    scale = _SCALES[np.searchsorted(_SIZES, np.abs(exact), side="right")]
+    scale = _SCALES[_SIZES.searchsorted(np.abs(exact), side="right")]
     if scale.all():
         # a power of ten up to 1e22 is exact, and so are product and quotient: this is what decimal rounding gives
         return (np.rint(exact * scale) / scale).tolist()
