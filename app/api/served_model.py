@@ -119,7 +119,9 @@ class ServedModel:
             size: bytes of the request bodies that the rows came in.
         """
         if self.as_matrix and not isinstance(rows, np.ndarray):
-            rows = np.array(rows, dtype=np.float64)  # once, for the model and for the counts
+            # once, for the model and for the counts; from a list of tuples numpy would first find out the shape
+            values = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * len(rows[0]))
+            rows = values.reshape(len(rows), -1)
         predictions = self.predict(rows)
         self.meter.count(rows, predictions.labels, size)
         if self.shadow is not None:

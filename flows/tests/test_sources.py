@@ -21,7 +21,7 @@ import pytest
 from app.runtime.processes import free_port
 from app.testing.bucket import Bucket, serving_bucket
 from app.testing.postgres import PASSWORD, Postgres, running_postgres
-from flows import dataset, sources
+from flows import dataset, sources, sql_source
 from flows.catalog import load_model
 from flows.model import Model, ModelFileError, Sql
 from flows.sources import DatasetError, SourceUnavailable
@@ -257,7 +257,7 @@ def test_the_rows_of_a_query_are_the_data(shop: Path) -> None:
 def test_a_long_query_is_read_in_chunks_with_the_types_of_the_whole(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "CHUNK", 40)
+    monkeypatch.setattr(sql_source, "CHUNK", 40)
     query = "select *, case when rowid > 100 then rowid end late, case when rowid > 100 then 'x' end word from flowers"
     read, _ = dataset.load(of(query))
     assert len(read) == 150

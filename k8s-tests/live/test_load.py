@@ -15,12 +15,23 @@ from namespace import wait_for
 from release import Platform
 from runs import production, put_back, registry_of, restart, runs_of, scale, settled
 
+from app.registry.canary import canary_of
+from app.registry.canary import end as end_canary
+from app.registry.challenger import challenge, end_challenge, shadow_of
 from app.registry.promotion import promote
 from flows.catalog import load_model
 
 TAKE_UP = 30  # seconds within which every replica has a new version
 AWAY = 60  # seconds without MLflow
 CALM = 5  # seconds of load before and after
+# What the API in a pod says of the versions beside production: canary, its requests, challenger, rows compared.
+BESIDE = """
+import json, urllib.request
+model = json.load(urllib.request.urlopen('http://127.0.0.1:8086/models/iris'))
+canary, challenger = model['canary'] or {}, model['challenger'] or {}
+compared = challenger.get('agree', 0) + challenger.get('disagree', 0)
+print(canary.get('version', '-'), canary.get('requests', 0), challenger.get('version', '-'), compared)
+"""
 READY = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8086/readyz').read().decode())"
 
 
@@ -48,9 +59,9 @@ def newcomer(platform: Platform, spare_version: str, tmp_path: Path) -> str:
     return spare_version
 
 
-def _versions_of_pods(platform: Platform) -> dict[str, str]:
-    """What /readyz of each pod of the API answers, asked in the pod."""
-    core, command = client.CoreV1Api(platform.api), ["python", "-c", READY]
+def _run_in_pods(platform: Platform, code: str) -> dict[str, str]:
+    """What Python code prints in each pod of the API."""
+    core, command = client.CoreV1Api(platform.api), ["python", "-c", code]
     answers = {}
     for pod in platform.pods("model-api"):
         name = pod.metadata.name
@@ -58,6 +69,17 @@ def _versions_of_pods(platform: Platform) -> dict[str, str]:
             core.connect_get_namespaced_pod_exec, name, platform.namespace, command=command, stdout=True, stderr=True
         )
     return answers
+
+
+def _versions_of_pods(platform: Platform) -> dict[str, str]:
+    """What /readyz of each pod of the API answers, asked in the pod."""
+    return _run_in_pods(platform, READY)
+
+
+def _beside(platform: Platform) -> list[tuple[str, int, str, int]]:
+    """For each pod of the API: its canary, the requests that fell to it, its challenger, and the rows it compared."""
+    fields = [text.split() for text in _run_in_pods(platform, BESIDE).values()]
+    return [(canary, int(requests), challenger, int(rows)) for canary, requests, challenger, rows in fields]
 
 
 def _served(answers: dict[str, str], version: str) -> bool:
@@ -97,6 +119,47 @@ def test_a_promotion(platform: Platform, newcomer: str, monkeypatch: pytest.Monk
     print(f"the last answer of version {before} came {last - moved:.1f} s after the alias was moved")
     assert len(pods) >= 2
     assert _served(pods, newcomer), pods
+
+
+def test_a_canary_and_then_a_challenger(
+    platform: Platform, newcomer: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLOPS_CACHE_DIR", str(tmp_path))
+    by = {"who": "live test", "why": "beside production"}
+    with registry_of(platform) as registry:
+        before = production(registry)
+        wait_for(lambda: _served(_versions_of_pods(platform), before), f"version {before} in every pod", TAKE_UP)
+        try:
+            with _load() as load:
+                definition = load_model("iris").definition
+                decision = promote(registry, "iris", newcomer, definition=definition, canary=0.3, **by)
+                assert decision.outcome == "started", decision
+                wait_for(lambda: {pod[0] for pod in _beside(platform)} == {newcomer}, "a canary in every pod", TAKE_UP)
+                both = time.monotonic()
+                _calm()
+                ending = time.monotonic()
+                assert end_canary(registry, "iris", **by).outcome == "ended"
+                wait_for(lambda: {pod[0] for pod in _beside(platform)} == {"-"}, "no canary in any pod", TAKE_UP)
+                ended = time.monotonic()
+                challenge(registry, "iris", newcomer, 1.0, **by)
+                wait_for(
+                    lambda: all(pod[2] == newcomer and pod[3] >= 100 for pod in _beside(platform)),
+                    "100 rows compared in every pod",
+                    TAKE_UP,
+                )
+                end_challenge(registry, "iris", **by)
+                wait_for(lambda: {pod[2] for pod in _beside(platform)} == {"-"}, "no challenger in any pod", TAKE_UP)
+        finally:
+            model = registry.model("iris")
+            if canary_of(model):
+                end_canary(registry, "iris", **by)
+            if shadow_of(model):
+                end_challenge(registry, "iris", **by)
+        assert production(registry) == before
+    load.check()
+    meanwhile = [answer.version for answer in load.answers if both < answer.sent and answer.at < ending]
+    assert 0.2 < meanwhile.count(newcomer) / len(meanwhile) < 0.4
+    assert {answer.version for answer in load.answers if answer.sent > ended} == {before}
 
 
 def test_a_rolling_update(platform: Platform) -> None:

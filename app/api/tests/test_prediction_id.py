@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -27,3 +28,11 @@ def test_no_two_are_equal() -> None:
     one, other = PredictionIds("a"), PredictionIds("a")
     made = [name for _ in range(50) for ids in (one, other) for name in ids.make("12345", "1", 100)]
     assert len(set(made)) == len(made)
+
+
+@pytest.mark.parametrize("number", [1, 2, 255, 256, 257, 10_000])
+def test_counts_follow_each_other(number: int) -> None:
+    ids = PredictionIds("a")
+    made = [name for _ in range(3) for name in ids.make("12345", "1", number)]
+    counts = [int(name.rpartition(".")[2], 16) for name in made]
+    assert [after - before for before, after in pairwise(counts)] == [1] * (3 * number - 1)

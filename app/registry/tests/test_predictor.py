@@ -19,7 +19,7 @@ def echo() -> OnnxPredictor:
     feature, value = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("rows", "value"))
     graph = helper.make_graph([helper.make_node("Identity", ["rows"], ["value"])], "echo", [feature], [value])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return OnnxPredictor(model.SerializeToString(), [Feature("x", "float32")])
+    return OnnxPredictor(model.SerializeToString(), [Feature("x", "float")])
 
 
 @given(
