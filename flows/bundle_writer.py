@@ -18,7 +18,6 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
 from sklearn.pipeline import Pipeline
-from skops import io as skops
 
 from app.dates import text_of
 from app.registry.bundle import FEEDBACK, HELD_OUT, read_bundle, write_sums
@@ -103,6 +102,8 @@ def build_bundle(
     compared = pd.concat([sample, *_without_values(fitted, features, sample)], ignore_index=True)
     model, reason = export(fitted.estimator, features, compared, fitted.task)
     _write_model(folder, model, signature, _metadata(fitted, "onnx" if model else "skops", reason))
+    from skops import io as skops  # imported here: it looks at all of scikit-learn and scipy, for most of a second
+
     skops.dump(fitted.estimator, folder / "estimator.skops")
 
     example = fitted.features.head(1) if fitted.example is None else fitted.example
