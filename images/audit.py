@@ -11,11 +11,14 @@ Exit codes:
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 from images import build, environments
 from images.build import ROOT
@@ -72,10 +75,13 @@ def main() -> int:
     if reasons:
         print(f"nothing was looked at: {'; '.join(reasons)}. Run it where both can be reached", file=sys.stderr)
         return UNREACHABLE
+    # govulncheck asks the `go` on PATH which standard library is used; without one it finds nothing in it
+    folder = Path(shutil.which(tools.go_command()) or "").parent
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     failed = []
     for what, command in commands(options.osv, options.go):
         print(f"== {what}", flush=True)
-        if subprocess.run(command, cwd=ROOT).returncode:
+        if subprocess.run(command, cwd=ROOT, env=environment).returncode:
             failed.append(what)
     if failed:
         print(f"known vulnerabilities, or not looked at: {', '.join(failed)}", file=sys.stderr)

@@ -23,7 +23,7 @@ from app.api.request_counts import RequestCounts
 
 
 class Answer(NamedTuple):
-    """What a request is answered. body: JSON; model, version: what answered, where a version did."""
+    """What a request is answered. body: JSON where no header says otherwise; model, version: what answered, if any."""
 
     status: int
     body: bytes
