@@ -167,6 +167,7 @@ def test_a_version_is_promoted_and_rolled_back_with_the_admins_password(
     choice.wait_for()
     # a list that is open while the page is still drawn may be closed by it
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    choice.click()
     choice.fill(f"version {newcomer}")  # only the first ten of a long list are drawn
     page.get_by_role("option", name=f"version {newcomer}", exact=True).click()
     page.get_by_role("button", name="Promote", exact=True).click()

@@ -48,6 +48,7 @@ def choose(page: Page, model: str) -> None:
     choice.wait_for()
     # a list that is open while the page is still drawn may be closed by it
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    choice.click()
     choice.fill(model)  # only the first ten of a long list are drawn, and other tests leave models here
     page.get_by_role("option", name=model, exact=True).click()
     expect(choice).to_have_value(model)
