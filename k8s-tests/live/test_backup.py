@@ -91,13 +91,25 @@ def test_after_the_volumes_were_destroyed_all_is_there_again(
     wait_for(lambda: predicts(backed_up), "a prediction", 60)
 
 
-@pytest.mark.drill
-def test_the_cron_job_makes_backups_of_one_name(backed_up: Platform) -> None:
+@pytest.fixture
+def every_minute(backed_up: Platform) -> Iterator[None]:
+    """Backups by schedule come every minute; then as it was, or the next upgrade would meet another schedule."""
     batch = client.BatchV1Api(backed_up.api)
-    for component in ("mlflow", "prefect", "secrets"):
-        cron_job = f"{backed_up.release}-backup-{component}"
-        batch.patch_namespaced_cron_job(cron_job, backed_up.name, {"spec": {"schedule": "* * * * *"}})
+    names = [f"{backed_up.release}-backup-{component}" for component in ("mlflow", "prefect", "secrets")]
+    before = {name: batch.read_namespaced_cron_job(name, backed_up.name).spec.schedule for name in names}
 
+    def schedule(cron: dict[str, str]) -> None:
+        for name, when in cron.items():
+            batch.patch_namespaced_cron_job(name, backed_up.name, {"spec": {"schedule": when}})
+
+    schedule(dict.fromkeys(names, "* * * * *"))
+    yield
+    schedule(before)
+
+
+@pytest.mark.drill
+@pytest.mark.usefixtures("every_minute")
+def test_the_cron_job_makes_backups_of_one_name(backed_up: Platform) -> None:
     def complete() -> str | None:
         # named after the minute that it was due, unlike those that somebody asked for
         lines = mlops(backed_up, "mlops backup --list").splitlines()
