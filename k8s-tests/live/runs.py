@@ -100,7 +100,7 @@ def settled(platform: Platform, component: str) -> bool:
     deployment: Any = apps.read_namespaced_deployment(f"{platform.release}-{component}", platform.namespace)
     replicas, status = deployment.spec.replicas, deployment.status
     return (
-        status.observed_generation >= deployment.metadata.generation
+        (status.observed_generation or 0) >= deployment.metadata.generation
         and (status.updated_replicas or 0) == replicas == (status.ready_replicas or 0)
         and len(platform.pods(component)) == replicas
     )

@@ -27,6 +27,7 @@ from app.clients.model_api import WITH_TOKENS
 
 SECONDS = 300
 SERVERS = ("mlflow", "prefect-server")
+S3_ACCOUNT = "backup-s3"  # the Secret with it
 
 
 def send_feedback(platform: Platform) -> None:
@@ -141,7 +142,7 @@ def to_s3(namespace: Namespace, address: str) -> dict[str, Any]:
         "enabled": True,
         "destination": "s3://mlflow/backups",
         "endpointUrl": f"http://{address}:7070",
-        "existingSecret": secret(namespace, "backup-s3", account),
+        "existingSecret": secret(namespace, S3_ACCOUNT, account),
         "egressCIDRs": [f"{address}/32"],
     }
 
@@ -163,11 +164,14 @@ def in_s3(backed_up: Platform, upgraded: Upgraded, namespace: Namespace, tmp_pat
     address = stand_in(namespace, "s3", 7070, {"ROOT_ACCESS_KEY": "backup", "ROOT_SECRET_KEY": PASSWORD})
     values = tmp_path / "in-s3.yaml"
     values.write_text(yaml.safe_dump({"backup": {**to_s3(backed_up, address), "recipient": upgraded.recipient}}))
-    backed_up.helm("upgrade", backed_up.release, CHART, "--reset-then-reuse-values", "--values", str(values))
-    backed_up.ready()
-    yield address
-    backed_up.helm("rollback", backed_up.release)
-    backed_up.ready()
+    try:
+        backed_up.helm("upgrade", backed_up.release, CHART, "--reset-then-reuse-values", "--values", str(values))
+        backed_up.ready()
+        yield address
+        backed_up.helm("rollback", backed_up.release)
+        backed_up.ready()
+    finally:
+        backed_up.core.delete_namespaced_secret(S3_ACCOUNT, backed_up.name)
 
 
 @pytest.mark.drill
@@ -199,6 +203,8 @@ def test_from_s3_into_an_empty_namespace_all_is_there_again(
     assert_the_same(before, kept(empty, tmp_path))
     assert empty.credentials == credentials
     assert seconds < SECONDS
+    # its pod is replaced, as it reads the passwords; a port-forward would end with the old one
+    wait_for(lambda: settled(empty, "model-api"), "the API with what was restored", 180)
     with port_forward(empty, "model-api", 8086) as port:
 
         def answer() -> bool:
