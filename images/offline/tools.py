@@ -23,6 +23,7 @@ FLAGS = ["-trimpath", "-buildvcs=false", "-mod=readonly"]
 # go.sum here pins it all the same.
 ENV = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOGC": "400", "GONOSUMDB": "github.com/cloudnativelabs/kube-router"}
 GO_MINIMUM = (1, 21)  # from here on go fetches the toolchain that go.mod asks for
+GO_PLACES = ("go", "/usr/local/go/bin/go")
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _install(tool: Tool, program: Path) -> None:
 
 def go_command() -> str:
     """The Go to build with. Installed from packages on Debian; elsewhere a Failure that says what is missing."""
-    for candidate in ("go", "/usr/local/go/bin/go"):
+    for candidate in GO_PLACES:
         if version(output(candidate, "version")) >= GO_MINIMUM:
             return candidate
     host.install("golang-go", why="Go 1.21 or newer, to build what TOOL_CACHE does not have")

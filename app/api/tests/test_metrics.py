@@ -147,8 +147,9 @@ def test_feedback_before_the_version_is_loaded_is_kept(examples: dict[str, Examp
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
-def test_metrics_are_not_for_the_outside(fresh: TestClient, header: str) -> None:
-    answer = fresh.get("/metrics", headers={header: "for=203.0.113.7"})
+@pytest.mark.parametrize("value", ["for=203.0.113.7", ""])
+def test_metrics_are_not_for_the_outside(fresh: TestClient, header: str, value: str) -> None:
+    answer = fresh.get("/metrics", headers={header: value})
     assert answer.status_code == 404
     assert "kubectl port-forward" in answer.text
     assert "mlops_" not in answer.text

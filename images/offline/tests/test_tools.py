@@ -116,7 +116,7 @@ def test_an_archive_that_was_altered_is_not_listed_anew(
 
 
 def test_a_script_adds_to_a_copy_of_the_sources(tool: tools.Tool, tmp_path: Path) -> None:
-    if not (shutil.which("go") or Path("/usr/local/go/bin/go").exists()):
+    if not any(map(shutil.which, tools.GO_PLACES)):
         pytest.skip("go is not installed")
     made = dataclasses.replace(tool, name="made", package="example.com/made", prepare="pages.sh")
     files = {
