@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -22,6 +22,7 @@ def echo() -> OnnxPredictor:
     return OnnxPredictor(model.SerializeToString(), [Feature("x", "float")])
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(st.floats(width=32), st.floats(0, 1, width=32), st.sampled_from(EDGES)), min_size=1, max_size=3 * FEW
