@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
-from starlette.routing import Router as StarletteRouter
-from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.asgi import send_answer
@@ -119,7 +118,7 @@ class Router:
         self._default = default
         self._fixed = {route.path: route for route in routes if "{" not in route.path}
         self._patterns: list[tuple[re.Pattern[str], Route]] = [
-            (compile_path(route.path)[0], route) for route in routes if "{" in route.path
+            (_pattern(route.path), route) for route in routes if "{" in route.path
         ]
 
     def _match(self, scope: Scope) -> Route | None:
@@ -130,7 +129,7 @@ class Router:
             scope["path_params"] = {}
             return route
         for pattern, route in self._patterns:
-            match = pattern.match(path)
+            match = pattern.fullmatch(path)
             if match:
                 scope["path_params"] = match.groupdict()
                 return route
@@ -139,7 +138,7 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request and count it, or pass it on; or begin and end."""
         if scope["type"] == "lifespan":
-            await StarletteRouter(lifespan=self.lifespan).lifespan(scope, receive, send)
+            await self._live(receive, send)
             return
         route = self._match(scope) if scope["type"] == "http" else None
         if route is None:
@@ -158,3 +157,23 @@ class Router:
         finally:
             key = (method, route.path, answer.model, answer.version)
             self.counts.add(key, answer.status, perf_counter() - started)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Begin when the server does, and end when it ends, as ASGI's lifespan protocol has it."""
+        await receive()
+        phase = "startup"
+        try:
+            async with self.lifespan(self):
+                await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
+                await receive()
+        except BaseException:
+            await send({"type": f"lifespan.{phase}.failed", "message": traceback.format_exc()})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """What a route's path matches; a parameter such as {name} is a text without a slash."""
+    parts = re.split(r"\{(\w+)\}", path)
+    return re.compile("".join(f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)))
