@@ -14,7 +14,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -23,9 +23,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
 
+from app.runtime.settings import EnvironmentSettings
 from flows import follow, repository, serve
 from flows.automations import TAG, crash_automations, ensure_automations
 from flows.catalog import load_model
@@ -39,7 +39,7 @@ TRAININGS_QUEUE, PROMOTIONS_QUEUE = "default", "promotions"  # of the work pool;
 log = logging.getLogger("mlops.deploy")
 
 
-class DeploySettings(BaseSettings):
+class DeploySettings(EnvironmentSettings):
     """Read from MLOPS_* when it is created.
 
     image: of the Jobs; "" for the work pool's.
@@ -50,7 +50,7 @@ class DeploySettings(BaseSettings):
     models_folder: where the model files of a repository are put, and what is known of them (`flows.follow.State`).
     """
 
-    model_config = SettingsConfigDict(env_prefix="MLOPS_")
+    prefix: ClassVar[str] = "MLOPS_"
 
     image: str = ""
     concurrency: int = Field(default=4, ge=1)

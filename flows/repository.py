@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from dulwich.client import GitClient, HTTPUnauthorized, get_transport_and_path
@@ -23,10 +23,10 @@ from dulwich.index import build_index_from_tree
 from dulwich.objects import Commit, ObjectID
 from dulwich.repo import Repo
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 from urllib3.exceptions import HTTPError
 
+from app.runtime.settings import EnvironmentSettings
 from flows.settings import FlowSettings
 
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -44,7 +44,7 @@ class RepositoryError(ValueError):
     """The repository cannot be used as it is set; the message has the cure."""
 
 
-class RepositorySettings(BaseSettings):
+class RepositorySettings(EnvironmentSettings):
     """Read from MLOPS_MODELS_GIT_* when it is created; in the chart they are `prefect-worker.models.git`.
 
     url: https://, http:// or git://; "" for no repository.
@@ -53,7 +53,7 @@ class RepositorySettings(BaseSettings):
     username, password: for https; a token is a password, with any user name.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MLOPS_MODELS_GIT_")
+    prefix: ClassVar[str] = "MLOPS_MODELS_GIT_"
 
     url: str = ""
     ref: str = ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import ClassVar
+
+from app.runtime.settings import EnvironmentSettings
 
 
-class FlowSettings(BaseSettings):
+class FlowSettings(EnvironmentSettings):
     """Read from MLOPS_* when it is created.
 
     mlflow_public_url: MLflow as a browser reaches it, for links; by default the tracking URI.
@@ -14,7 +16,7 @@ class FlowSettings(BaseSettings):
     decision_seconds: how long a training waits for that.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MLOPS_")
+    prefix: ClassVar[str] = "MLOPS_"
 
     mlflow_public_url: str = ""
     retry_seconds: float = 60.0

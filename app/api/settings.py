@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.runtime.settings import EnvironmentSettings
 
 MIN_KEY = 32  # bytes: what the tokens' encryption makes full use of
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(EnvironmentSettings):
     """Read from MLOPS_* when it is created.
 
     host, port: where to listen.
@@ -27,7 +28,7 @@ class ApiSettings(BaseSettings):
     api_keys_dir: where the clients with keys are, see app.api.keys.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MLOPS_")
+    prefix: ClassVar[str] = "MLOPS_"
 
     host: str = "127.0.0.1"
     port: int = Field(default=8086, ge=0, le=65535)
@@ -36,7 +37,7 @@ class ApiSettings(BaseSettings):
     cache_dir: Path = Path(".mlops/cache")
     poll_seconds: float = Field(default=5.0, gt=0, allow_inf_nan=False)
     feedback_key: str = Field(default="", repr=False)
-    api_keys_required: Annotated[frozenset[Literal["predict", "feedback"]], NoDecode] = frozenset()
+    api_keys_required: frozenset[Literal["predict", "feedback"]] = frozenset()
     api_keys_dir: Path = Path(".mlops/api-keys")
 
     @field_validator("api_keys_required", mode="before")

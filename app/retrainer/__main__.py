@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from pydantic import ValidationError
-
 from app.clients.mlflow import MlflowError
 from app.retrainer.main import create_app
 from app.retrainer.settings import RetrainerSettings
 from app.runtime.server import configure_process, serve
+from app.runtime.settings import WrongSettings
 
 GRACE_SECONDS = 10
 
@@ -20,14 +19,7 @@ def main() -> int:
     try:
         settings = RetrainerSettings()  # type: ignore[call-arg]  # the token comes from the environment
         app = create_app(settings)
-    except ValidationError as error:
-        # without the values: one of them is the token
-        reasons = "; ".join(
-            f"MLOPS_RETRAINER_{'_'.join(map(str, wrong['loc'])).upper()}: {wrong['msg']}" for wrong in error.errors()
-        )
-        sys.stderr.write(f"the retrainer cannot start: {reasons}\n")
-        return 2
-    except MlflowError as error:
+    except (WrongSettings, MlflowError) as error:
         sys.stderr.write(f"the retrainer cannot start: {error}\n")
         return 2
     serve(app, settings.host, settings.port, GRACE_SECONDS)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.retrainer.decision import Policy
+from app.runtime.settings import EnvironmentSettings
 
 
-class RetrainerSettings(BaseSettings):
+class RetrainerSettings(EnvironmentSettings):
     """Read from MLOPS_RETRAINER_* when it is created.
 
     token: what Alertmanager sends as its bearer token.
@@ -16,7 +18,7 @@ class RetrainerSettings(BaseSettings):
     cooldown_seconds, cooldown_max_seconds, daily_cap, dry_run: see Policy.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MLOPS_RETRAINER_")
+    prefix: ClassVar[str] = "MLOPS_RETRAINER_"
 
     token: str = Field(repr=False)
     host: str = "127.0.0.1"

@@ -1,34 +1,81 @@
-"""Where the platform's services are; by default where `make demo` puts them."""
+"""Settings are environment variables: how they are read, and those of where the platform's services are."""
 
 from __future__ import annotations
 
 import os
+from typing import Any, ClassVar
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 PREFECT_DEFAULT = "http://127.0.0.1:4200/api"
 
 
-class MlflowSettings(BaseSettings):
+class WrongSettings(ValueError):
+    """Settings are missing or wrong; the message names each environment variable, and no secret."""
+
+
+class EnvironmentSettings(BaseModel):
+    """Settings that are read from environment variables when they are made, but for those that are given by name.
+
+    Secrets are fields with repr=False.
+
+    prefix: of the variables' names; with MLOPS_ the field `port` is read from MLOPS_PORT.
+
+    Raises:
+        WrongSettings: when it is made.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    prefix: ClassVar[str] = ""
+
+    def __init__(self, **values: Any) -> None:
+        variables = {name: self._variable(name) for name in type(self).model_fields}
+        found = {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
+        try:
+            super().__init__(**{**found, **values})
+        except ValidationError as error:
+            raise WrongSettings("; ".join(map(self._problem, error.errors(include_url=False)))) from None
+
+    @classmethod
+    def _variable(cls, name: str) -> str:
+        return f"{cls.prefix}{name}".upper()
+
+    @classmethod
+    def _problem(cls, error: ErrorDetails) -> str:
+        """What is wrong with one variable, or with several of them together."""
+        message = error["msg"].removeprefix("Value error, ")
+        if not error["loc"]:
+            return message
+        name = str(error["loc"][0])
+        variable, field = cls._variable(name), cls.model_fields.get(name)
+        if error["type"] == "missing":
+            return f"{variable} must be set"
+        if field is None or not field.repr:
+            return f"{variable}: {message}"
+        return f"{variable} is {os.environ.get(variable, error['input'])!r}: {message}"
+
+
+class MlflowSettings(EnvironmentSettings):
     """Where MLflow is, and the account; the environment variables are those of MLflow's own client."""
 
     mlflow_tracking_uri: str = "http://127.0.0.1:5000"
     mlflow_tracking_username: str = ""
-    mlflow_tracking_password: str = ""
+    mlflow_tracking_password: str = Field(default="", repr=False)
 
 
-class PrefectSettings(BaseSettings):
+class PrefectSettings(EnvironmentSettings):
     """Where Prefect is; the environment variables are those of Prefect's own client.
 
     prefect_api_auth_string: "user:password", or "" for no account.
     """
 
     prefect_api_url: str = PREFECT_DEFAULT
-    prefect_api_auth_string: str = ""
+    prefect_api_auth_string: str = Field(default="", repr=False)
 
 
-class PlatformSettings(BaseSettings):
+class PlatformSettings(EnvironmentSettings):
     """Read from MLOPS_* when it is created.
 
     api_url, ui_url: base URLs of the model API and the pages.
@@ -37,7 +84,7 @@ class PlatformSettings(BaseSettings):
     timeout: seconds for one request.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MLOPS_")
+    prefix: ClassVar[str] = "MLOPS_"
 
     api_url: str = "http://127.0.0.1:8086"
     api_key: str = Field(default="", repr=False)

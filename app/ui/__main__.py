@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.web import cli
 
+from app.runtime.settings import WrongSettings
 from app.ui.settings import UiSettings
 
 # Streamlit's own environment variables (STREAMLIT_...) do not override these; everything else may be set by them.
@@ -46,7 +46,7 @@ def main() -> None:
     """Serve the pages until the process is told to stop; wrong settings end it with exit code 2."""
     try:
         settings = UiSettings()
-    except ValidationError as error:
+    except WrongSettings as error:
         sys.stderr.write(f"the pages cannot start: {error}\n")
         sys.exit(2)
     # As st.navigation does, but before the first visitor: Streamlit would run a file of pages/ as a page of its own.

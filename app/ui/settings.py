@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.runtime.settings import MlflowSettings
+from app.runtime.settings import EnvironmentSettings, MlflowSettings
 
 
-class UiSettings(BaseSettings):
+class UiSettings(EnvironmentSettings):
     """What MLOPS_* variables set for the pages; they are read when this is created.
 
     api_url, api_key: the model API, as this process reaches it; its key, "" where it asks for none.
@@ -20,7 +21,7 @@ class UiSettings(BaseSettings):
     mlflow_public_url: MLflow as the browser reaches it, for links; default MLFLOW_TRACKING_URI.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MLOPS_")
+    prefix: ClassVar[str] = "MLOPS_"
 
     api_url: str = "http://127.0.0.1:8086"
     api_key: str = Field(default="", repr=False)
