@@ -15,13 +15,14 @@ from app.api.served_models import ServedModels
 from app.api.shadow import Shadow
 from app.api.shadow_recorder import ShadowRecorder
 from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError, RegisteredModel
-from app.contract import LoadFailure, MlflowStatus
+from app.contract.status import LoadFailure, MlflowStatus
 from app.registry.bundle import Bundle, BundleError, fetch_bundle
 from app.registry.canary import canary_of
 from app.registry.challenger import shadow_of, why_not_comparable
 from app.registry.ledger import SEQUENCE_TAG
 from app.registry.predictor import GoldenMismatch, load_predictor
 from app.registry.shadow_record import Beside
+from app.runtime.memory import give_back
 
 MAX_BACKOFF = 300.0  # seconds
 STOPPING = 5.0  # seconds that a stop waits for what the thread still does
@@ -119,10 +120,13 @@ class Follower:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            generation = self.models.generation
             try:
                 self.poll()
             except Exception:  # the thread is what brings new versions: it must outlive whatever this is
                 log.exception("looking at MLflow's aliases failed")
+            if self.models.generation != generation:
+                give_back()  # what the versions before took
             self._stop.wait(self.poll_seconds)
         if self.models.mlflow.ok:
             self._recorder.write(now=True)

@@ -14,6 +14,7 @@ import onnxruntime
 from app.registry.bundle import Bundle, BundleError
 from app.registry.onnx_file import MAX_FILE, OnnxFileError, check_onnx
 from app.registry.skops_file import SkopsFileError, read_estimator
+from app.runtime.memory import give_back
 from app.vocabulary import INTEGER, NUMERIC, Feature, Label, Task
 
 if TYPE_CHECKING:
@@ -222,6 +223,8 @@ def load_predictor(bundle: Bundle) -> Predictor:
         raise BundleError(f"{name} is refused: {error.what}") from error
     except Exception as error:  # whatever the runtime raises on a file it cannot use
         raise BundleError(f"{name} does not load: {type(error).__name__}: {error}") from error
+    finally:
+        give_back()  # what reading, checking and trying it took
 
 
 def _load_onnx(bundle: Bundle) -> OnnxPredictor:
@@ -234,6 +237,7 @@ def _load_onnx(bundle: Bundle) -> OnnxPredictor:
     with _deadline(TRIAL_SECONDS) as options:
         predictions = trial.predict(bundle.golden.rows, options)
     _check_golden_rows(bundle, predictions)
+    del trial  # before the other: not twice the memory at a time
     return OnnxPredictor(model, bundle.features)
 
 
