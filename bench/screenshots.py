@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 from app.clients.errors import ServiceError
 from app.clients.model_api import ModelApiClient
-from app.contract import TokenFeedback
+from app.contract.feedback import TokenFeedback
 from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
 from app.ui.settings import UiSettings
 from flows.models import iris

@@ -20,7 +20,7 @@ from app.api.asgi import LENGTH_HEADER
 from app.api.errors import Location, Refusal, invalid
 from app.api.row_decoder import FLOAT32_MAX, MAX_TEXT, RANGES, Rows
 from app.api.served_model import ServedModel
-from app.contract import InferRequest, InputTensor
+from app.contract.open_inference import InferRequest, InputTensor
 from app.dates import days_of, is_date
 from app.registry.reference import is_missing
 from app.vocabulary import INTEGER, Feature

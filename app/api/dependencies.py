@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from app.api.state import State
-from app.contract import InvalidRequest, Refused
+from app.contract.errors import InvalidRequest, Refused
 
 
 def _state(request: Request) -> State:

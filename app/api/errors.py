@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from app.contract import FieldError
+from app.contract.errors import FieldError
 
 Location = tuple[str | int, ...]
 MAX_ERRORS = 20

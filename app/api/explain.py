@@ -12,7 +12,7 @@ from app.api.endpoint import PredictionEndpoint, Reply, no_answer
 from app.api.errors import invalid
 from app.api.router import Route
 from app.api.served_model import NoPrediction, ServedModel
-from app.contract import Contribution, Explained
+from app.contract.explanation import Contribution, Explained
 from app.dates import text_of
 from app.registry.explanation import MAX_FEATURES, Values, explain
 from app.vocabulary import Feature

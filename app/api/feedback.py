@@ -24,7 +24,9 @@ from app.api.router import Answer, Route
 from app.api.row_decoder import FLOAT32_MAX
 from app.api.row_schema import read_json
 from app.api.served_model import NoPrediction
-from app.contract import MAX_ROWS, FieldError, RowFeedback, TokenFeedback
+from app.contract import MAX_ROWS
+from app.contract.errors import FieldError
+from app.contract.feedback import RowFeedback, TokenFeedback
 from app.registry import feedback_store
 from app.vocabulary import Label
 

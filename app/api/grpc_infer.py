@@ -16,7 +16,7 @@ from app.api.inference_proto import open_inference_grpc_pb2 as messages
 from app.api.open_inference import Infer, InferAsked, infer_answer, request_of
 from app.api.served_model import ServedModel
 from app.api.tensors import rows_of_tensors
-from app.contract import InferRequest, InputTensor
+from app.contract.open_inference import InferRequest, InputTensor
 
 # Where a message has the values of a datatype, unless it has them as raw bytes; FP16 comes in no other way.
 FIELDS = {

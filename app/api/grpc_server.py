@@ -23,7 +23,8 @@ from app.api.endpoint import INLINE_BYTES, Serving
 from app.api.errors import Refusal
 from app.api.grpc_infer import GrpcInfer, read_message
 from app.api.inference_proto import open_inference_grpc_pb2 as messages
-from app.api.open_inference import SERVER, find_version, model_metadata
+from app.api.open_inference import SERVER, find_version
+from app.api.open_inference_metadata import model_metadata
 from app.api.request_counts import RequestCounts
 from app.api.router import Answer
 from app.api.served_model import ServedModel

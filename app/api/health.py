@@ -7,7 +7,7 @@ from starlette.types import Scope
 from app.api.errors import RETRY_AFTER, Refusal
 from app.api.router import Answer, Get, Route
 from app.api.served_models import ServedModels
-from app.contract import Alive, Ready
+from app.contract.health import Alive, Ready
 
 # Of the MLflow whose scoring protocol /invocations speaks. MLflow's own server answers the MLflow that it is; there is
 # none here, and what its clients ask for is which requests it takes.

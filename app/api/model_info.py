@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from app.api.dependencies import INVALID, NEEDS_KEY, NOT_SERVED, Shared
 from app.api.served_models import ServedModels
 from app.api.shadow import Shadow
-from app.contract import (
+from app.contract.models import (
     CanaryInfo,
     ChallengerInfo,
     ErrorOnFeedback,

@@ -21,9 +21,8 @@ from app.api.router import Route
 from app.api.row_schema import json_message, read_json
 from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
-from app.api.tensors import DATATYPES, MATRIX, NUMBERS, decode_request, rows_of_tensors
-from app.contract import InferRequest, ModelMetadata, RequestedOutput, TensorMetadata
-from app.vocabulary import INTEGER
+from app.api.tensors import decode_request, rows_of_tensors
+from app.contract.open_inference import InferRequest, RequestedOutput
 
 SERVER = "mlops-model-api"  # what its metadata calls it
 # Parameters of outputs, of Triton's extensions: what they ask for is not what would be answered.
@@ -198,37 +197,6 @@ def find_version(models: ServedModels, name: str, version: str | None = None) ->
 def infer_refusal_body(refusal: Refusal) -> bytes:
     """What a refused request below /v2 is answered, as JSON."""
     return json.dumps({"error": refusal.message, "detail": refusal.detail}).encode()
-
-
-def model_metadata(served: ServedModel) -> ModelMetadata:
-    """Inputs and outputs of a version."""
-    canary = served.canary.answering if served.canary else None
-    return ModelMetadata(
-        name=served.name,
-        versions=[served.version, *([canary.version] if canary else [])],
-        platform="onnx_onnxv1" if served.bundle.serving == "onnx" else "sklearn_skops",
-        inputs=_input_metadata(served),
-        outputs=_output_metadata(served),
-        parameters={"features": [f.name for f in served.bundle.features], "run_id": served.run_id},
-    )
-
-
-def _input_metadata(served: ServedModel) -> list[TensorMetadata]:
-    features = served.bundle.features
-    if all(feature.dtype in NUMBERS for feature in features):
-        datatype = "INT64" if all(feature.dtype in INTEGER for feature in features) else "FP64"
-        return [TensorMetadata(name=MATRIX, datatype=datatype, shape=[-1, len(features)])]
-    return [TensorMetadata(name=f.name, datatype=DATATYPES[f.dtype], shape=[-1]) for f in features]
-
-
-def _output_metadata(served: ServedModel) -> list[TensorMetadata]:
-    outputs = [TensorMetadata(name="value", datatype="FP64", shape=[-1])]
-    if served.is_classifier:
-        outputs = [
-            TensorMetadata(name="label", datatype=label_datatype(served), shape=[-1]),
-            TensorMetadata(name="probabilities", datatype="FP64", shape=[-1, len(served.bundle.classes)]),
-        ]
-    return [*outputs, TensorMetadata(name="prediction_id", datatype="BYTES", shape=[-1])]
 
 
 def routes(endpoint: Infer) -> list[Route]:

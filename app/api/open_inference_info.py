@@ -11,10 +11,11 @@ from starlette.responses import Response
 from app.api.asgi import read_body
 from app.api.dependencies import INVALID, NEEDS_KEY, NOT_SERVED, Shared
 from app.api.errors import Refusal
-from app.api.open_inference import SERVER, find_version, invalid_request, model_metadata
+from app.api.open_inference import SERVER, find_version, invalid_request
+from app.api.open_inference_metadata import model_metadata
 from app.clients.mlflow import PRODUCTION
-from app.contract import (
-    InferRefused,
+from app.contract.errors import InferRefused
+from app.contract.open_inference_metadata import (
     ModelMetadata,
     ModelReady,
     RepositoryEntry,

@@ -14,12 +14,18 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from app import contract
 from app.api.invocations import FORMATS
 from app.api.row_schema import KINDS
 from app.api.served_model import ServedModel
 from app.api.served_models import ServedModels
 from app.api.tensors import DATATYPES
+from app.contract import MAX_ROWS
+from app.contract.errors import InferInvalid, InferRefused, InvalidRequest, Refused
+from app.contract.explanation import Explained
+from app.contract.feedback import RowFeedback, StoredFeedback, TokenFeedback
+from app.contract.health import Alive, Ready
+from app.contract.open_inference import InferAnswer, InferRequest
+from app.contract.predictions import DataframeSplit, Prediction, Scores
 from app.runtime.api_keys import Scope
 from app.vocabulary import Label
 
@@ -36,22 +42,22 @@ _TOKEN: Json = {
 }
 _SCHEMAS: Json = models_json_schema(
     [
-        *((shape, "validation") for shape in (contract.TokenFeedback, contract.RowFeedback, contract.InferRequest)),
+        *((shape, "validation") for shape in (TokenFeedback, RowFeedback, InferRequest)),
         *(
             (shape, "serialization")
             for shape in (
-                contract.DataframeSplit,
-                contract.Prediction,
-                contract.Scores,
-                contract.Explained,
-                contract.StoredFeedback,
-                contract.InferAnswer,
-                contract.InvalidRequest,
-                contract.Refused,
-                contract.Alive,
-                contract.Ready,
-                contract.InferInvalid,
-                contract.InferRefused,
+                DataframeSplit,
+                Prediction,
+                Scores,
+                Explained,
+                StoredFeedback,
+                InferAnswer,
+                InvalidRequest,
+                Refused,
+                Alive,
+                Ready,
+                InferInvalid,
+                InferRefused,
             )
         ),
     ],
@@ -104,10 +110,10 @@ def build(app: FastAPI, models: ServedModels) -> Json:
     components = document.setdefault("components", {})
     components["schemas"] = {**own, **_SCHEMAS, **components.get("schemas", {})}
     components["responses"] = {
-        "Invalid": _json("What is wrong with the request, and where.", _shape(contract.InvalidRequest)),
-        "Refused": _json("Why the request is not answered.", _shape(contract.Refused)),
-        "InferInvalid": _json("What is wrong with the request, and where.", _shape(contract.InferInvalid)),
-        "InferRefused": _json("Why the request is not answered.", _shape(contract.InferRefused)),
+        "Invalid": _json("What is wrong with the request, and where.", _shape(InvalidRequest)),
+        "Refused": _json("Why the request is not answered.", _shape(Refused)),
+        "InferInvalid": _json("What is wrong with the request, and where.", _shape(InferInvalid)),
+        "InferRefused": _json("Why the request is not answered.", _shape(InferRefused)),
     }
     return document
 
@@ -136,7 +142,7 @@ def _explain(path: str, served: ServedModel) -> Json:
         "operationId": f"post_{path.strip('/').replace('/', '_')}",
         "requestBody": _body(_own(served, "row"), served.bundle.example),
         "responses": {
-            "200": _json("The contributions.", _shape(contract.Explained)),
+            "200": _json("The contributions.", _shape(Explained)),
             **_failures(400, 413, 422, 500, 503),
         },
     }
@@ -181,7 +187,7 @@ def _predict(path: str, served: ServedModel) -> Json:
 
 
 def _answer(served: ServedModel) -> Json:
-    """`contract.Prediction` with what this model can predict."""
+    """`Prediction` with what this model can predict."""
     schema = _SCHEMAS["Prediction"]
     properties = dict(schema["properties"])
     if served.is_classifier:
@@ -224,7 +230,7 @@ def _invocations(served: ServedModel) -> Json:
         "parameters": [_TOKEN],
         "requestBody": content,
         "responses": {
-            "200": _json("The predictions.", _shape(contract.Scores)),
+            "200": _json("The predictions.", _shape(Scores)),
             **_failures(400, 413, 415, 422, 500, 503),
         },
     }
@@ -241,22 +247,22 @@ def _infer(served: ServedModel) -> Json:
         "summary": f"Predict with {served.name}: Open Inference Protocol",
         "operationId": f"infer_{served.name}",
         "parameters": [_TOKEN],
-        "requestBody": _body(_shape(contract.InferRequest), {"inputs": inputs}),
+        "requestBody": _body(_shape(InferRequest), {"inputs": inputs}),
         "responses": {
-            "200": _json("The outputs.", _shape(contract.InferAnswer)),
+            "200": _json("The outputs.", _shape(InferAnswer)),
             **_failures(400, 404, 413, 422, 500, 503, prefix="Infer"),
         },
     }
 
 
 def _feedback() -> Json:
-    stored = _shape(contract.StoredFeedback)
+    stored = _shape(StoredFeedback)
     return {
         "tags": ["feedback"],
         "summary": "The true label of a prediction, or of many",
         "description": "201 means that MLflow has stored all of them.",
         "operationId": "post_feedback",
-        "requestBody": _body(_one_or_many({"oneOf": [_shape(contract.TokenFeedback), _shape(contract.RowFeedback)]})),
+        "requestBody": _body(_one_or_many({"oneOf": [_shape(TokenFeedback), _shape(RowFeedback)]})),
         "responses": {
             "201": _json("Stored.", {"anyOf": [stored, {"type": "array", "items": stored}]}),
             **_failures(404, 413, 422, 500, 503),
@@ -265,8 +271,8 @@ def _feedback() -> Json:
 
 
 def _health() -> Json:
-    alive = _json("It is alive.", _shape(contract.Alive))
-    ready = {"200": _json("It is ready.", _shape(contract.Ready)), **_failures(503)}
+    alive = _json("It is alive.", _shape(Alive))
+    ready = {"200": _json("It is ready.", _shape(Ready)), **_failures(503)}
     text = {"description": "The version.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     when = "200 when the default model (any, where there is no default) is loaded."
     return {
@@ -306,7 +312,7 @@ def _own(served: ServedModel, kind: str) -> Json:
 
 
 def _many(schema: Json) -> Json:
-    return {"type": "array", "items": schema, "minItems": 1, "maxItems": contract.MAX_ROWS}
+    return {"type": "array", "items": schema, "minItems": 1, "maxItems": MAX_ROWS}
 
 
 def _one_or_many(schema: Json) -> Json:

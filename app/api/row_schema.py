@@ -22,7 +22,8 @@ from typing_extensions import TypedDict
 
 from app.api.errors import Invalid, Location, field_error, invalid
 from app.api.row_decoder import FLOAT32_MAX, MAX_TEXT, RANGES, Row, RowDecoder
-from app.contract import MAX_ROWS, FieldError
+from app.contract import MAX_ROWS
+from app.contract.errors import FieldError
 from app.dates import EXPECTED, days_of
 from app.vocabulary import INTEGER, Feature
 

@@ -10,7 +10,7 @@ from app.api.errors import RETRY_AFTER, Refusal, invalid
 from app.api.metrics import Metrics
 from app.api.served_model import ServedModel
 from app.api.shadow import Shadow
-from app.contract import LoadFailure, MlflowStatus
+from app.contract.status import LoadFailure, MlflowStatus
 from app.vocabulary import Label
 
 log = logging.getLogger("mlops.models")

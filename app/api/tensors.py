@@ -13,7 +13,8 @@ from app.api.binary_tensors import as_array, rows_of_columns
 from app.api.errors import MORE, Invalid, Location, field_error, invalid
 from app.api.row_decoder import NOT_TAKEN, Row, Rows
 from app.api.served_model import ServedModel
-from app.contract import MAX_ID, InferRequest, InputTensor
+from app.contract import MAX_ID
+from app.contract.open_inference import InferRequest, InputTensor
 from app.vocabulary import NUMERIC
 
 DATATYPES = {

@@ -23,7 +23,8 @@ from app.cli.folder_lock import lock_folder
 from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
 from app.clients.model_api import ModelApiClient
-from app.contract import ModelInfo, Prediction
+from app.contract.models import ModelInfo
+from app.contract.predictions import Prediction
 from app.registry.bundle import Bundle, fetch_bundle
 from app.registry.predictor import example_difference
 from app.runtime.processes import ChildProcess, mlflow_server, wait_for_url

@@ -12,7 +12,8 @@ import pandas as pd
 
 from app.cli.errors import CommandError
 from app.clients.model_api import ModelApiClient
-from app.contract import Prediction, TokenFeedback
+from app.contract.feedback import TokenFeedback
+from app.contract.predictions import Prediction
 from app.dates import days_of, text_of
 from app.registry.predictor import plain_rows
 from flows.model import Model

@@ -16,7 +16,7 @@ from app.clients.mlflow import PRODUCTION, MlflowClient, MlflowError
 from app.clients.model_api import ModelApiClient
 from app.clients.prefect import FlowRun, PrefectClient
 from app.clients.prometheus import PrometheusClient
-from app.contract import Prediction
+from app.contract.predictions import Prediction
 from app.registry.bundle import fetch_bundle
 from app.registry.ledger import Decision, Ledger
 from app.registry.predictor import example_difference

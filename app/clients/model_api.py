@@ -10,7 +10,10 @@ import httpx
 
 from app.clients.errors import ServiceError, full_stop, sentence
 from app.clients.service import ServiceClient
-from app.contract import Explained, ModelInfo, ModelList, Prediction, StoredFeedback, TokenFeedback
+from app.contract.explanation import Explained
+from app.contract.feedback import StoredFeedback, TokenFeedback
+from app.contract.models import ModelInfo, ModelList
+from app.contract.predictions import Prediction
 from app.runtime.api_keys import is_key
 from app.vocabulary import Label
 

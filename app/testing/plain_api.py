@@ -10,7 +10,6 @@ import json
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from app import contract
 from app.api.endpoint import no_answer
 from app.api.errors import Refusal
 from app.api.invocations import is_csv, rows_of_csv, rows_of_json
@@ -19,6 +18,8 @@ from app.api.row_decoder import Row
 from app.api.served_model import NoPrediction, ServedModel
 from app.api.served_models import ServedModels
 from app.api.tensors import rows_of_tensors
+from app.contract.open_inference import InferAnswer, OutputTensor
+from app.contract.predictions import Prediction, Scores
 from app.registry.predictor import Predictions
 
 
@@ -52,7 +53,7 @@ def plain_app(models: ServedModels, predicted: list[tuple[str, list[Row], Predic
         classes = [label if isinstance(label, str) else json.dumps(label) for label in served.bundle.classes]
         answers = []
         for i, label in enumerate(predictions.labels):
-            answer = contract.Prediction(
+            answer = Prediction(
                 prediction=label,
                 model=name,
                 version=served.version,
@@ -71,7 +72,7 @@ def plain_app(models: ServedModels, predicted: list[tuple[str, list[Row], Predic
         served, body = models.get(), await request.body()
         csv = is_csv(request.headers.get("content-type", "").encode("latin-1"))
         rows = rows_of_csv(served, body) if csv else rows_of_json(served, body)
-        scores = contract.Scores(
+        scores = Scores(
             predictions=predict(served, rows).labels,
             model=served.name,
             version=served.version,
@@ -90,13 +91,13 @@ def plain_app(models: ServedModels, predicted: list[tuple[str, list[Row], Predic
         labels, probabilities = predict(served, rows)
         n = len(rows)
         first = ("label", label_datatype(served)) if served.is_classifier else ("value", "FP64")
-        outputs = [contract.OutputTensor(name=first[0], datatype=first[1], shape=[n], data=labels)]
+        outputs = [OutputTensor(name=first[0], datatype=first[1], shape=[n], data=labels)]
         if probabilities:
             flat = [value for row in probabilities for value in row]
             shape = [n, len(served.bundle.classes)]
-            outputs.append(contract.OutputTensor(name="probabilities", datatype="FP64", shape=shape, data=flat))
-        outputs.append(contract.OutputTensor(name="prediction_id", datatype="BYTES", shape=[n], data=[""] * n))
-        answer = contract.InferAnswer(
+            outputs.append(OutputTensor(name="probabilities", datatype="FP64", shape=shape, data=flat))
+        outputs.append(OutputTensor(name="prediction_id", datatype="BYTES", shape=[n], data=[""] * n))
+        answer = InferAnswer(
             model_name=name,
             model_version=served.version,
             id=asked.id or "",

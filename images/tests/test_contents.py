@@ -135,7 +135,7 @@ def test_what_dockerfiles_name_is_there_and_all_that_is_copied_counts() -> None:
         for source in build.sources(name):
             assert (build.ROOT / source).exists(), f"images/{name}: {source}"
             assert "$" not in source, f"images/{name}: {source}"
-    assert {"app/api/main.py", "requirements/api.txt", "app/contract.py"} <= set(build.inputs("api"))
+    assert {"app/api/main.py", "requirements/api.txt", "app/contract/predictions.py"} <= set(build.inputs("api"))
     assert not [path for path in build.inputs("flows") if "/tests/" in path or "__pycache__" in path]
 
 

@@ -14,9 +14,9 @@ import pytest
 from fastapi.testclient import TestClient
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 
-from app import contract
 from app.api import served_model, workers
 from app.api.main import create_app
+from app.contract.errors import InferRefused, Refused
 from app.registry.predictor import Predictions, Rows
 from app.runtime.waiting import wait_until
 from app.testing.model_api import SETOSA, Example, absent_mlflow, cache_bundle, metric, settings, state_of
@@ -69,10 +69,10 @@ def test_what_the_values_do_not_cause_is_500_and_counted(
     serve_with(client, Failing(error), name)
     answer = client.post(f"/models/{name}/predict", json=SETOSA)
     assert answer.status_code == 500
-    assert type(error).__name__ in contract.Refused.model_validate(answer.json()).detail
+    assert type(error).__name__ in Refused.model_validate(answer.json()).detail
     inferred = client.post(f"/v2/models/{name}/infer", json=MATRIX)
     assert inferred.status_code == 500
-    assert contract.InferRefused.model_validate(inferred.json()).error
+    assert InferRefused.model_validate(inferred.json()).error
     assert metric(client, "mlops_requests_total", model=name, status="500") == 2
     assert "Traceback" in caplog.text
 

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from app.api.asgi import LENGTH_HEADER
 from app.api.main import create_app
-from app.contract import LoadFailure
+from app.contract.status import LoadFailure
 from app.testing.model_api import SETOSA, VIRGINICA, Example, absent_mlflow, cache_bundle, settings, state_of
 
 ROWS = [list(SETOSA.values()), list(VIRGINICA.values())]

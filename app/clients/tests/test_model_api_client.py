@@ -15,7 +15,7 @@ from app.api.main import create_app
 from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
 from app.clients.model_api import ModelApiClient
-from app.contract import TokenFeedback
+from app.contract.feedback import TokenFeedback
 from app.registry import feedback_store
 from app.runtime.api_keys import new_key
 from app.runtime.waiting import wait_until

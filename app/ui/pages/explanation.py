@@ -6,7 +6,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from app.contract import Contribution, Explained, ModelInfo
+from app.contract.explanation import Contribution, Explained
+from app.contract.models import ModelInfo
 from app.ui.elements import BLUE, GRAY, RED
 from app.ui.formatting import format_number
 

@@ -11,7 +11,10 @@ import streamlit as st
 
 from app.clients.errors import ServiceError
 from app.clients.model_api import ModelApiClient
-from app.contract import Explained, ModelInfo, Prediction, StoredFeedback
+from app.contract.explanation import Explained
+from app.contract.feedback import StoredFeedback
+from app.contract.models import ModelInfo
+from app.contract.predictions import Prediction
 from app.ui import connections
 from app.ui.elements import BLUE, GRAY, choose_model, heading, show_error
 from app.ui.formatting import escape_markdown, format_number

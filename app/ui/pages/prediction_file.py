@@ -11,7 +11,7 @@ import streamlit as st
 
 from app.clients.errors import ServiceError
 from app.clients.model_api import ModelApiClient
-from app.contract import FeatureInfo, ModelInfo
+from app.contract.models import FeatureInfo, ModelInfo
 from app.dates import EXPECTED, days_of
 from app.ui.elements import show_error
 from app.vocabulary import INTEGER, NUMERIC

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.contract import FeatureInfo, ModelInfo
+from app.contract.models import FeatureInfo, ModelInfo
 from app.dates import days_of, moment_of, shown
 from app.registry.reference import OTHER
 from app.ui.formatting import escape_label

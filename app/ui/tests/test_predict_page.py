@@ -9,7 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app.clients.mlflow import MlflowClient
-from app.contract import Contribution, Explained, FeatureInfo
+from app.contract.explanation import Contribution, Explained
+from app.contract.models import FeatureInfo
 from app.registry import feedback_store
 from app.registry.reference import OTHER
 from app.runtime.api_keys import new_key
@@ -109,7 +110,7 @@ def test_dates_are_picked_and_go_to_the_model(served: Any) -> None:
 
 def test_a_closed_list_is_offered_whole_and_takes_nothing_else() -> None:
     def page() -> None:
-        from app.contract import FeatureInfo
+        from app.contract.models import FeatureInfo
         from app.ui.pages.prediction_form import _text_field
 
         colours = FeatureInfo(
