@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from app.clients.errors import ServiceError
 from app.clients.model_api import ModelApiClient
 from app.contract.feedback import TokenFeedback
-from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
+from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS, choose
 from app.ui.settings import UiSettings
 from flows.models import iris
 
@@ -80,13 +80,8 @@ def _settled(page: Page) -> None:
 
 
 def _choose_iris(page: Page) -> None:
-    choice = page.get_by_role("combobox", name="Model", exact=True)
-    choice.wait_for()
+    choose(page, "Model", "iris")
     _settled(page)
-    if choice.input_value() != "iris":
-        choice.click()
-        page.get_by_role("option", name="iris", exact=True).click()
-        _settled(page)
 
 
 def take(browser: Browser, ui: str, api: str) -> None:

@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from release import Platform
 from runs import Runs, production, put_back, registry_of
 
-from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
+from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS, choose
 from conftest import REPORTS
 
 PATIENCE = 60_000  # ms
@@ -163,13 +163,7 @@ def test_a_version_is_promoted_and_rolled_back_with_the_admins_password(
     someone = visitor()
     page = someone.go("ui")
     page.get_by_role("link", name="Models").click()
-    choice = page.get_by_role("combobox", name="Version to promote")
-    choice.wait_for()
-    # a list that is open while the page is still drawn may be closed by it
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    choice.click()
-    choice.fill(f"version {newcomer}")  # only the first ten of a long list are drawn
-    page.get_by_role("option", name=f"version {newcomer}", exact=True).click()
+    choose(page, "Version to promote", f"version {newcomer}")
     page.get_by_role("button", name="Promote", exact=True).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Your name").fill("Ada")

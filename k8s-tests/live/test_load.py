@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from kubernetes import client
@@ -24,13 +24,13 @@ from flows.catalog import load_model
 TAKE_UP = 30  # seconds within which every replica has a new version
 AWAY = 60  # seconds without MLflow
 CALM = 5  # seconds of load before and after
-# What the API in a pod says of the versions beside production: canary, its requests, challenger, rows compared.
+# What the API in a pod says of the versions beside production: canary, challenger, rows compared.
 BESIDE = """
 import json, urllib.request
 model = json.load(urllib.request.urlopen('http://127.0.0.1:8086/models/iris'))
 canary, challenger = model['canary'] or {}, model['challenger'] or {}
 compared = challenger.get('agree', 0) + challenger.get('disagree', 0)
-print(canary.get('version', '-'), canary.get('requests', 0), challenger.get('version', '-'), compared)
+print(canary.get('version', '-'), challenger.get('version', '-'), compared)
 """
 READY = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8086/readyz').read().decode())"
 
@@ -76,10 +76,26 @@ def _versions_of_pods(platform: Platform) -> dict[str, str]:
     return _run_in_pods(platform, READY)
 
 
-def _beside(platform: Platform) -> list[tuple[str, int, str, int]]:
-    """For each pod of the API: its canary, the requests that fell to it, its challenger, and the rows it compared."""
+class Beside(NamedTuple):
+    """What a pod of the API has beside production, "-" for nothing. compared: rows that the challenger got, too."""
+
+    canary: str
+    challenger: str
+    compared: int
+
+
+def _beside(platform: Platform) -> list[Beside]:
+    """Of each pod of the API."""
     fields = [text.split() for text in _run_in_pods(platform, BESIDE).values()]
-    return [(canary, int(requests), challenger, int(rows)) for canary, requests, challenger, rows in fields]
+    return [Beside(canary, challenger, int(compared)) for canary, challenger, compared in fields]
+
+
+def _canaries(platform: Platform) -> set[str]:
+    return {pod.canary for pod in _beside(platform)}
+
+
+def _challengers(platform: Platform) -> set[str]:
+    return {pod.challenger for pod in _beside(platform)}
 
 
 def _served(answers: dict[str, str], version: str) -> bool:
@@ -134,21 +150,21 @@ def test_a_canary_and_then_a_challenger(
                 definition = load_model("iris").definition
                 decision = promote(registry, "iris", newcomer, definition=definition, canary=0.3, **by)
                 assert decision.outcome == "started", decision
-                wait_for(lambda: {pod[0] for pod in _beside(platform)} == {newcomer}, "a canary in every pod", TAKE_UP)
+                wait_for(lambda: _canaries(platform) == {newcomer}, "a canary in every pod", TAKE_UP)
                 both = time.monotonic()
                 _calm()
                 ending = time.monotonic()
                 assert end_canary(registry, "iris", **by).outcome == "ended"
-                wait_for(lambda: {pod[0] for pod in _beside(platform)} == {"-"}, "no canary in any pod", TAKE_UP)
+                wait_for(lambda: _canaries(platform) == {"-"}, "no canary in any pod", TAKE_UP)
                 ended = time.monotonic()
                 challenge(registry, "iris", newcomer, 1.0, **by)
                 wait_for(
-                    lambda: all(pod[2] == newcomer and pod[3] >= 100 for pod in _beside(platform)),
+                    lambda: all(pod.challenger == newcomer and pod.compared >= 100 for pod in _beside(platform)),
                     "100 rows compared in every pod",
                     TAKE_UP,
                 )
                 end_challenge(registry, "iris", **by)
-                wait_for(lambda: {pod[2] for pod in _beside(platform)} == {"-"}, "no challenger in any pod", TAKE_UP)
+                wait_for(lambda: _challengers(platform) == {"-"}, "no challenger in any pod", TAKE_UP)
         finally:
             model = registry.model("iris")
             if canary_of(model):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS
+from app.runtime.browser import CHROMIUM, CHROMIUM_FLAGS, choose
 from app.runtime.processes import Server, free_port
 
 PATIENCE = 60_000  # ms
@@ -43,24 +43,13 @@ def browser_page() -> Iterator[Page]:
         browser.close()
 
 
-def choose(page: Page, model: str) -> None:
-    choice = page.get_by_role("combobox", name="Model", exact=True)
-    choice.wait_for()
-    # a list that is open while the page is still drawn may be closed by it
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    choice.click()
-    choice.fill(model)  # only the first ten of a long list are drawn, and other tests leave models here
-    page.get_by_role("option", name=model, exact=True).click()
-    expect(choice).to_have_value(model)
-
-
 def test_a_flower_is_typed_in_and_read_and_labelled(served: Any, pages: str, browser_page: Page) -> None:
     page = browser_page
     requested: list[str] = []
     page.on("request", lambda request: requested.append(request.url))
     flower = {"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}
     page.goto(pages)
-    choose(page, served.names["iris"])
+    choose(page, "Model", served.names["iris"])
     for name, value in flower.items():
         page.locator(f"input[aria-label^='{name} ']").fill(str(value))
     page.get_by_role("button", name="Predict", exact=True).click()
