@@ -15,7 +15,7 @@ from app.registry.reference import bucket_counts, bucket_shares
 from app.vocabulary import ColumnReference, Label
 
 # Rows wait to be counted together, which is cheaper by far; when Prometheus asks, or so many wait, they are counted.
-MAX_ROWS_WAITING, MAX_BYTES_WAITING = 1000, 2**20
+MAX_ROWS_WAITING, MAX_BYTES_WAITING = 250, 2**20
 
 
 class Meter:

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import httpx
-from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
 
 from app.clients.errors import ServiceError
 from app.runtime.paths import UnsafePath, inside
@@ -27,6 +26,7 @@ CHALLENGER = "challenger"
 MAX_FOLDERS = 8  # in each other, of artifacts
 DOWNLOAD_BLOCK = 2**20  # bytes of a file in memory
 REQUEST_TAG = "mlops.request"  # of a run: which request made it
+Answer = TypeVar("Answer")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries of a request
 
 
@@ -190,12 +190,7 @@ class MlflowClient:
         auth = (user, secret) if user else None
         certificates = self.uri.startswith("https:")  # reading them takes 20 ms, and plain HTTP has none
         self._http = httpx.Client(base_url=self.uri, auth=auth, timeout=timeout, verify=certificates)
-        self._retrying = Retrying(
-            retry=retry_if_exception_type(MlflowUnavailable),
-            wait=wait_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
-            stop=stop_before_delay(retry_for),
-            reraise=True,
-        )
+        self._retry_for = retry_for
 
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
@@ -217,6 +212,20 @@ class MlflowClient:
         if response.is_success:
             return response
         raise self._error(response)
+
+    def _retrying(self, call: Callable[[], Answer]) -> Answer:
+        """What the call returns; while MLflow is unavailable it is tried again, where the client is to do that."""
+        if not self._retry_for:
+            return call()
+        from tenacity import Retrying, retry_if_exception_type, stop_before_delay, wait_exponential
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(MlflowUnavailable),
+            wait=wait_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE),
+            stop=stop_before_delay(self._retry_for),
+            reraise=True,
+        )
+        return retrying(call)
 
     def _error(self, response: httpx.Response) -> MlflowError:
         try:

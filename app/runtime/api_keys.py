@@ -24,7 +24,7 @@ BUILT_IN = {"admin": "api-key", "worker": "worker-api-key"}
 KEY_PATTERN = rf"{PREFIX}[A-Za-z0-9_-]{{43}}"
 _KEY = re.compile(KEY_PATTERN)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class Client(BaseModel):
@@ -36,7 +36,8 @@ class Client(BaseModel):
     feedback_per_day: how many labels it may send; None for any number.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    # Python's own regular expressions, as pydantic's take 0.3 MB
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re")
 
     scopes: list[Scope] = Field(min_length=1)
     sha256: list[Digest] = Field(min_length=1, max_length=MAX_KEYS)

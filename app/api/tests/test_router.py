@@ -68,7 +68,7 @@ def test_probes_answer_head_and_refuse_other_methods(client: httpx.Client, path:
 # -- the lifespan ----------------------------------------------------------------------------------------------------
 
 
-async def nothing(*_: Any) -> None:
+async def nothing(*_: Any) -> Any:
     """An ASGI application that answers nothing."""
 
 
