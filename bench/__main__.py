@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import demo, goals, machine, platform, report, scaling, serving, swap, wrk, zoo
+from bench import demo, goals, ingress, machine, platform, report, scaling, serving, swap, wrk, zoo
 from bench.models import iris, mlflow_in
 from bench.targets import ENVIRONMENTS, TARGETS, Target
 
@@ -40,6 +40,8 @@ def main() -> None:
             print(report.markdown([("what", "measured", "goal"), *figures]))
         if options.zoo:
             _zoo(results)
+        elif options.ingress:
+            _ingress(results)
         elif options.scaling or options.swap or not figures:
             _servers(options, folder, results)
 
@@ -91,6 +93,14 @@ def _zoo(results: Path) -> None:
     (results / "zoo.md").write_text(text + "\n")
 
 
+def _ingress(results: Path) -> None:
+    """Measure the API of the cluster."""
+    wrk.check_installed()
+    comparisons = ingress.measure(_tell)
+    print(ingress.table(comparisons))
+    report.write_json(results / "ingress.json", ingress.as_json(comparisons, machine.describe()))
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,6 +110,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scaling", action="store_true", help="instead: the API against rows, features, trees, ...")
     parser.add_argument("--swap", action="store_true", help="instead: the API while it changes to another version")
     parser.add_argument("--zoo", action="store_true", help="instead: every estimator, and what serves it")
+    parser.add_argument(
+        "--ingress", action="store_true", help="instead: the API of `make up` with and without its ingress"
+    )
     parser.add_argument("--demo", action="store_true", help="instead: time `make demo` on a fresh clone")
     parser.add_argument("--platform", action="store_true", help="instead: measure the platform of `make up`")
     parser.add_argument(

@@ -31,7 +31,7 @@ FLOW = ROOT / "flows" / "train.py"
 STEP = re.compile(r"^ *\d+:\d\d  (.+): (\d+) s$")  # what the steps of `make up` print
 SETTLE = 60  # seconds after the last Job until the platform counts as idle
 UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
-EDITED, BEFORE, AFTER = "app/api/main.py", 'title="Model API"', 'title="Model API, edited"'
+EDITED, BEFORE, AFTER = "app/api/fastapi_app.py", 'title="Model API"', 'title="Model API, edited"'
 
 
 def measure(add: Callable[[str, str, str], None], folder: Path, fresh: bool) -> None:

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.load import Load, Request
@@ -22,12 +22,21 @@ def check_installed() -> None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
 
 
-def load(base: str, requests: Sequence[Request], connections: int, seconds: int) -> Load:
+def load(
+    base: str,
+    requests: Sequence[Request],
+    connections: int,
+    seconds: int,
+    within: Sequence[str] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Load:
     """Send the requests in turn from one thread, on the core that this process is pinned to.
 
     Args:
         base: http://host:port.
         seconds: whole ones, at least 1.
+        within: a command that runs wrk, such as nsenter.
+        headers: further ones of each request.
 
     Raises:
         RuntimeError: what wrk says where it does not run, such as that the server is not there.
@@ -35,7 +44,8 @@ def load(base: str, requests: Sequence[Request], connections: int, seconds: int)
     with tempfile.NamedTemporaryFile("wb", suffix=".txt") as file:
         file.writelines(request.path.encode() + b"\t" + request.body + b"\n" for request in requests)
         file.flush()
-        command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT}s"]
+        command = [*within, "wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", f"--timeout={TIMEOUT}s"]
+        command += [f"-H{name}: {value}" for name, value in (headers or {}).items()]
         command += ["-s", str(SCRIPT), base, file.name]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:

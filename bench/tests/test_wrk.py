@@ -61,10 +61,12 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     seen: Counter[tuple[str, str, str]]
+    hosts: set[str]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         self.seen[(self.path, self.headers["Content-Type"], body)] += 1
+        self.hosts.add(self.headers["Host"])
         self.send_response(500 if self.path == "/bad" else 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -78,7 +80,7 @@ needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not insta
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    Handler.seen = Counter()
+    Handler.seen, Handler.hosts = Counter(), set()
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
         made.daemon_threads = True
         thread = threading.Thread(target=made.serve_forever)
@@ -97,6 +99,13 @@ def test_the_requests_are_sent_in_turn(server: str) -> None:
     assert load.rate > 0
     assert load.failed == 0
     assert 0 < load.p50 <= load.p99
+
+
+@needs_wrk
+def test_wrk_is_run_by_another_command_with_headers_of_its_own(server: str) -> None:
+    load = wrk.load(server, [Request("/", b"{}")], 1, 1, ["env", "LC_ALL=C"], {"Host": "api.localhost:8080"})
+    assert Handler.hosts == {"api.localhost:8080"}
+    assert load.failed == 0
 
 
 @needs_wrk
