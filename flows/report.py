@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.registry.ledger import Decision
 from app.runtime.settings import MlflowSettings
+from app.vocabulary import Gate
 from flows.evaluate import Evaluation
 from flows.model import Model
 from flows.settings import FlowSettings
@@ -69,7 +70,8 @@ def markdown(training: Training) -> str:
             "|---|---|",
             *rows,
             "",
-            f"Gate: {gate.metric} {gate.threshold}, at most {gate.max_regression} worse than production.",
+            f"Gate: {gate.metric} {gate.threshold}, at most {gate.max_regression} worse than production"
+            f"{_shadow(gate)}.",
             "",
             *_folds(training),
             "| feature | importance |",
@@ -96,3 +98,11 @@ def _folds(training: Training) -> list[str]:
         ),
         "",
     ]
+
+
+def _shadow(gate: Gate) -> str:
+    """What it must have done in the shadow before, if anything."""
+    if not gate.min_shadow_rows:
+        return ""
+    limit = f", with another answer than production for at most {gate.max_disagreement:.0%} of them"
+    return f"; {gate.min_shadow_rows:,} rows in the shadow{limit if gate.max_disagreement < 1 else ''}"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from app.vocabulary import Gate
 from flows import dataset
 from flows.catalog import load_model
 from flows.evaluate import evaluate
@@ -335,13 +336,31 @@ def test_a_split_that_cannot_be_is_refused_with_the_reason(fields: dict[str, Any
 # -- the report
 
 
-def test_the_report_has_folds_and_notes() -> None:
-    model = replace(by_customer, name="shop", folds=3)
+def report(metrics: dict[str, float] | None = None, notes: list[str] | None = None, **fields: Any) -> str:
+    model = replace(by_customer, name="shop", **fields)
     training, held_out = split(model)
     evaluation = evaluate(model, model.estimator(0).fit(training[["amount"]], training["returned"]), held_out, 0)
-    folds = {"cv_accuracy_mean": 0.9, "cv_accuracy_std": 0.01}
-    text = markdown(Training(model, 400, "x", evaluation, "1", "2", "3", None, False, folds, ["no class"]))
+    return markdown(Training(model, 400, "x", evaluation, "1", "2", "3", None, False, metrics or {}, notes or []))
+
+
+def test_the_report_has_folds_and_notes() -> None:
+    text = report({"cv_accuracy_mean": 0.9, "cv_accuracy_std": 0.01}, ["no class"], folds=3)
     assert "Cross-validation on the training rows, 3 folds; the gate does not go by it." in text
     assert "| accuracy | 0.9000 | 0.0100 |" in text
     assert "held out by group (customer)" in text
     assert "**Note**: no class." in text
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ({}, "Gate: accuracy 0.5, at most 0.0 worse than production."),
+        ({"min_shadow_rows": 5000}, "worse than production; 5,000 rows in the shadow."),
+        (
+            {"min_shadow_rows": 5000, "max_disagreement": 0.1},
+            "5,000 rows in the shadow, with another answer than production for at most 10% of them.",
+        ),
+    ],
+)
+def test_the_report_says_all_that_the_gate_wants(gate: dict[str, Any], said: str) -> None:
+    assert said in report(gate=Gate("accuracy", 0.5, **gate))
