@@ -29,7 +29,8 @@ CORES = 0.1  # that each pod of the API may use
 CONNECTIONS = (16, 64)
 ROUNDS, SECONDS, WARM_UP = 3, 5, 2
 GOAL = 0.6  # requests for a second of CPU by way of the ingress, over those without it
-CONTAINER = "/spec/template/spec/containers/0/resources/limits/cpu"
+DEPLOYMENT = "deployment/mlops-model-api"
+LIMIT = "/spec/template/spec/containers/0/resources/limits/cpu"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def measure(tell: Callable[[str], None]) -> list[Comparison]:
 
     def one(base: str, connections: int, seconds: int = SECONDS) -> Figure:
         before = _cpu()
-        load = wrk.load(base, requests, connections, seconds, [*within], API)
+        load = wrk.load(base, requests, connections, seconds, within, API)
         return Figure(load, (_cpu() - before) / seconds)
 
     comparisons = [Comparison(connections, [], []) for connections in CONNECTIONS]
@@ -147,17 +148,19 @@ def _cpu() -> float:
 def _held(tell: Callable[[str], None]) -> Iterator[None]:
     """Meanwhile each pod of the API may use a share of a core."""
     tell(f"holding the API's pods to {CORES:g} cores each")
-    _patch([{"op": "add", "path": CONTAINER, "value": f"{CORES * 1000:.0f}m"}])
+    patch = [{"op": "add", "path": LIMIT, "value": f"{CORES * 1000:.0f}m"}]
+    run([*KUBECTL, "patch", DEPLOYMENT, "--type=json", f"--patch={json.dumps(patch)}"])
     try:
+        _rolled_out()
         yield
     finally:
         tell("giving them what they had")
-        _patch([{"op": "remove", "path": CONTAINER}])
+        run([*KUBECTL, "rollout", "undo", DEPLOYMENT])
+        _rolled_out()
 
 
-def _patch(patch: list[dict[str, str]]) -> None:
-    run([*KUBECTL, "patch", "deployment", "mlops-model-api", "--type=json", f"--patch={json.dumps(patch)}"])
-    run([*KUBECTL, "rollout", "status", "deployment/mlops-model-api", "--timeout=5m"])
+def _rolled_out() -> None:
+    run([*KUBECTL, "rollout", "status", DEPLOYMENT, "--timeout=5m"])
     # those of before may be ending still
     wait(lambda: len(_pods()) == len(_pods("--field-selector=status.phase=Running")) > 0, "the API's pods", 120)
 

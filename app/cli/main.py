@@ -18,7 +18,7 @@ from app.cli.errors import CommandError
 from app.clients.errors import ServiceError
 from app.clients.mlflow import MlflowClient
 from app.clients.model_api import ModelApiClient
-from app.runtime.settings import PlatformSettings
+from app.runtime.settings import PlatformSettings, WrongSettings
 
 REFUSED = 3
 
@@ -27,10 +27,10 @@ class Commands(click.Group):
     """Turns the platform's own errors into one line on standard error."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; ClickException where a service is away or refuses, or a backup does not do."""
+        """Run the command; ClickException where a service is away or refuses, or a setting or backup does not do."""
         try:
             return super().invoke(ctx)
-        except ServiceError as error:
+        except (ServiceError, WrongSettings) as error:
             raise click.ClickException(str(error)) from error
         except BackupError as error:
             raise CommandError(error.what, error.cure) from error

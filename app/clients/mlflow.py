@@ -26,8 +26,9 @@ CHALLENGER = "challenger"
 MAX_FOLDERS = 8  # in each other, of artifacts
 DOWNLOAD_BLOCK = 2**20  # bytes of a file in memory
 REQUEST_TAG = "mlops.request"  # of a run: which request made it
-Answer = TypeVar("Answer")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between two tries of a request
+
+Answer = TypeVar("Answer")
 
 
 class MlflowError(ServiceError):

@@ -33,17 +33,18 @@ class EnvironmentSettings(BaseModel):
     def __init__(self, **values: Any) -> None:
         variables = {name: self._variable(name) for name in type(self).model_fields}
         found = {name: os.environ[variable] for name, variable in variables.items() if variable in os.environ}
+        given = {**found, **values}
         try:
-            super().__init__(**{**found, **values})
+            super().__init__(**given)
         except ValidationError as error:
-            raise WrongSettings("; ".join(map(self._problem, error.errors(include_url=False)))) from None
+            raise WrongSettings("; ".join(self._problem(one, given) for one in error.errors())) from None
 
     @classmethod
     def _variable(cls, name: str) -> str:
         return f"{cls.prefix}{name}".upper()
 
     @classmethod
-    def _problem(cls, error: ErrorDetails) -> str:
+    def _problem(cls, error: ErrorDetails, given: dict[str, Any]) -> str:
         """What is wrong with one variable, or with several of them together."""
         message = error["msg"].removeprefix("Value error, ")
         if not error["loc"]:
@@ -54,7 +55,7 @@ class EnvironmentSettings(BaseModel):
             return f"{variable} must be set"
         if field is None or not field.repr:
             return f"{variable}: {message}"
-        return f"{variable} is {os.environ.get(variable, error['input'])!r}: {message}"
+        return f"{variable} is {given.get(name, error['input'])!r}: {message}"
 
 
 class MlflowSettings(EnvironmentSettings):

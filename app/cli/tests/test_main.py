@@ -123,6 +123,13 @@ def test_errors_say_what_to_do(registry: MlflowClient, arguments: list[str], mes
     assert "Traceback" not in done.stderr
 
 
+def test_a_wrong_setting_is_named(registry: MlflowClient) -> None:
+    done = mlops("doctor", MLOPS_TIMEOUT="soon")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: MLOPS_TIMEOUT is 'soon': ")
+    assert "Traceback" not in done.stderr
+
+
 def test_mlflow_away(registry: MlflowClient) -> None:
     done = mlops("promote", "iris", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
     assert done.returncode == 1

@@ -59,6 +59,12 @@ def test_what_is_wrong_names_the_variable_and_its_value(
     assert str(error.value).startswith(said)
 
 
+def test_a_wrong_argument_is_what_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_PORT", "81")
+    with pytest.raises(WrongSettings, match=r"^SHOP_PORT is -1: "):
+        Shop(port=-1)  # type: ignore[call-arg]
+
+
 def test_all_that_is_wrong_is_said_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOP_NAME")
     monkeypatch.setenv("SHOP_PORT", "x")
