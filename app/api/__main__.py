@@ -5,11 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 
-from app.api.main import create_app
-from app.api.settings import ApiSettings
-from app.clients.mlflow import MlflowError
-from app.runtime.server import configure_process, serve
-
 GRACE_SECONDS = 20
 # How many containers more than are gone are made before garbage is looked for. Python's 700 are what the requests of
 # some connections hold at a time, none of it garbage: looking took 8 % of the time.
@@ -20,6 +15,12 @@ SWITCH_SECONDS = 0.0005
 
 def main() -> int:
     """Serve until a signal comes. Returns the exit code: 2 where a setting is wrong."""
+    gc.set_threshold(GARBAGE_THRESHOLD)  # before the imports: looking for garbage in them takes a tenth of the start
+    from app.api.main import create_app
+    from app.api.settings import ApiSettings
+    from app.clients.mlflow import MlflowError
+    from app.runtime.server import configure_process, serve
+
     configure_process()
     try:
         settings = ApiSettings()
@@ -28,7 +29,6 @@ def main() -> int:
         sys.stderr.write(f"the API cannot start: {error}\n")
         return 2
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.set_threshold(GARBAGE_THRESHOLD)
     gc.freeze()  # what stays for good is not searched for garbage: that took 30 ms, in which no request was answered
     serve(app, settings.host, settings.port, GRACE_SECONDS, loop="uvloop", http="httptools", ws="none")
     return 0

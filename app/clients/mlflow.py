@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
-
-import httpx
 
 from app.clients.errors import ServiceError
 from app.runtime.paths import UnsafePath, inside
 from app.runtime.settings import MlflowSettings
+
+if TYPE_CHECKING:
+    import httpx
 
 PRODUCTION = "production"
 CHALLENGER = "challenger"
@@ -148,6 +151,15 @@ def _run(raw: dict[str, Any]) -> Run:
     )
 
 
+def _is_address(uri: str) -> bool:
+    """Whether it is an http(s) URL with a host."""
+    try:
+        parts = urlsplit(uri)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port or of an IPv6 address
+        return False
+
+
 def _quoted(value: str) -> str:
     """`value` for a filter string. MLflow's filters have no escape, so a quote cannot be part of it."""
     if "'" in value:
@@ -181,17 +193,24 @@ class MlflowClient:
     ) -> None:
         settings = MlflowSettings()
         self.uri = (uri or settings.mlflow_tracking_uri).rstrip("/")
-        if urlsplit(self.uri).scheme not in ("http", "https"):
+        if not _is_address(self.uri):
             raise MlflowError(
                 f"MLFLOW_TRACKING_URI is {self.uri!r}: an http(s) URL of a tracking server is needed, "
                 "such as http://127.0.0.1:5000"
             )
         user = settings.mlflow_tracking_username if username is None else username
         secret = settings.mlflow_tracking_password if password is None else password
-        auth = (user, secret) if user else None
-        certificates = self.uri.startswith("https:")  # reading them takes 20 ms, and plain HTTP has none
-        self._http = httpx.Client(base_url=self.uri, auth=auth, timeout=timeout, verify=certificates)
+        self._auth = (user, secret) if user else None
+        self._timeout = timeout
         self._retry_for = retry_for
+
+    @cached_property
+    def _http(self) -> httpx.Client:
+        # Made with the first request, as is the import: it takes a tenth of the API's start, which needs no MLflow
+        import httpx
+
+        certificates = self.uri.startswith("https:")  # reading them takes 20 ms, and plain HTTP has none
+        return httpx.Client(base_url=self.uri, auth=self._auth, timeout=self._timeout, verify=certificates)
 
     def close(self) -> None:
         """Close the connections; the client cannot be used afterwards."""
@@ -205,11 +224,19 @@ class MlflowClient:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+    @contextmanager
+    def _connection(self) -> Iterator[httpx.Client]:
+        """What sends requests; one that has no answer is MlflowUnavailable."""
+        import httpx
+
         try:
-            response = self._http.request(method, path, **kwargs)
+            yield self._http
         except httpx.HTTPError as error:
             raise MlflowUnavailable(f"MLflow at {self.uri} does not answer: {error or type(error).__name__}") from error
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        with self._connection() as http:
+            response = http.request(method, path, **kwargs)
         if response.is_success:
             return response
         raise self._error(response)
@@ -568,15 +595,13 @@ class MlflowClient:
     def _blocks(self, path: str, limit: int | None) -> Iterator[bytes]:
         """The content of a file as it arrives, in blocks."""
         size = 0
-        try:
-            with self._http.stream("GET", f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}") as response:
-                if not response.is_success:
-                    response.read()
-                    raise self._error(response)
-                for block in response.iter_bytes(DOWNLOAD_BLOCK):
-                    size += len(block)
-                    if limit is not None and size > limit:
-                        raise TooLarge(f"the artifact {path} has more than the {limit} bytes that it may have")
-                    yield block
-        except httpx.HTTPError as error:
-            raise MlflowUnavailable(f"MLflow at {self.uri} does not answer: {error or type(error).__name__}") from error
+        address = f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
+        with self._connection() as http, http.stream("GET", address) as response:
+            if not response.is_success:
+                response.read()
+                raise self._error(response)
+            for block in response.iter_bytes(DOWNLOAD_BLOCK):
+                size += len(block)
+                if limit is not None and size > limit:
+                    raise TooLarge(f"the artifact {path} has more than the {limit} bytes that it may have")
+                yield block

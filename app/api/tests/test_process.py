@@ -183,7 +183,8 @@ def test_a_body_over_the_limit_is_refused_before_it_is_complete(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MLOPS_PORT", "many"), ("MLFLOW_TRACKING_URI", "sqlite:///x"), ("MLOPS_CACHE_DIR", "/proc/no"),
+    [("MLOPS_PORT", "many"), ("MLFLOW_TRACKING_URI", "sqlite:///x"),
+     ("MLFLOW_TRACKING_URI", "http://mlflow:many"), ("MLFLOW_TRACKING_URI", "http://"), ("MLOPS_CACHE_DIR", "/proc/no"),
      ("MLOPS_FEEDBACK_KEY", "short")],
 )  # fmt: skip
 def test_a_wrong_setting_ends_it_in_words(process: Process, name: str, value: str) -> None:
@@ -193,7 +194,7 @@ def test_a_wrong_setting_ends_it_in_words(process: Process, name: str, value: st
 
 
 def test_what_not_every_api_needs_is_imported_by_those_that_do() -> None:
-    names = {"fastapi", "grpc", "pandas", "scipy", "sklearn", "skops"}
-    code = f"import sys, app.api.__main__; print(sorted({names} & sys.modules.keys()))"
+    names = {"fastapi", "grpc", "httpx", "pandas", "scipy", "sklearn", "skops"}
+    code = f"import sys, app.api.main, app.runtime.server; print(sorted({names} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
