@@ -1,7 +1,8 @@
 """`make bench`: the figures of the README, measured here.
 
 By default the API beside other servers (bench/targets.py): twenty minutes on two quiet cores. Results are written into
-bench/results; those of --quick and --only, which are not to be quoted, into .mlops/bench/results.
+bench/results, and the README's table is made of them; those of --quick and --only, which are not to be quoted, into
+.mlops/bench/results.
 """
 
 from __future__ import annotations
@@ -78,9 +79,12 @@ def _servers(options: argparse.Namespace, folder: Path, results: Path) -> None:
                 text.append(noise)
             text.append("; ".join(f"{name}: {value}" for name, value in description.items()))
             print("\n\n".join(text))
-            report.write_json(results / "serving.json", report.as_json(measured, plan, description))
+            written = report.as_json(measured, plan, description)
+            report.write_json(results / "serving.json", written)
             (results / "serving.md").write_text("\n\n".join(["# The API beside other servers", *text]) + "\n")
             report.chart(measured, description, results / "serving.png")
+            if results == RESULTS:
+                report.quote(machine.ROOT / "README.md", written)
 
 
 def _zoo(results: Path) -> None:

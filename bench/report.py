@@ -134,6 +134,40 @@ def _in_brackets(text: str) -> str:
     return f"({text})" if text else ""
 
 
+# -- the README's table ----------------------------------------------------------------------------------------------
+
+BEGIN, END = "<!-- by make bench -->", "<!-- end -->"
+
+
+def summary(written: dict[str, Any]) -> str:
+    """A short table of what `as_json` gave, fastest first, and the machine. Of the API it has POST /predict alone."""
+    one, hundred = map(str, CHARTED)
+    measured = {
+        name: server
+        for name, server in written["servers"].items()
+        if server["median"] and not name.startswith(f"{OURS}-")
+    }
+    rows = []
+    for name, server in sorted(measured.items(), key=lambda item: -item[1]["median"]["loads"][one]["rate"]):
+        figures, times = server["median"], server["api is faster by"]
+        mark = "**" if name == OURS else ""
+        row = [" ".join(filter(None, [server["label"], _in_brackets(server["versions"].split(",")[0])]))]
+        for case in (one, hundred):
+            row += [f"{_rate(figures['loads'][case]['rate'])}/s", "" if mark or not times else _ratio(times[case])]
+        row += [f"{_ms(figures['loads'][one]['p99'])} ms", f"{figures['memory']:,.0f} MB", f"{figures['start']:.1f} s"]
+        rows.append([f"{mark}{cell}{mark}" if cell else "" for cell in row])
+    head = ["", "1 row", "API", "100 rows", "API", "p99, 1 row", "memory", "start"]
+    machine = "; ".join(f"{name}: {value}" for name, value in written["machine"].items())
+    return f"{markdown([head, *rows])}\n\n{machine}"
+
+
+def quote(page: Path, written: dict[str, Any]) -> None:
+    """Put the summary between the two marks of a page of Markdown."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n{summary(written)}\n\n{END}{after}")
+
+
 # -- JSON ------------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bench import report
 from bench.load import Load
+from bench.machine import ROOT
 from bench.serving import CASES, QUICK, Result, Round
 from bench.targets import OURS, TARGETS
 
@@ -82,3 +83,25 @@ def test_the_json_has_every_round(results: list[Result], tmp_path: Path) -> None
 def test_the_chart_is_drawn(results: list[Result], tmp_path: Path) -> None:
     report.chart(results, MACHINE, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_readme_quotes_the_results_that_are_committed() -> None:
+    written = json.loads((ROOT / "bench" / "results" / "serving.json").read_text())
+    assert report.summary(written) in (ROOT / "README.md").read_text(), "`make bench` writes the README's table"
+
+
+def test_a_page_quotes_the_api_and_others_by_their_rate(results: list[Result], tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    for _ in range(2):
+        report.quote(page, report.as_json(results, QUICK, MACHINE))
+        before, mark, head, rule, ours, slow, *rest = [line for line in page.read_text().splitlines() if line]
+        assert (before, mark, rest) == (
+            "before",
+            report.BEGIN,
+            ["processor: Abacus; date: 2026-11-27", report.END, "after"],
+        )
+    assert len({len(cells(line)) for line in (head, rule, ours, slow)}) == 1
+    assert cells(ours)[:3] == ["**API, POST /predict**", "**6,000/s**", ""]
+    assert cells(slow)[0].startswith("MLServer (mlserver 1.")
+    assert cells(slow)[1:5] == ["60.0/s", "100×", "0.6/s", "100×"]
