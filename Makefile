@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-TESTED := app bench flows images k8s-tests/render
 LOCKS := api ui mlflow flows
 ALONE := dev checkov pip-audit openapi-python-client tritonclient-grpc bench-bentoml bench-kserve bench-litserve bench-mlserver
 
@@ -50,7 +49,6 @@ drills: $(READY)  ## live tests that take minutes each: drift until it is resolv
 	@$(TOOLS) $(BIN)/python -m pytest k8s-tests/live -m drill $(ARGS)
 
 lint: $(READY)  ## ruff, mypy, and which room imports which
-	@twice=$$(find $(TESTED) -name 'test_*.py' -printf '%f\n' | sort | uniq -d); [ -z "$$twice" ] || { echo "two test files are called $$twice: pytest tells them apart by their name only; rename one"; exit 1; }
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && { rooms=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$rooms"; exit 1; }; } && $(BIN)/mypy && for made in dashboards schemas.py readme.py; do $(BIN)/mypy charts/platform/$$made || exit 1; done
 
 # images/offline says what these do; no .venv is needed for them.

@@ -77,7 +77,7 @@ def _servers(options: argparse.Namespace, folder: Path, results: Path) -> None:
                 text.append(report.markdown([goals.HEAD, *(goal.row() for goal in reached)]))
             if noise := report.noise(measured):
                 text.append(noise)
-            text.append("; ".join(f"{name}: {value}" for name, value in description.items()))
+            text.append(machine.as_text(description))
             print("\n\n".join(text))
             written = report.as_json(measured, plan, description)
             report.write_json(results / "serving.json", written)

@@ -28,6 +28,11 @@ def describe() -> dict[str, str]:
     }
 
 
+def as_text(description: dict[str, str]) -> str:
+    """What `describe` gave, on one line."""
+    return "; ".join(f"{name}: {value}" for name, value in description.items())
+
+
 def busy() -> float:
     """The share of the busier of both cores that is in use for half a second, 0 to 1; with what a hypervisor takes."""
     percent = psutil.cpu_percent(interval=0.5, percpu=True)

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from bench.load import Load
+from bench.machine import as_text
 from bench.serving import CASES, Case, Plan, Result, Round
 from bench.targets import OURS
 
@@ -81,7 +82,7 @@ def table(results: Sequence[Result]) -> str:
     to_each = ratios(results)
     rows = []
     for result in results:
-        label = " ".join(filter(None, [f"**{result.target.label}**", _in_brackets(result.target.versions())]))
+        label = _with_versions(f"**{result.target.label}**", result.target.versions())
         if not result.rounds:
             rows.append([label, f"not measured: {result.reason}".replace("|", "\\|"), *[""] * (len(head) - 2)])
             continue
@@ -130,8 +131,8 @@ def _ratio(ratio: float) -> str:
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
 
 
-def _in_brackets(text: str) -> str:
-    return f"({text})" if text else ""
+def _with_versions(label: str, versions: str) -> str:
+    return f"{label} ({versions})" if versions else label
 
 
 # -- the README's table ----------------------------------------------------------------------------------------------
@@ -151,21 +152,21 @@ def summary(written: dict[str, Any]) -> str:
     for name, server in sorted(measured.items(), key=lambda item: -item[1]["median"]["loads"][one]["rate"]):
         figures, times = server["median"], server["api is faster by"]
         mark = "**" if name == OURS else ""
-        row = [" ".join(filter(None, [server["label"], _in_brackets(server["versions"].split(",")[0])]))]
+        row = [_with_versions(server["label"], server["versions"].partition(",")[0])]
         for case in (one, hundred):
             row += [f"{_rate(figures['loads'][case]['rate'])}/s", "" if mark or not times else _ratio(times[case])]
         row += [f"{_ms(figures['loads'][one]['p99'])} ms", f"{figures['memory']:,.0f} MB", f"{figures['start']:.1f} s"]
         rows.append([f"{mark}{cell}{mark}" if cell else "" for cell in row])
     head = ["", "1 row", "API", "100 rows", "API", "p99, 1 row", "memory", "start"]
-    machine = "; ".join(f"{name}: {value}" for name, value in written["machine"].items())
-    return f"{markdown([head, *rows])}\n\n{machine}"
+    return f"{markdown([head, *rows])}\n\n{as_text(written['machine'])}"
 
 
 def quote(page: Path, written: dict[str, Any]) -> None:
-    """Put the summary between the two marks of a page of Markdown."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{summary(written)}\n\n{END}{after}")
+    """Put the summary between the two marks of a page of Markdown. Raises ValueError where it has none."""
+    text = page.read_text()
+    begin = text.index(BEGIN) + len(BEGIN)
+    end = text.index(END, begin)
+    page.write_text(f"{text[:begin]}\n\n{summary(written)}\n\n{text[end:]}")
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from app.registry.predictor import (
     plain_rows,
 )
 from app.vocabulary import Gate, Task
+from bench.machine import as_text
 from bench.report import markdown
 from flows.bundle_writer import FittedModel, build_bundle, served_estimator
 
@@ -587,7 +588,7 @@ def as_markdown(results: Sequence[Result], machine: dict[str, str]) -> str:
             by_estimator(results),
             "## Not by ONNX",
             not_by_onnx(results) or "None.",
-            "; ".join(f"{name}: {value}" for name, value in machine.items()),
+            as_text(machine),
         ]
     )
 

@@ -105,3 +105,12 @@ def test_a_page_quotes_the_api_and_others_by_their_rate(results: list[Result], t
     assert cells(ours)[:3] == ["**API, POST /predict**", "**6,000/s**", ""]
     assert cells(slow)[0].startswith("MLServer (mlserver 1.")
     assert cells(slow)[1:5] == ["60.0/s", "100×", "0.6/s", "100×"]
+
+
+@pytest.mark.parametrize("text", ["no marks", f"{report.BEGIN}\nand no end"])
+def test_a_page_without_marks_is_left_alone(results: list[Result], tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match="substring"):
+        report.quote(page, report.as_json(results, QUICK, MACHINE))
+    assert page.read_text() == text

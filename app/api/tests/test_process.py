@@ -193,7 +193,7 @@ def test_a_wrong_setting_ends_it_in_words(process: Process, name: str, value: st
     assert "Traceback" not in str(error.value)
 
 
-def test_what_not_every_api_needs_is_imported_by_those_that_do() -> None:
+def test_what_a_start_from_the_cache_does_not_need_is_not_imported() -> None:
     names = {"fastapi", "grpc", "httpx", "pandas", "scipy", "sklearn", "skops"}
     code = f"import sys, app.api.main, app.runtime.server; print(sorted({names} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
